@@ -1,0 +1,11 @@
+PYTHON ?= .venv/bin/python
+
+.PHONY: check test
+check:
+	$(PYTHON) -m ruff check gpuq tests
+	$(PYTHON) -m ruff format --check gpuq tests
+	$(PYTHON) -m mypy
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+test:
+	$(PYTHON) -m pytest

@@ -1,0 +1,167 @@
+"""Which commands there are, how one is found and loaded, and how its help looks.
+
+A command's module is imported when it is called. Nothing goes by prefix, and a mistyped word is
+never taken for a command to queue.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import typer
+import typer.main
+from typer._click import Command as ClickCommand
+from typer._click import Context, HelpFormatter
+from typer.core import TyperCommand, TyperGroup
+
+from gpuq.errors import UsageError
+
+Read = TypeVar("Read")
+
+
+class Entry(NamedTuple):
+    """Where a command is: a function, or a Typer of its own for a family with verbs."""
+
+    place: str
+    summary: str
+    panel: str = "Jobs"
+    takes_words: bool = False  # what follows its first word belongs to the job
+
+
+COMMANDS = {
+    "submit": Entry("submit:submit", "queue a command", takes_words=True),
+    "run": Entry("submit:run", "queue a command, follow it, exit as it does", takes_words=True),
+    "status": Entry("jobs:status", "what runs and what waits (also st, ls, or nothing)"),
+    "show": Entry("jobs:show", "all about one job"),
+    "why": Entry("jobs:why", "why a job waits, or how it ended"),
+    "logs": Entry("logs:logs", "what a job wrote"),
+    "wait": Entry("kill:wait", "wait until jobs have ended"),
+    "kill": Entry("kill:kill", "end jobs (also cancel)"),
+    "gpus": Entry("gpus:gpus", "the GPUs and who is on them", "Machine"),
+    "daemon": Entry("daemon:daemon", "run, start, stop, restart or ask the daemon", "Machine"),
+    "config": Entry("daemon:config", "the settings in force and where they come from", "Machine"),
+    "ping": Entry("daemon:ping", "does the daemon answer?", "Machine"),
+    "doctor": Entry("doctor:doctor", "what is wrong here, and what to do", "Machine"),
+    "demo": Entry("demo:demo", "see it work", "Machine"),
+    "completion": Entry("completion:completion", "completion for bash, zsh or fish", "Machine"),
+    "__complete": Entry("completion:complete", "", "", takes_words=True),
+}
+OPTIONS = "[OPTION ...]"
+ALIASES = {"st": "status", "ls": "status", "cancel": "kill"}
+
+
+def load(name: str) -> ClickCommand:
+    entry = COMMANDS[name]
+    module, attribute = entry.place.split(":")
+    found = getattr(__import__(f"gpuq.cli.{module}", fromlist=[attribute]), attribute)
+    if not isinstance(found, typer.Typer):
+        found = _alone(found, WordsCommand if entry.takes_words else Command)
+    return typer.main.get_command(found)
+
+
+def _alone(function: Callable[..., Any], kind: type[TyperCommand]) -> typer.Typer:
+    app = family()
+    app.command(cls=kind)(function)
+    return app
+
+
+def family(**settings: Any) -> typer.Typer:
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **settings
+    )
+
+
+class Command(TyperCommand):
+    """A command whose help begins with what it is for and examples, then its options by panel."""
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        words = [param for param in self.params if param.param_type_name == "argument"]
+        return [OPTIONS, *(str(w.metavar) if w.required else f"[{w.metavar}]" for w in words)]
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        _write_help(self, ctx, formatter)
+        _write_panels(self, ctx, formatter)
+
+
+class WordsCommand(Command):
+    allow_interspersed_args = False
+
+
+class Verbs(TyperGroup):
+    """A command with verbs of its own, as `gpuq daemon stop`."""
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        _write_help(self, ctx, formatter)
+        with formatter.section("Commands"):
+            rows = [(name, _first_line(self.commands[name])) for name in self.list_commands(ctx)]
+            formatter.write_dl(rows)
+        _write_panels(self, ctx, formatter)
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, ClickCommand | None, list[str]]:
+        command = self.get_command(ctx, args[0])
+        if command is None:
+            raise UsageError(_no_such_command(ctx.command_path, args, self.list_commands(ctx)))
+        return ALIASES.get(args[0], args[0]), command, args[1:]
+
+
+class Commands(Verbs):
+    """`gpuq` itself: commands are loaded when they are called."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return [name for name, entry in COMMANDS.items() if entry.panel]
+
+    def get_command(self, ctx: Context, cmd_name: str) -> ClickCommand | None:
+        name = ALIASES.get(cmd_name, cmd_name)
+        return load(name) if name in COMMANDS else None
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        _write_help(self, ctx, formatter)
+        for panel in ("Jobs", "Machine"):
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [(name, e.summary) for name, e in COMMANDS.items() if e.panel == panel]
+                )
+        _write_panels(self, ctx, formatter)
+
+
+def _no_such_command(path: str, args: list[str], known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    from gpuq.cli.render import command_line, printable
+
+    what = f"there is no command {printable(args[0])!r}"
+    if near := get_close_matches(args[0], known, n=2):
+        return f"{what}; did you mean: {' or '.join(f'{path} {name}' for name in near)}"
+    if path == "gpuq":
+        return f"{what}. To queue it: gpuq submit {command_line(args)}"
+    return f"{what}. See: {path} --help"
+
+
+def _write_help(command: ClickCommand, ctx: Context, formatter: HelpFormatter) -> None:
+    formatter.write((command.help or "").rstrip() + "\n\n")
+    formatter.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)))
+
+
+def _write_panels(command: ClickCommand, ctx: Context, formatter: HelpFormatter) -> None:
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx) if param.param_type_name == "option" else None
+        if record is not None:
+            panel = getattr(param, "rich_help_panel", None) or "Options"
+            panels.setdefault(panel, []).append(record)
+    for panel in sorted(panels, key=lambda name: name == "Options"):
+        with formatter.section(panel):
+            formatter.write_dl(panels[panel])
+
+
+def _first_line(command: ClickCommand) -> str:
+    return (command.help or "").split(".")[0].lower()
+
+
+def read_option(option: str, parse: Callable[[str], Read], text: str | None) -> Read | None:
+    """A value as its parser reads it; what is wrong with it names the option."""
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None

@@ -1,0 +1,100 @@
+"""This end of things: the terminal that is written to and the daemon that is asked.
+
+The only room of the command line that looks at the environment and at the clock. stdout carries the
+answer; what is said beside it goes to stderr.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any, NamedTuple
+
+import typer
+
+from gpuq.cli.render import Look
+from gpuq.client import Client
+from gpuq.errors import UsageError
+from gpuq.protocol import SCHEMA
+
+
+class Chosen(NamedTuple):
+    """The options before the command."""
+
+    socket: str | None = None
+    state_dir: str | None = None
+    color: str = "auto"
+
+
+def connect(context: typer.Context, *, autostart: bool = False) -> Client:
+    """`autostart` for what brings work: it starts the user's own daemon where there is none."""
+    chosen: Chosen = context.obj
+    return Client(chosen.socket, chosen.state_dir, autostart=autostart, say=note)
+
+
+def look(context: typer.Context) -> Look:
+    chosen: Chosen = context.obj
+    is_terminal = sys.stdout.isatty()
+    return Look(
+        terminal=is_terminal or chosen.color == "always",
+        colour=_wants_colour(chosen.color, is_terminal),
+        unicode=_speaks_unicode(),
+        width=_width(),
+        user=_user(),
+        now=time.time(),
+    )
+
+
+def _wants_colour(color: str, is_terminal: bool) -> bool:
+    if color != "auto":
+        return color == "always"
+    return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _speaks_unicode() -> bool:
+    """Python writes UTF-8 under LC_ALL=C too (PEP 540), the terminal may not: ask both."""
+    environ = os.environ
+    locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or "C.UTF-8"
+    encoding = sys.stdout.encoding or ""
+    return "utf" in encoding.lower() and "utf" in locale.lower()
+
+
+def _width() -> int:
+    from shutil import get_terminal_size
+
+    return get_terminal_size((100, 24)).columns
+
+
+def _user() -> str:
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a uid without a name, as in many containers
+        return str(os.geteuid())
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        sys.stdout.write(line + "\n")
+
+
+def note(line: str) -> None:
+    """Beside the answer; like an error in form, one line that begins in lower case."""
+    sys.stdout.flush()
+    sys.stderr.write(f"gpuq: {line[:1].lower()}{line[1:]}\n")
+    sys.stderr.flush()
+
+
+def say_json(**values: Any) -> None:
+    indent = 2 if sys.stdout.isatty() else None
+    say(json.dumps({"schema": SCHEMA, **values}, indent=indent))
+
+
+def confirm(question: str, *, instead: str) -> bool:
+    """Asks a person; where there is none, it is an error that names the option to use instead."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody is here to answer: {instead}")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,0 +1,199 @@
+"""`gpuq daemon`, `config` and `ping`: the daemon itself."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from gpuq.cli import console
+from gpuq.cli.commands import Command, Verbs, WordsCommand, family
+from gpuq.cli.render import Column, Look, clock, plain, printable, tabbed, table
+from gpuq.client import Address, Client
+from gpuq.core.units import count, format_seconds
+from gpuq.errors import DaemonUnreachable, GpuqError
+
+GONE_S = 30.0
+
+daemon = family(cls=Verbs, subcommand_metavar="COMMAND", options_metavar="")
+
+
+@daemon.callback()
+def daemon_() -> None:
+    """The daemon: it keeps the queue and starts the jobs.
+
+    Examples:
+      gpuq daemon status      is it there, since when, with what
+      gpuq daemon start       start your own; `submit` and `run` do so by themselves
+      gpuq daemon stop        stop it; jobs go on, and the next one takes them over
+      gpuq daemon run         run it here, in the foreground
+    """
+
+
+@daemon.command(
+    "run",
+    cls=WordsCommand,
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+)
+def run(
+    context: typer.Context,
+    words: Annotated[list[str] | None, Argument(metavar="[OPTION ...]")] = None,
+) -> None:
+    """Run it here, in the foreground: the same as gpuqd."""
+    chosen: console.Chosen = context.obj
+    flags = []
+    for flag, value in (("--socket", chosen.socket), ("--state-dir", chosen.state_dir)):
+        flags += [flag, value] if value is not None else []
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "gpuq.daemon.main", *flags, *(words or [])])
+
+
+@daemon.command("start", cls=Command)
+def start(context: typer.Context) -> None:
+    """Start your own, detached from this terminal."""
+    with console.connect(context) as client:
+        if there := _ping(client):
+            console.say(f"it runs already (pid {there['pid']})")
+            return
+        if client.address.state_dir is None:
+            raise GpuqError(_not_yours(client.address))
+        from gpuq.autostart import start_own_daemon
+
+        console.say(start_own_daemon(client.address))
+
+
+def _not_yours(address: Address) -> str:
+    where = f"the daemon at {address.socket} ({address.origin}) is not yours to start"
+    return f"{where}. The machine's: systemctl start gpuqd. Your own: --state-dir DIR"
+
+
+@daemon.command("stop", cls=Command)
+def stop(context: typer.Context) -> None:
+    """Stop it. Running jobs go on; the next daemon takes them over."""
+    with console.connect(context) as client:
+        running = client.call("ping")["counts"]["running"]
+        pid = client.call("stop")["pid"]
+    _wait_until_gone(client.address, pid)
+    goes_on = f"; {count(running, 'job')} {'keeps' if running == 1 else 'keep'} running"
+    console.say(f"stopped the daemon (pid {pid}){goes_on if running else ''}")
+
+
+def _wait_until_gone(address: Address, pid: int) -> None:
+    deadline = time.monotonic() + GONE_S
+    while os.path.exists(address.socket):
+        if time.monotonic() > deadline:
+            raise GpuqError(f"the daemon (pid {pid}) has not left after {GONE_S:g} s")
+        time.sleep(0.02)
+
+
+@daemon.command("restart", cls=Command)
+def restart(context: typer.Context) -> None:
+    """Stop it and start your own anew, as after an upgrade. Running jobs go on."""
+    with console.connect(context) as client:
+        if client.address.state_dir is None:
+            raise GpuqError(_not_yours(client.address))
+        is_there = _ping(client) is not None
+    if is_there:
+        stop(context)
+    start(context)
+
+
+@daemon.command("status", cls=Command)
+def status(
+    context: typer.Context,
+    json: Annotated[bool, Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Is it there, since when, and with what."""
+    with console.connect(context) as client:
+        there = client.call("ping")
+        look = console.look(context)
+    if json:
+        console.say_json(daemon=there)
+        return
+    console.say(*(plain(line, look) for line in _in_words(there, look)))
+
+
+def _in_words(there: dict[str, Any], look: Look) -> list[str]:
+    whose = {"user": "your own", "system": "the machine's", "throwaway": "a throwaway one"}
+    counts = there["counts"]
+    simulated = "simulated " if there["gpu_backend"].startswith("sim") else ""
+    lines = [
+        f"gpuqd {there['version']}, {whose.get(there['mode'], there['mode'])}, pid {there['pid']}, "
+        f"since {clock(there['started_at'])} ({format_seconds(there['uptime_s'])})",
+        f"{counts['running']} running, {counts['queued']} queued, "
+        f"{count(there['gpus'], simulated + 'GPU')} ({there['gpu_backend']})",
+        f"state in {printable(there['state_dir'])}, socket {printable(there['socket'])}",
+    ]
+    if there["gpu_trouble"]:
+        lines.append(f"no GPUs: {printable(there['gpu_trouble'])}")
+    return lines
+
+
+def _ping(client: Client) -> dict[str, Any] | None:
+    try:
+        return client.call("ping")
+    except DaemonUnreachable:
+        return None
+
+
+def ping(context: typer.Context) -> None:
+    """Does the daemon answer, and how fast? Exit 4 where it does not.
+
+    Examples:
+      gpuq ping
+      until gpuq ping; do sleep 1; done
+    """
+    with console.connect(context) as client:
+        client.call("ping")
+        began = time.monotonic()
+        there = client.call("ping")
+        took_ms = (time.monotonic() - began) * 1000
+    console.say(f"gpuqd {there['version']} (pid {there['pid']}) answers in {took_ms:.1f} ms")
+
+
+def config(
+    context: typer.Context,
+    json: Annotated[bool, Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """The settings in force, each with where it comes from.
+
+    Examples:
+      gpuq config
+      gpuq config --json
+    """
+    with console.connect(context) as client:
+        settings = _settings(client, context.obj)
+    look = console.look(context)
+    if json:
+        names = ("name", "value", "origin")
+        console.say_json(settings=[dict(zip(names, row, strict=True)) for row in settings])
+    elif look.terminal:
+        console.say(*_settings_table(settings, look))
+    else:
+        console.say(*map(tabbed, settings))
+
+
+def _settings(client: Client, chosen: console.Chosen) -> list[tuple[str, str, str]]:
+    """The daemon's own; where none runs, those that one started now would have."""
+    try:
+        answer = client.call("config")["settings"]
+        return [(row["name"], str(row["value"]), row["origin"]) for row in answer]
+    except DaemonUnreachable:
+        from gpuq.config import load
+
+        console.note("no daemon runs; these are the settings that one started now would have")
+        flags = {"socket": chosen.socket, "state_dir": chosen.state_dir}
+        return load(flags, os.environ).settings()
+
+
+def _settings_table(settings: Sequence[tuple[str, str, str]], look: Look) -> list[str]:
+    columns = [
+        Column("SETTING", lambda row: row[0]),
+        Column("VALUE", lambda row: printable(row[1])),
+        Column("FROM", lambda row: printable(row[2])),
+    ]
+    return table(columns, settings, look)

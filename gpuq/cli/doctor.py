@@ -1,0 +1,191 @@
+"""`gpuq doctor`: what is wrong here, and what to do about it."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer import Option
+
+import gpuq
+from gpuq import paths
+from gpuq.cli import console
+from gpuq.cli.gpu_text import census
+from gpuq.cli.render import GREEN, RED, YELLOW, Column, Look, printable, tabbed, table
+from gpuq.client import Client
+from gpuq.core.units import format_bytes
+from gpuq.errors import GpuqError
+
+OLDEST_PYTHON = (3, 11)
+LITTLE_DISK = 2 * 2**30
+COLOURS = {"ok": GREEN, "warning": YELLOW, "failure": RED}
+
+
+class Finding(NamedTuple):
+    """`level` is ok, warning or failure; what is not ok has a remedy."""
+
+    level: str
+    what: str
+    remedy: str = ""
+
+
+def doctor(
+    context: typer.Context,
+    json: Annotated[bool, Option("--json", help="Print the findings as JSON.")] = False,
+) -> int:
+    """Look over this machine and this installation; exit 1 where something is broken.
+
+    Examples:
+      gpuq doctor
+    """
+    with console.connect(context) as client:
+        findings = list(_look_over(client))
+    look = console.look(context)
+    if json:
+        console.say_json(findings=[finding._asdict() for finding in findings])
+    elif look.terminal:
+        console.say(*_shown(findings, look))
+    else:
+        console.say(*map(tabbed, findings))
+    return 1 if any(finding.level == "failure" for finding in findings) else 0
+
+
+def _shown(findings: list[Finding], look: Look) -> list[str]:
+    columns = [
+        Column("", lambda finding: (finding.level, COLOURS[finding.level])),
+        Column("", _sentence),
+    ]
+    return table(columns, findings, look._replace(width=10**6))[1:]
+
+
+def _sentence(finding: Finding) -> str:
+    remedy = f". {finding.remedy}" if finding.remedy else ""
+    return printable(finding.what + remedy)
+
+
+def _look_over(client: Client) -> Iterator[Finding]:
+    yield _python()
+    yield Finding("ok", f"gpuq {gpuq.__version__}, in {os.path.dirname(gpuq.__file__)}")
+    there = None
+    try:
+        there = client.call("ping")
+    except GpuqError as error:
+        yield _no_daemon(client, error)
+    if there is not None:
+        yield _daemon(client, there)
+        yield _version(there)
+        yield from _gpus(client)
+    state_dir = there["state_dir"] if there else client.address.state_dir
+    if state_dir is not None:
+        yield _file_system(state_dir)
+        yield _disk(state_dir)
+    yield from _kernel()
+    yield _torch()
+
+
+def _python() -> Finding:
+    what = f"Python {platform.python_version()}, {sys.executable}"
+    if sys.version_info < OLDEST_PYTHON:
+        return Finding("failure", what, "gpuq needs Python 3.11")
+    return Finding("ok", what)
+
+
+def _no_daemon(client: Client, error: GpuqError) -> Finding:
+    if client.address.may_start:
+        where = f"{client.address.socket} (from {client.address.origin})"
+        return Finding("ok", f"no daemon at {where}; `gpuq submit` starts one there")
+    return Finding("failure", str(error))
+
+
+def _daemon(client: Client, there: dict[str, Any]) -> Finding:
+    address = client.address
+    return Finding(
+        "ok", f"daemon with pid {there['pid']} at {address.socket} (from {address.origin})"
+    )
+
+
+def _version(there: dict[str, Any]) -> Finding:
+    if there["version"] == gpuq.__version__:
+        return Finding("ok", f"the daemon is of this version, {gpuq.__version__}")
+    return Finding(
+        "warning",
+        f"the daemon is of version {there['version']}, this command of {gpuq.__version__}",
+        "Running jobs outlive it: gpuq daemon restart",
+    )
+
+
+def _gpus(client: Client) -> Iterator[Finding]:
+    answer = client.gpus()
+    if answer["gpu_trouble"]:
+        yield Finding("warning", f"no GPUs: {answer['gpu_trouble']}", _remedy(answer))
+        return
+    yield Finding("ok", f"{census(answer['gpus'])} by {answer['gpu_backend']}")
+    for gpu in answer["gpus"]:
+        if gpu["state"] in ("lost", "dirty", "quarantined"):
+            reason = gpu["reason"] or gpu["state"]
+            yield Finding("warning", f"GPU {gpu['index']}: {reason}", "See: gpuq gpus --procs")
+
+
+def _remedy(answer: dict[str, Any]) -> str:
+    if os.path.exists("/proc/driver/nvidia/version"):
+        return "The driver is loaded, so ask it: nvidia-smi"
+    return "Without NVIDIA's driver: GPUQ_GPUS=sim:4x24G simulates four, `--gpus 0` needs none"
+
+
+def _file_system(state_dir: str) -> Finding:
+    kind = paths.file_system_of(state_dir)
+    what = f"state in {state_dir}, on {kind or 'a file system that does not say what it is'}"
+    if kind in paths.NETWORK_FILE_SYSTEMS:
+        remedy = "A database does not live on a network: choose a local --state-dir"
+        return Finding("failure", what, remedy)
+    if kind == "tmpfs":
+        return Finding("warning", what, "Gone after a reboot: choose a --state-dir on a disk")
+    return Finding("ok", what)
+
+
+def _disk(state_dir: str) -> Finding:
+    folder = state_dir
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    room = os.statvfs(folder)
+    free = room.f_bavail * room.f_frsize
+    what = f"{format_bytes(free)} free there"
+    if free < LITTLE_DISK:
+        return Finding("warning", what, "Logs need room; old ones are in jobs/ below it")
+    return Finding("ok", what)
+
+
+def _kernel() -> Iterator[Finding]:
+    release = platform.release()
+    if _works(lambda: os.close(os.pidfd_open(os.getpid()))):
+        yield Finding("ok", f"Linux {release} with pidfd")
+    else:
+        yield Finding("failure", f"Linux {release} without pidfd_open", "Linux 5.3 or newer has it")
+    if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        yield Finding("ok", "cgroup 2")
+    else:
+        yield Finding(
+            "warning",
+            "no cgroup 2 at /sys/fs/cgroup",
+            "Jobs end cleanly without; to have it: systemd.unified_cgroup_hierarchy=1",
+        )
+
+
+def _works(deed: Callable[[], None]) -> bool:
+    try:
+        deed()
+    except OSError:
+        return False
+    return True
+
+
+def _torch() -> Finding:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is not None:
+        return Finding("ok", "torch is installed beside gpuq")
+    return Finding(
+        "ok", "no torch beside gpuq; only `gpuq demo` wants one: pip install 'gpuqd[demo]'"
+    )

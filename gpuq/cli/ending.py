@@ -1,0 +1,32 @@
+"""How a job's end becomes the exit code of the command that waited for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gpuq.cli.render import Job
+from gpuq.errors import GpuqError, WaitTimedOut
+
+
+class LostSight(GpuqError):
+    """gpuq itself failed while it waited for a job; no code that a job would be thought to have."""
+
+    exit_code = 125
+
+
+@contextmanager
+def own_failures() -> Iterator[None]:
+    try:
+        yield
+    except WaitTimedOut:
+        raise
+    except GpuqError as error:
+        raise LostSight(str(error)) from None
+
+
+def exit_code(job: Job) -> int:
+    """What the job gives to the shell. Loaded late: after a job's end nobody counts milliseconds."""
+    from gpuq.core.model import Outcome
+    from gpuq.core.states import shell_code
+
+    outcome = Outcome(job["outcome"]) if job["outcome"] else None
+    return shell_code(outcome, job["exit_code"], job["signal"])

@@ -1,0 +1,160 @@
+"""GPUs as text. What is simulated says so in every row."""
+
+from collections.abc import Mapping, Sequence
+
+from gpuq.cli.render import (
+    DIM,
+    RED,
+    YELLOW,
+    Cell,
+    Column,
+    Gpu,
+    Job,
+    Look,
+    bar,
+    memory,
+    printable,
+    tabbed,
+    table,
+)
+from gpuq.core.units import count, format_bytes
+
+COLOURS = {
+    "free": DIM,
+    "foreign": YELLOW,
+    "cooling": YELLOW,
+    "drained": YELLOW,
+    "dirty": RED,
+    "quarantined": RED,
+    "lost": RED,
+}
+
+
+def gpu_table(
+    gpus: Sequence[Gpu], jobs: Sequence[Job], look: Look, *, full: bool = False
+) -> list[str]:
+    """`full` adds what the list above the jobs has no room for."""
+    by_id = {job["id"]: job for job in jobs}
+    columns = [
+        Column("GPU", lambda gpu: str(gpu["index"])),
+        Column("", lambda gpu: "simulated" if gpu["simulated"] else ""),
+        Column("MODEL", lambda gpu: printable(gpu["model"]) if full else ""),
+        Column("MEM", _memory, right=True),
+        Column("", lambda gpu: bar(gpu["memory_used_bytes"], gpu["memory_total_bytes"])),
+        Column(
+            "UTIL", lambda gpu: _reading(gpu["utilization_percent"], "%"), right=True, unused="–"
+        ),
+        Column("TEMP", lambda gpu: _reading(gpu["temperature_c"], "C"), right=True, unused="–"),
+        Column("W", lambda gpu: _power(gpu, full), right=True, unused="–"),
+        Column("JOB", lambda gpu: _occupation(gpu, by_id)),
+    ]
+    return table(columns, gpus, look)
+
+
+def _memory(gpu: Gpu) -> str:
+    return memory(gpu["memory_used_bytes"], gpu["memory_total_bytes"])
+
+
+def _reading(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:.0f}{unit}"
+
+
+def _power(gpu: Gpu, full: bool) -> str:
+    watts = _reading(gpu["power_w"], "")
+    if full and gpu["power_limit_w"] is not None:
+        return f"{watts}/{gpu['power_limit_w']:.0f}"
+    return watts
+
+
+def _occupation(gpu: Gpu, jobs: Mapping[int, Job]) -> Cell:
+    """Whose it is, or why it is nobody's."""
+    colour = COLOURS.get(gpu["state"], "")
+    if gpu["jobs"]:
+        return ", ".join(_tenants(gpu, jobs) + _intruders(gpu)), colour
+    if gpu["state"] == "foreign":
+        return ", ".join(_intruders(gpu)) or f"! {printable(gpu['reason'] or 'foreign')}", colour
+    reason = printable(gpu["reason"] or "")
+    return f"{gpu['state']}: {reason}" if reason else str(gpu["state"]), colour
+
+
+def _tenants(gpu: Gpu, jobs: Mapping[int, Job]) -> list[str]:
+    tenants = [_tenant(number, jobs.get(number)) for number in gpu["jobs"]]
+    is_shared = len(gpu["jobs"]) > 1 or not gpu.get("exclusive", True)
+    return [*tenants, "shared"] if is_shared else tenants
+
+
+def _tenant(number: int, job: Job | None) -> str:
+    if job is None:
+        return str(number)
+    return f"{number} {printable(job['name'])} ({printable(job['user'])})"
+
+
+def _intruders(gpu: Gpu) -> list[str]:
+    foreign = [process for process in gpu["processes"] if not process["ours"]]
+    if not foreign:
+        return []
+    first = foreign[0]
+    more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+    return [f"! outside gpuq: pid {first['pid']} {printable(first['user'] or '')}".rstrip() + more]
+
+
+def process_table(gpus: Sequence[Gpu], look: Look) -> list[str]:
+    rows = [(gpu, process) for gpu in gpus for process in gpu["processes"]]
+    columns = [
+        Column("GPU", lambda row: str(row[0]["index"])),
+        Column("", lambda row: "simulated" if row[0]["simulated"] else ""),
+        Column("PID", lambda row: str(row[1]["pid"]), right=True),
+        Column("USER", lambda row: printable(row[1]["user"] or "–")),
+        Column("MEM", lambda row: format_bytes(row[1]["memory_bytes"]), right=True),
+        Column(
+            "JOB", lambda row: str(row[1]["job"]) if row[1]["ours"] else ("outside gpuq", YELLOW)
+        ),
+        Column("COMMAND", lambda row: printable(row[1]["command"] or "–")),
+    ]
+    return table(columns, rows, look)
+
+
+def process_row(gpu: Gpu, process: Job) -> str:
+    """For a pipe."""
+    values = [process[name] for name in ("pid", "user", "memory_bytes", "job", "command")]
+    return tabbed([gpu["index"], gpu["uuid"], kind(gpu), *values])
+
+
+def gpu_row(gpu: Gpu) -> str:
+    """For a pipe: the same columns always."""
+    readings = [
+        "memory_used_bytes",
+        "memory_total_bytes",
+        "utilization_percent",
+        "temperature_c",
+        "power_w",
+    ]
+    return tabbed(
+        [
+            gpu["index"],
+            gpu["uuid"],
+            gpu["model"],
+            kind(gpu),
+            gpu["state"],
+            *(gpu[name] for name in readings),
+            ",".join(map(str, gpu["jobs"])),
+            gpu["reason"],
+        ]
+    )
+
+
+def are_simulated(gpus: Sequence[Gpu]) -> bool:
+    return any(gpu["simulated"] for gpu in gpus)
+
+
+def kind(gpu: Gpu) -> str:
+    return "simulated" if gpu["simulated"] else "real"
+
+
+def census(gpus: Sequence[Gpu]) -> str:
+    """ "4 simulated GPUs", "8 GPUs"."""
+    simulated = sum(bool(gpu["simulated"]) for gpu in gpus)
+    if not simulated:
+        return count(len(gpus), "GPU")
+    real = len(gpus) - simulated
+    return (f"{count(real, 'GPU')} and " if real else "") + count(simulated, "simulated GPU")

@@ -1,0 +1,158 @@
+"""What `submit` and `run` offer to say about a job, written down once for both."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from typer import Option
+
+from gpuq.cli.commands import read_option
+from gpuq.core.units import parse_bytes, parse_seconds
+from gpuq.errors import UsageError
+
+# The panels of the help.
+resources = partial(Option, rich_help_panel="Resources")
+placement = partial(Option, rich_help_panel="Placement")
+order = partial(Option, rich_help_panel="Order")
+results = partial(Option, rich_help_panel="Output")
+
+
+def describe(
+    words: Sequence[str],
+    *,
+    gpus: Annotated[
+        int | None, resources("-g", "--gpus", metavar="N", help="GPUs; 1 unless said.")
+    ] = None,
+    gpu_mem: Annotated[
+        str | None,
+        resources(metavar="SIZE", help="Its need on each GPU in all, like 20G: it may share one."),
+    ] = None,
+    exclusive: Annotated[
+        bool, resources("--exclusive", help="With --gpu-mem: a whole GPU with at least that.")
+    ] = False,
+    cpus: Annotated[
+        int | None,
+        resources(
+            "-c", "--cpus", metavar="N", help="CPU slots of a job without GPUs; 1 unless said."
+        ),
+    ] = None,
+    gpu_model: Annotated[
+        str | None, placement(metavar="TEXT", help="Only on GPUs with this in their model's name.")
+    ] = None,
+    visible: Annotated[
+        str,
+        placement(metavar="HOW", help="What CUDA_VISIBLE_DEVICES holds: auto, uuid or index."),
+    ] = "auto",
+    cwd: Annotated[
+        str | None, placement("-C", "--cwd", metavar="DIR", help="Run it there; here unless said.")
+    ] = None,
+    priority: Annotated[
+        int | None, order("-p", "--priority", metavar="N", help="Higher goes first; 0 unless said.")
+    ] = None,
+    name: Annotated[
+        str | None, order("-n", "--name", metavar="NAME", help="What to call it.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, order(metavar="TAG", help="To find it by; repeatable.")
+    ] = None,
+    grace: Annotated[
+        str | None, order(metavar="TIME", help="From TERM to KILL when it is ended, like 30s.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        results("-o", "--output", metavar="FILE", help="The log goes there; `gpuq logs` reads it."),
+    ] = None,
+    stderr: Annotated[
+        str | None, results(metavar="FILE", help="Standard error goes there.")
+    ] = None,
+    shell: Annotated[
+        str | None, Option(metavar="TEXT", help="In place of COMMAND: a text for /bin/sh.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        Option("-e", "--env", metavar="K=V", help="Set over this environment; repeatable."),
+    ] = None,
+    env_file: Annotated[
+        str | None, Option(metavar="FILE", help="The same, one K=V a line; # comments.")
+    ] = None,
+    seed: Annotated[int | None, Option(metavar="N", help="GPUQ_SEED; random unless said.")] = None,
+) -> dict[str, Any]:
+    """What is asked on the command line as the client takes it. The options stand here once, for
+    `submit` and `run` alike."""
+    if exclusive and gpu_mem is None:
+        raise UsageError(
+            "--exclusive says how --gpu-mem is meant; without it a job has its GPUs alone anyway"
+        )
+    if visible not in ("auto", "uuid", "index"):
+        raise UsageError(f"--visible {visible}: it is auto, uuid or index")
+    return {
+        "argv": _argv(words, shell),
+        "gpus": gpus,
+        "gpu_mem_bytes": read_option("--gpu-mem", parse_bytes, gpu_mem),
+        "exclusive": exclusive or None,
+        "cpus": cpus,
+        "gpu_model": gpu_model,
+        "visible": visible,
+        "cwd": cwd,
+        "priority": priority,
+        "name": name,
+        "tags": tag or [],
+        "grace_s": read_option("--grace", parse_seconds, grace),
+        "output": output,
+        "stderr": stderr,
+        "env": _environment(env_file, env or []),
+        "seed": seed,
+    }
+
+
+def _argv(words: Sequence[str], shell: str | None) -> list[str]:
+    if shell is not None and words:
+        raise UsageError(f"--shell holds the whole command, so {words[0]!r} has no place beside it")
+    if shell is not None:
+        return ["/bin/sh", "-c", shell]
+    if not words:
+        raise UsageError("there is no command to run. See: gpuq submit --help")
+    return list(words)
+
+
+def _environment(path: str | None, settings: Sequence[str]) -> dict[str, str]:
+    """What -e says goes over what the file says."""
+    pairs = [_pair(line, path) for line in _lines(path)] if path is not None else []
+    return dict(pairs + [_pair(setting, "-e") for setting in settings])
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.rstrip("\n") for line in file]
+    except OSError as error:
+        raise UsageError(f"--env-file {path}: {error.strerror}") from None
+    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _pair(setting: str, where: str | None) -> tuple[str, str]:
+    name, equals, value = setting.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"{where}: {setting!r} is no K=V")
+    return name.strip(), value
+
+
+def with_options_of(describe: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Gives a command the options of another function in place of its own `**options`."""
+    borrowed = [
+        parameter
+        for parameter in inspect.signature(describe).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+
+    def lend(command: Any) -> Any:
+        *own, _ = inspect.signature(command).parameters.values()
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        command.__signature__ = inspect.Signature(own + borrowed)
+        command.__annotations__ = {
+            parameter.name: parameter.annotation for parameter in own + borrowed
+        }
+        return command
+
+    return lend

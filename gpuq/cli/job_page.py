@@ -1,0 +1,145 @@
+"""One job in full, as text: its fields, its attempts, and the line that would submit it again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpuq.cli.job_text import elapsed, signal_name, words
+from gpuq.cli.render import Column, Job, Look, clock, command_line, indices, printable, table
+from gpuq.core.units import format_bytes, format_seconds, parse_bytes
+
+# In the order in which a person asks; what the daemon says beyond that comes after it.
+SHOWN_FIRST = (
+    "state",
+    "reason",
+    "place",
+    "command",
+    "cwd",
+    "user",
+    "group",
+    "tags",
+    "priority",
+    "gpu_count",
+    "gpu_mem_bytes",
+    "exclusive",
+    "gpu_model",
+    "gpus",
+    "gpu_uuids",
+    "cpus",
+    "submitted_at",
+    "started_at",
+    "ended_at",
+)
+SHOWN_ELSEWHERE = frozenset(("id", "name", "substate", "outcome", "attempts", "environment"))
+
+
+def job_fields(job: Job) -> list[tuple[str, str]]:
+    """Every field that says something, the important ones first."""
+    known = dict(job, state=_state(job))
+    names = [*SHOWN_FIRST, *(name for name in known if name not in SHOWN_FIRST)]
+    pairs = [("job", f"{job['id']} {job['name']}")]
+    for name in names:
+        value = known.get(name)
+        if name not in SHOWN_ELSEWHERE and not _says_nothing(value):
+            pairs.append((label(name), shown(name, value)))
+    return pairs
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, list | dict | str) and not value)
+
+
+def _state(job: Job) -> str:
+    return ", ".join(words(w) for w in (job["state"], job["substate"], job["outcome"]) if w)
+
+
+def label(name: str) -> str:
+    for unit in ("_at", "_bytes", "_s"):
+        name = name.removesuffix(unit)
+    return {"gpu_count": "gpus", "gpus": "on gpu"}.get(name, name.replace("_", " "))
+
+
+def shown(name: str, value: Any) -> str:
+    """A value as people read it, by the unit that its name says."""
+    if name == "command":
+        return command_line(value)
+    if name.endswith("_at"):
+        return clock(value)
+    if name.endswith("_bytes"):
+        return format_bytes(value)
+    if name.endswith("_s"):
+        return format_seconds(value)
+    return _plainly(value)
+
+
+def _plainly(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(str(part) for part in value)
+    if isinstance(value, dict):
+        return " ".join(f"{key}={part}" for key, part in value.items())
+    return str(value)
+
+
+def attempt_table(attempts: Sequence[Job], look: Look) -> list[str]:
+    columns = [
+        Column("ATTEMPT", lambda attempt: str(attempt["attempt"])),
+        Column(
+            "STARTED",
+            lambda attempt: clock(attempt["started_at"]) if attempt["started_at"] else "-",
+        ),
+        Column("TIME", lambda attempt: format_seconds(elapsed(attempt, look.now)), right=True),
+        Column("GPU", lambda attempt: indices(attempt["gpus"])),
+        Column("CPU TIME", lambda attempt: format_seconds(_cpu_seconds(attempt)), unused="-"),
+        Column("PEAK", lambda attempt: format_bytes(attempt["peak_rss_bytes"]), unused="–"),
+        Column("END", lambda attempt: printable(_end(attempt))),
+    ]
+    return table(columns, attempts, look)
+
+
+def _cpu_seconds(attempt: Job) -> float | None:
+    if attempt["user_s"] is None:
+        return None
+    return float(attempt["user_s"]) + float(attempt["system_s"] or 0.0)
+
+
+def _end(attempt: Job) -> str:
+    parts = []
+    if attempt["ended_at"] is None:
+        parts.append("-")
+    elif attempt["lost"]:
+        parts.append(f"lost: {attempt['lost']}")
+    elif attempt["stage"]:
+        parts.append(f"could not start: {attempt['stage']}: {attempt['error']}")
+    elif attempt["signal"] is not None:
+        parts.append(signal_name(attempt["signal"]))
+    else:
+        parts.append(f"exit code {attempt['exit_code']}")
+    if attempt["leftovers"]:
+        parts.append(f"{attempt['leftovers']} left behind and ended")
+    return ", ".join(parts)
+
+
+def submit_line(job: Job) -> list[str]:
+    """The words that would submit a job again, as far as the daemon tells them."""
+    line = ["gpuq", "submit", "-g", str(job["gpu_count"]), "-n", job["name"]]
+    if job["gpu_mem_bytes"] is not None:
+        line += ["--gpu-mem", exact_size(job["gpu_mem_bytes"])]
+        line += ["--exclusive"] if job.get("exclusive") else []
+    if job.get("gpu_model"):
+        line += ["--gpu-model", job["gpu_model"]]
+    if job["cpus"] != 1:
+        line += ["-c", str(job["cpus"])]
+    if job["priority"]:
+        line += ["-p", str(job["priority"])]
+    for tag in job["tags"]:
+        line += ["--tag", tag]
+    if job.get("stderr"):
+        line += ["--stderr", job["stderr"]]
+    return [*line, "-C", job["cwd"], "--", *job["command"]]
+
+
+def exact_size(size: int) -> str:
+    """A size as `--gpu-mem` reads it, and reads back to the same number of bytes."""
+    short = f"{size / 2**30:g}G"
+    return short if parse_bytes(short) == size else f"{size / 2**30!r}G"

@@ -1,0 +1,179 @@
+"""Jobs as text: the list, and the sentences about one."""
+
+from collections.abc import Sequence
+
+from gpuq.cli.render import (
+    CYAN,
+    DIM,
+    GREEN,
+    RED,
+    YELLOW,
+    Cell,
+    Column,
+    Job,
+    Look,
+    command_line,
+    indices,
+    ordinal,
+    printable,
+    rfc3339,
+    tabbed,
+    table,
+)
+from gpuq.core.units import format_seconds
+
+# What a job is at the moment in one letter: its substate, else its outcome, else its state.
+LETTERS = {
+    "held": ("H", YELLOW),
+    "delayed": ("D", YELLOW),
+    "backoff": ("B", YELLOW),
+    "paused": ("P", YELLOW),
+    "stopping": ("K", YELLOW),
+    "unkillable": ("U", RED),
+    "queued": ("Q", ""),
+    "starting": ("S", CYAN),
+    "running": ("R", GREEN),
+    "succeeded": ("C", DIM),
+    "failed": ("F", RED),
+    "cancelled": ("X", DIM),
+    "timed_out": ("T", RED),
+    "out_of_memory": ("O", RED),
+    "lost": ("L", RED),
+    "skipped": ("N", DIM),
+}
+
+# ── the list ──
+
+
+def job_table(jobs: Sequence[Job], look: Look) -> list[str]:
+    return table(_columns(jobs, look), jobs, look)
+
+
+def _columns(jobs: Sequence[Job], look: Look) -> list[Column]:
+    columns = [
+        Column("ID", lambda job: str(job["id"])),
+        Column("ST", letter),
+        Column("NAME", lambda job: printable(job["name"])),
+        Column("USER", lambda job: printable(job["user"]), unused=look.user),
+        Column("GPU", gpus_of, unused="-"),
+        Column("PRI", lambda job: str(job["priority"]), right=True, unused="0"),
+        Column("TIME", lambda job: format_seconds(elapsed(job, look.now)), right=True, unused="-"),
+        Column("EXIT", _exit),
+        Column("COMMAND / REASON", _command_or_reason),
+    ]
+    if {job["user"] == look.user for job in jobs} == {True, False}:
+        columns.insert(0, Column("", lambda job: "*" if job["user"] == look.user else ""))
+    return columns
+
+
+def letter(job: Job) -> Cell:
+    for word in (job["substate"], job["outcome"], job["state"]):
+        if word:
+            return LETTERS.get(word, ("?", ""))
+    return "?"
+
+
+def gpus_of(job: Job) -> str:
+    """Which GPUs a job has or had; how many it waits for."""
+    if job["gpus"]:
+        return indices(job["gpus"])
+    return f"x{job['gpu_count']}" if job["gpu_count"] else "-"
+
+
+def elapsed(job: Job, now: float) -> float | None:
+    if job["started_at"] is None:
+        return None
+    return max(float(job["ended_at"] or now) - float(job["started_at"]), 0.0)
+
+
+def _exit(job: Job) -> str:
+    if job["signal"] is not None:
+        return signal_name(job["signal"])
+    return str(job["exit_code"]) if job["exit_code"] else ""
+
+
+def _command_or_reason(job: Job) -> str:
+    waits = job["state"] == "queued" or job["substate"]
+    if waits and job["reason"]:
+        return printable(job["reason"])
+    return command_line(job["command"])
+
+
+def job_row(job: Job) -> str:
+    """For a pipe: the same columns always."""
+    return tabbed(
+        [
+            job["id"],
+            job["state"],
+            job["substate"],
+            job["outcome"],
+            job["name"],
+            job["user"],
+            gpus_of(job),
+            job["priority"],
+            rfc3339(job["started_at"]),
+            rfc3339(job["ended_at"]),
+            job["reason"],
+            command_line(job["command"]),
+        ]
+    )
+
+
+# ── sentences ──
+
+
+def greeting(job: Job, *, simulated: bool) -> str:
+    """What became of a job that was just submitted."""
+    if job["state"] in ("starting", "running"):
+        return f"Job {job['id']} {job['state']}{on_gpus(job, simulated=simulated)}"
+    if job["state"] == "ended":
+        return farewell(job)
+    return f"Job {job['id']} queued: {printable(job['reason'] or 'not looked at yet')}"
+
+
+def on_gpus(job: Job, *, simulated: bool) -> str:
+    kind = "simulated GPU" if simulated else "GPU"
+    return f" on {kind} {indices(job['gpus'])}" if job["gpus"] else ""
+
+
+def farewell(job: Job) -> str:
+    """How a job ended: `Job 179 failed: exit code 1`."""
+    outcome, reason = words(job["outcome"] or "ended"), printable(job["reason"] or "")
+    if reason.startswith(outcome):
+        return f"Job {job['id']} {reason}"
+    if not reason or job["exit_code"] == 0:
+        return f"Job {job['id']} {outcome}"
+    return f"Job {job['id']} {outcome}: {reason}"
+
+
+def why_lines(job: Job, look: Look, *, simulated: bool) -> list[str]:
+    """The reason in sentences."""
+    name = f"Job {job['id']} ({printable(job['name'])})"
+    reason = printable(job["reason"] or "")
+    if job["state"] == "ended":
+        return [f"{farewell(job)}."]
+    if job["state"] == "queued":
+        held = "is held" if job["substate"] == "held" else "waits"
+        lines = [f"{name} {held}: {reason}."]
+        if job["place"] is not None:
+            lines.append(f"It is the {ordinal(job['place'])} of those that ask for the same.")
+        return lines
+    since = format_seconds(elapsed(job, look.now))
+    return [
+        f"{name} is {words(job['substate'] or job['state'])}"
+        f"{on_gpus(job, simulated=simulated)}, for {since} now{f': {reason}' if reason else ''}."
+    ]
+
+
+def words(word: str) -> str:
+    """ "timed out" for timed_out."""
+    return word.replace("_", " ")
+
+
+def signal_name(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,183 @@
+"""Values as text. Pure: a Look comes in with the values, lines go out.
+
+A terminal gets aligned columns, those that say something, cut to its width; a pipe gets all columns,
+uncut, separated by TABs. What other people wrote (names, commands) is shown without the control
+characters in it, which could otherwise repaint the reader's terminal.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from gpuq.core.units import format_bytes, format_ranges
+
+Job = dict[str, Any]
+Gpu = dict[str, Any]
+Cell = str | tuple[str, str]  # a text, or a text and its colour
+
+RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
+GAP = "  "
+PLAIN = str.maketrans("…–×█▉▊▋▌▍▎▏░", "~-x########.")
+
+
+class Look(NamedTuple):
+    """How the reader reads, and who and when it is."""
+
+    terminal: bool = True
+    colour: bool = False
+    unicode: bool = True
+    width: int = 80
+    user: str = ""
+    now: float = 0.0
+
+
+class Column(NamedTuple):
+    """`unused` is what a row says that has nothing to say: a column in which all do is left out."""
+
+    title: str
+    text: Callable[[Any], Cell]
+    right: bool = False
+    unused: str = ""
+
+
+def table(columns: Sequence[Column], values: Sequence[Any], look: Look) -> list[str]:
+    """A head and a line for each value; only the last column may be cut."""
+    rows = [[column.text(value) for column in columns] for value in values]
+    used = [
+        number
+        for number, column in enumerate(columns)
+        if any(_words(row[number]) != column.unused for row in rows)
+    ]
+    if not used:
+        return []
+    heads: list[Cell] = [columns[number].title for number in used]
+    lines = [heads] + [[row[number] for number in used] for row in rows]
+    widths = [max(map(width, map(_words, cells))) for cells in zip(*lines, strict=True)]
+    right = [columns[number].right for number in used]
+    return [_line(cells, widths, right, look) for cells in lines]
+
+
+def _line(cells: Sequence[Cell], widths: Sequence[int], right: Sequence[bool], look: Look) -> str:
+    *front, last = cells
+    parts = [_aligned(*cell, look) for cell in zip(front, widths, right, strict=False)]
+    room = look.width - sum(widths[:-1]) - len(GAP) * len(front)
+    parts.append(paint(cut(_words(last), max(room, 8)), _colour(last), look))
+    return plain(GAP.join(parts).rstrip(), look)
+
+
+def _aligned(cell: Cell, room: int, right: bool, look: Look) -> str:
+    words = _words(cell)
+    text, padding = paint(words, _colour(cell), look), " " * (room - width(words))
+    return padding + text if right else text + padding
+
+
+def _words(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else cell[0]
+
+
+def _colour(cell: Cell) -> str:
+    return "" if isinstance(cell, str) else cell[1]
+
+
+def paint(text: str, colour: str, look: Look) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour and look.colour else text
+
+
+def plain(text: str, look: Look) -> str:
+    """The same in ASCII where the locale has no more, with no column moved."""
+    if look.unicode:
+        return text
+    return text.translate(PLAIN).encode("ascii", "replace").decode()
+
+
+def width(text: str) -> int:
+    """Columns on a terminal: most East Asian characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(
+        0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def cut(text: str, room: int) -> str:
+    if width(text) <= room:
+        return text
+    while width(text) > room - 1:
+        text = text[: room - 1] if len(text) >= room else text[:-1]
+    return text + "…"
+
+
+def printable(text: str) -> str:
+    r"""Control characters as \n or \x1b, bytes that are no UTF-8 as \xff."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def tabbed(values: Sequence[Any]) -> str:
+    """One line for a pipe; nothing for None."""
+    return "\t".join("" if value is None else printable(str(value)) for value in values)
+
+
+def fields(pairs: Sequence[tuple[str, str]], look: Look) -> list[str]:
+    """Names and values, one pair a line."""
+    if not look.terminal:
+        return [tabbed(pair) for pair in pairs]
+    room = max(len(name) for name, _ in pairs)
+    return [plain(f"{name:<{room}}  {printable(value)}", look) for name, value in pairs]
+
+
+# ── the small words ──
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def indices(numbers: Sequence[int]) -> str:
+    """ "0,1", and "0-3,5" where it is shorter."""
+    if len(numbers) < 3:
+        return ",".join(map(str, numbers))
+    return format_ranges(list(numbers))
+
+
+def memory(used: int | None, total: int | None) -> str:
+    """ "21.9/80G": the unit once where both have the same."""
+    whole = format_bytes(total)
+    part = "0" if used == 0 else format_bytes(used)
+    return f"{part.removesuffix(whole[-1])}/{whole}"
+
+
+def bar(used: int | None, total: int | None, cells: int = 10) -> str:
+    """Eighths of a cell, rounded to the nearest."""
+    if used is None or not total:
+        return ""
+    eighths = min(round(used / total * cells * 8), cells * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + " ▏▎▍▌▋▊▉"[rest] * (rest > 0)).ljust(cells, "░")
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """As it would be typed, with what cannot be shown escaped."""
+    from shlex import join
+
+    return printable(join(argv))
+
+
+def ordinal(number: int) -> str:
+    tens = number % 100
+    return f"{number}{'th' if 11 <= tens <= 13 else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"

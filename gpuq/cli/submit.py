@@ -1,0 +1,151 @@
+"""`gpuq submit` and `gpuq run`: a command line becomes a job."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from gpuq.cli import console
+from gpuq.cli.ending import exit_code, own_failures
+from gpuq.cli.gpu_text import are_simulated
+from gpuq.cli.job_options import describe, with_options_of
+from gpuq.cli.job_text import farewell, greeting
+from gpuq.client import Client, Follow
+from gpuq.errors import UsageError
+
+SECOND_INTERRUPT_S = 2.0
+
+Words = Annotated[list[str] | None, Argument(metavar="COMMAND ...", show_default=False)]
+
+
+@with_options_of(describe)
+def submit(
+    context: typer.Context,
+    words: Words = None,
+    wait: Annotated[
+        bool, Option("-w", "--wait", help="Wait for its end and exit as it does.")
+    ] = False,
+    follow: Annotated[
+        bool, Option("-f", "--follow", help="Follow its log; Ctrl-C only stops following.")
+    ] = False,
+    json: Annotated[bool, Option("--json", help="Print the job as JSON.")] = False,
+    **options: Any,
+) -> int:
+    """Queue a command. It starts as soon as what it asks for is free.
+
+    Examples:
+      gpuq submit python train.py --lr 3e-4         on one GPU
+      gpuq submit -g 2 -n vit python train.py -g 7  two GPUs; `-g 7` belongs to train.py
+      gpuq submit --gpu-mem 20G python eval.py      may share a GPU
+      gpuq submit -g 0 -c 4 ./prepare.sh            no GPU, four CPU slots
+      gpuq submit --shell 'make && ./a.out > out'   a text for a shell
+
+    Options come before the command; all behind its first word is the job's. On a pipe it prints
+    the id alone.
+    """
+    if follow and json:
+        raise UsageError("--json and --follow both want stdout: choose one")
+    with console.connect(context, autostart=True) as client:
+        number = client.submit(**describe(words or [], **options))
+        if follow:
+            console.note(f"job {number} queued")
+            return _follow(client, number)
+        if not (wait and json):
+            _say_submitted(context, client, number, json)
+        return _await(client, number, json) if wait else 0
+
+
+@with_options_of(describe)
+def run(context: typer.Context, words: Words = None, **options: Any) -> int:
+    """Queue a command, follow its output, and exit as it does.
+
+    Examples:
+      gpuq run python eval.py                  on one GPU
+      gpuq run -g 4 torchrun train.py          on four
+      gpuq run --shell 'nvidia-smi | head'     a text for a shell
+
+    The first Ctrl-C detaches: the job goes on. A second one, right after, kills it.
+    """
+    with console.connect(context, autostart=True) as client:
+        number = client.submit(**describe(words or [], **options))
+        console.note(_come_back(number, f"job {number} queued"))
+        try:
+            return _follow(client, number)
+        except KeyboardInterrupt:
+            return _detach_or_kill(client, number)
+        except BrokenPipeError:
+            console.note(_come_back(number, f"nobody reads any more; job {number} goes on"))
+            raise
+
+
+def _say_submitted(context: typer.Context, client: Client, number: int, json: bool) -> None:
+    look = console.look(context)
+    if not json and not look.terminal:
+        console.say(str(number))
+        return
+    answer = client.call("status", refs=[str(number)], after_turn=True)
+    if json:
+        console.say_json(jobs=answer["jobs"])
+        return
+    simulated = are_simulated(answer["gpus"])
+    for job in answer["jobs"]:
+        console.say(greeting(job, simulated=simulated))
+    console.say(f"  follow: gpuq logs -f {number}      stop: gpuq kill {number}")
+
+
+def _await(client: Client, number: int, json: bool) -> int:
+    with own_failures():
+        jobs = client.wait([number])
+    if json:
+        console.say_json(jobs=jobs)
+    return _leave(jobs[0])
+
+
+def _follow(client: Client, number: int) -> int:
+    with own_failures():
+        follow = client.follow(number)
+        _pour_with_news(client, follow)
+    return _leave(follow.job)
+
+
+def _pour_with_news(client: Client, follow: Follow) -> None:
+    """The log to stdout; beside it, once, where the job runs."""
+    from gpuq.cli.logs import pour
+
+    is_told = False
+    for chunk in follow:
+        if not is_told and follow.job["state"] in ("starting", "running"):
+            is_told = True
+            simulated = are_simulated(client.gpus()["gpus"])
+            console.note(greeting(follow.job, simulated=simulated))
+        pour(chunk)
+
+
+def _leave(job: dict[str, Any]) -> int:
+    """Says how it ended where it did not end well; that is no news of ours but the job's."""
+    code = exit_code(job)
+    if code:
+        console.note(farewell(job))
+    return code
+
+
+def _detach_or_kill(client: Client, number: int) -> int:
+    console.note(_come_back(number, f"detached; job {number} goes on. Ctrl-C again kills it"))
+    try:
+        time.sleep(SECOND_INTERRUPT_S)
+    except KeyboardInterrupt:
+        console.note(f"ending job {number}")
+        with own_failures():
+            client.kill([number])
+        return _follow_to_the_end(client, number)
+    return 130
+
+
+def _follow_to_the_end(client: Client, number: int) -> int:
+    with own_failures():
+        return _leave(client.wait([number])[0])
+
+
+def _come_back(number: int, what: str) -> str:
+    return f"{what}. Follow: gpuq logs -f {number}, stop: gpuq kill {number}"

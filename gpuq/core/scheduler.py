@@ -1,0 +1,233 @@
+"""What to do now: `plan(snapshot)`.
+
+The order is priority, then first come, first served. A later job may overtake a blocked one only
+where it does no harm: always where the two want different things or where the blocked one waits for
+somebody outside gpuq, whom no patience of ours will move; otherwise `max_bypass` times, and then
+what the blocked job could use is kept for it.
+"""
+
+import signal as signals
+from dataclasses import dataclass, field
+
+from gpuq.core.model import (
+    ActiveJob,
+    Cancel,
+    Decision,
+    LeaseState,
+    Plan,
+    Release,
+    Request,
+    Signal,
+    Snapshot,
+    Start,
+    WaitingJob,
+)
+from gpuq.core.placement import Ledger, is_busy_outside
+from gpuq.core.units import count
+
+# What survives a KILL gets another one this often, since a fork may have slipped past the first.
+KILL_AGAIN_S = 1.0
+# What CPU jobs compete for, as the others do for a GPU.
+CPU_SLOTS = "CPU slots"
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """The decisions for this moment, a reason for each job left waiting, and the next deadline."""
+    cancels = [Cancel(job=j.id, actor=j.stop.actor) for j in snapshot.waiting if j.stop]
+    signals_due, signal_deadlines = _plan_signals(snapshot)
+    releases, release_deadlines = _plan_releases(snapshot)
+    queue = _Queue(snapshot)
+    for job in _in_order(snapshot):
+        queue.consider(job)
+        if queue.has_used_up(job.class_id):
+            break  # more of its class may come before the next job in line: look again
+    decisions: list[Decision] = [*cancels, *signals_due, *releases, *queue.starts]
+    return Plan(
+        decisions=tuple(decisions),
+        reasons=queue.reasons,
+        heads=queue.heads,
+        wake_at=min([*signal_deadlines, *release_deadlines], default=None),
+    )
+
+
+def _in_order(snapshot: Snapshot) -> list[WaitingJob]:
+    candidates = (job for job in snapshot.waiting if job.stop is None)
+    return sorted(candidates, key=lambda job: (-job.priority, job.id))
+
+
+@dataclass(slots=True)
+class _Blocked:
+    """A job that waits for what other jobs of ours hold, and so must not be overtaken for ever."""
+
+    job: WaitingJob
+    wanted: frozenset[str]  # the GPUs that it could use, or the CPU slots
+    passes: int
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Walks through the waiting jobs in order; keeps what has been given away and to whom."""
+
+    snapshot: Snapshot
+    starts: list[Start] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    heads: dict[int, int] = field(default_factory=dict)
+    blocked: list[_Blocked] = field(default_factory=list)
+    wanted: set[str] = field(default_factory=set)  # by any of the blocked
+    kept_for: dict[str, _Blocked] = field(default_factory=dict)  # the blocked that waited enough
+    started: dict[int, int] = field(default_factory=dict)  # how many of each class
+    ledger: Ledger = field(init=False)
+    cpu_free: int = field(init=False)
+    once_ours_end: Ledger | None = None
+
+    def __post_init__(self) -> None:
+        world = self.snapshot
+        self.ledger = Ledger(world.gpus or (), world.leases, world.policy)
+        taken = sum(job.request.cpu_slots for job in world.active)
+        self.cpu_free = world.policy.cpu_slots - taken
+
+    def consider(self, job: WaitingJob) -> None:
+        if job.class_id in self.heads:
+            self.reasons[job.id] = f"behind {self.heads[job.class_id]}"
+            return
+        uuids = self._find(job.request)
+        if uuids is None:
+            self._block(job)
+            return
+        kept = [self.kept_for[one] for one in uuids or (CPU_SLOTS,) if one in self.kept_for]
+        if kept:
+            self._keep_back(job, kept[0])
+        else:
+            self._start(job, uuids)
+
+    def has_used_up(self, class_id: int) -> bool:
+        """Did all the jobs start that the snapshot shows of a class that may hold more?"""
+        shown = self.snapshot.jobs_per_class
+        return shown is not None and self.started.get(class_id, 0) >= shown
+
+    def _find(self, request: Request) -> tuple[str, ...] | None:
+        """The GPUs for a request, none of them for a CPU job; None where it has to wait."""
+        if not request.gpus:
+            return () if request.cpu_slots <= self.cpu_free else None
+        if self._is_blind:
+            return None
+        return self.ledger.choose(request, self._reluctance)
+
+    @property
+    def _is_blind(self) -> bool:
+        """No GPU is given away while the driver does not answer: what starts would hang in it."""
+        return self.snapshot.gpus is None or self.snapshot.gpu_trouble is not None
+
+    def _reluctance(self, uuid: str) -> int:
+        """Nobody is overtaken, nor kept back, where a GPU will do that no other waits for."""
+        return 2 if uuid in self.kept_for else int(uuid in self.wanted)
+
+    def _start(self, job: WaitingJob, uuids: tuple[str, ...]) -> None:
+        taken = uuids or (CPU_SLOTS,)
+        overtaken = [b for b in self.blocked if not b.wanted.isdisjoint(taken)]
+        self.ledger.take(uuids, job.id, job.request)
+        self.cpu_free -= job.request.cpu_slots
+        self.started[job.class_id] = self.started.get(job.class_id, 0) + 1
+        for other in overtaken:
+            other.passes += 1
+            self._keep_if_due(other)
+        self.reasons[job.id] = "about to start"
+        passed = tuple(other.job.id for other in overtaken)
+        self.starts.append(Start(job=job.id, attempt=job.attempt, gpus=uuids, passed=passed))
+
+    def _block(self, job: WaitingJob) -> None:
+        self.heads[job.class_id] = job.id
+        self.reasons[job.id] = self._why_blocked(job.request)
+        if self._waits_for_ours(job.request):
+            self._protect(job)
+
+    def _keep_back(self, job: WaitingJob, other: _Blocked) -> None:
+        """It could start but for the other; who comes after it has to respect it like the other."""
+        self.heads[job.class_id] = job.id
+        times = count(other.passes, "time")
+        self.reasons[job.id] = f"behind {other.job.id}, which has been overtaken {times}"
+        self._protect(job)
+
+    def _protect(self, job: WaitingJob) -> None:
+        wanted = self.ledger.eligible(job.request) if job.request.gpus else frozenset({CPU_SLOTS})
+        blocked = _Blocked(job, wanted, job.passes)
+        self.blocked.append(blocked)
+        self.wanted |= wanted
+        self._keep_if_due(blocked)
+
+    def _keep_if_due(self, blocked: _Blocked) -> None:
+        if blocked.passes >= self.snapshot.policy.max_bypass:
+            for one in blocked.wanted:
+                self.kept_for.setdefault(one, blocked)
+
+    def _waits_for_ours(self, request: Request) -> bool:
+        """Would it start if all our jobs ended? Where not, it waits for a stranger, a missing GPU, a
+        larger machine: nobody's waiting behind it would help."""
+        if not request.gpus:
+            return request.cpu_slots <= self.snapshot.policy.cpu_slots
+        if self._is_blind:
+            return False
+        if self.once_ours_end is None:
+            self.once_ours_end = self.ledger.without_ours()
+        return self.once_ours_end.choose(request) is not None
+
+    def _why_blocked(self, request: Request) -> str:
+        if not request.gpus:
+            slots = count(self.snapshot.policy.cpu_slots, "CPU slot")
+            return (
+                f"wants {count(request.cpus, 'CPU slot')}, {max(self.cpu_free, 0)} of {slots} free"
+            )
+        if self.snapshot.gpu_trouble is not None:
+            return self.snapshot.gpu_trouble
+        if self.snapshot.gpus is None:
+            return "waiting for the first reading of the GPUs"
+        return self.ledger.wants(request)
+
+
+def _plan_signals(snapshot: Snapshot) -> tuple[list[Signal], list[float]]:
+    due: list[Signal] = []
+    deadlines: list[float] = []
+    for job in snapshot.active:
+        if job.signal_wish is not None:
+            due.append(Signal(job=job.id, attempt=job.attempt, signal=job.signal_wish, ends=False))
+        if job.stop is not None:
+            number, deadline = _next_step(job, job.stop.grace_s, snapshot.now)
+            if number is not None:
+                due.append(Signal(job=job.id, attempt=job.attempt, signal=number))
+            deadlines.append(deadline)
+    return due, deadlines
+
+
+def _next_step(job: ActiveJob, grace_s: float, now: float) -> tuple[signals.Signals | None, float]:
+    """The signal that is due for a job that is to end, and when to look again."""
+    if job.kill_sent_at is not None:
+        again_at = job.kill_sent_at + KILL_AGAIN_S
+        if now < again_at:
+            return None, again_at
+        return signals.SIGKILL, now + KILL_AGAIN_S
+    if job.term_sent_at is None and grace_s > 0:
+        return signals.SIGTERM, now + grace_s
+    kill_at = now if job.term_sent_at is None else job.term_sent_at + grace_s
+    if now < kill_at:
+        return None, kill_at
+    return signals.SIGKILL, now + KILL_AGAIN_S
+
+
+def _plan_releases(snapshot: Snapshot) -> tuple[list[Release], list[float]]:
+    """Which cooling GPUs can be given on: the memory is back, or the wait has lasted long enough."""
+    gpus = {gpu.uuid: gpu for gpu in snapshot.gpus or ()}
+    releases: list[Release] = []
+    deadlines: list[float] = []
+    for lease in snapshot.leases:
+        if lease.state is not LeaseState.COOLING or lease.cooling_since is None:
+            continue
+        gpu = gpus.get(lease.gpu)
+        others = [o for o in snapshot.leases if o.gpu == lease.gpu and o is not lease]
+        warm = is_busy_outside(gpu, others, snapshot.policy) if gpu is not None else None
+        seen = (snapshot.gpus_read_at or 0.0) > lease.cooling_since
+        deadline = lease.cooling_since + snapshot.policy.cooling_s
+        if (seen and warm is None) or snapshot.now >= deadline:
+            releases.append(Release(gpu=lease.gpu, slot=lease.slot, warm=warm))
+        else:
+            deadlines.append(deadline)
+    return releases, deadlines

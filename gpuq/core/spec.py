@@ -1,0 +1,214 @@
+"""What one submission asks to run, read from the wire and checked, before anything is stored.
+
+Arguments, paths and environment are bytes to Linux. On the wire they are strings in which
+surrogates stand for bytes that are not UTF-8 (PEP 383), so nothing is lost on the way.
+"""
+
+import signal as signals
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpuq.core.model import Request
+from gpuq.errors import UsageError
+
+# The kernel refuses a single string above 32 pages, with its closing NUL (execve(2), E2BIG).
+LONGEST_STRING = 128 * 1024 - 1
+LONGEST_NAME = 200
+# What execve accepts for argv and environment together on Linux under the usual 8 MiB stack.
+MOST_ARGV_BYTES = 2 * 2**20 - 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One thing to run, as asked. `limits` are soft limits by name; `changes` are set over the
+    environment whose hash is `environment`."""
+
+    argv: tuple[bytes, ...]
+    cwd: bytes
+    umask: int
+    environment: bytes
+    request: Request
+    name: str
+    limits: Mapping[str, int]
+    changes: Mapping[bytes, bytes]
+    visible: str = "auto"
+    grace_s: float = 10.0
+    priority: int = 0
+    seed: int = 0
+    output: bytes | None = None
+    stderr: bytes | None = None
+    tags: tuple[str, ...] = ()
+
+
+def read_spec(wire: Mapping[str, Any], *, default_gpus: int, grace_s: float) -> Spec:
+    """The Spec in a submit message; UsageError names the field and what is wrong with it."""
+    argv = tuple(to_bytes("argv", argument) for argument in _list(wire, "argv"))
+    if not argv or not argv[0]:
+        raise UsageError("there is no command to run")
+    if sum(map(len, argv)) > MOST_ARGV_BYTES:
+        raise UsageError(f"the command is longer than the {MOST_ARGV_BYTES} bytes that Linux takes")
+    return Spec(
+        argv=argv,
+        cwd=_path(wire, "cwd"),
+        umask=_integer(wire, "umask", 0o022, 0, 0o777),
+        environment=_hash(wire),
+        request=read_request(wire, default_gpus),
+        name=_name(wire, argv),
+        limits=_limits(wire),
+        changes=_changes(wire),
+        visible=_word(wire, "visible", ("auto", "uuid", "index")),
+        grace_s=_seconds(wire, "grace_s", grace_s),
+        priority=_integer(wire, "priority", 0, -1_000_000, 1_000_000),
+        seed=_integer(wire, "seed", 0, 0, 2**32 - 1),
+        output=_path(wire, "output") if wire.get("output") is not None else None,
+        stderr=_path(wire, "stderr") if wire.get("stderr") is not None else None,
+        tags=tuple(_text(tag, "tags") for tag in _list(wire, "tags")),
+    )
+
+
+def read_request(wire: Mapping[str, Any], default_gpus: int) -> Request:
+    memory = wire.get("gpu_mem_bytes")
+    if memory is not None:
+        memory = _integer(wire, "gpu_mem_bytes", 0, 1, 2**50)
+    gpus = _integer(wire, "gpus", default_gpus, 0, 64)
+    model = wire.get("gpu_model")
+    if not gpus and (memory is not None or model is not None):
+        raise UsageError("--gpus 0 takes no --gpu-mem and no --gpu-model: it gets no GPU")
+    return Request(
+        gpus=gpus,
+        gpu_mem_bytes=memory,
+        exclusive=memory is None or bool(wire.get("exclusive", False)),
+        gpu_model=None if model is None else _text(model, "gpu_model"),
+        cpus=_integer(wire, "cpus", 1, 1, 4096),
+    )
+
+
+def to_bytes(field: str, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise UsageError(f"{field}: {value!r} is not text")
+    try:
+        data = value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{field}: {value!r} holds half a character") from error
+    if b"\0" in data:
+        raise UsageError(f"{field}: a NUL byte cannot be passed to a program")
+    if len(data) > LONGEST_STRING:
+        raise UsageError(
+            f"{field}: one string of {len(data)} bytes; Linux passes at most {LONGEST_STRING}"
+        )
+    return data
+
+
+def to_text(data: bytes) -> str:
+    """Bytes as they travel in JSON: nothing lost."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def join(parts: tuple[bytes, ...]) -> bytes:
+    """Bytes strings as one blob, each closed by a NUL."""
+    return b"".join(part + b"\0" for part in parts)
+
+
+def split(blob: bytes) -> list[bytes]:
+    return blob.split(b"\0")[:-1]
+
+
+def parse_signal(text: str | int) -> int:
+    """A signal by name, with or without SIG, in any case, or by number."""
+    word = str(text).strip().upper()
+    try:
+        if word.isdigit():
+            return int(signals.Signals(int(word)))
+        return int(signals.Signals["SIG" + word.removeprefix("SIG")])
+    except (KeyError, ValueError):
+        raise UsageError(f"{text!r} is no signal: write it like INT, SIGUSR1 or 10") from None
+
+
+def _limits(wire: Mapping[str, Any]) -> dict[str, int]:
+    limits = {k: v for k, v in _mapping(wire, "limits").items() if v is not None}
+    return {name: _integer(limits, name, 0, -1, 2**63 - 1) for name in limits}  # -1: unlimited
+
+
+def _changes(wire: Mapping[str, Any]) -> dict[bytes, bytes]:
+    changes = _mapping(wire, "changes")
+    for name in changes:
+        if not name or "=" in name:
+            raise UsageError(f"env: {name!r} cannot be the name of a variable")
+    return {to_bytes("env", name): to_bytes("env", value) for name, value in changes.items()}
+
+
+def _name(wire: Mapping[str, Any], argv: tuple[bytes, ...]) -> str:
+    if wire.get("name"):
+        return _text(wire["name"], "name")
+    words = [to_text(word) for word in argv]
+    program = words[0].rsplit("/", 1)[-1]
+    if program.startswith("python") and len(words) > 1:
+        scripts = [word for word in words[1:] if not word.startswith("-")]
+        program = scripts[0].rsplit("/", 1)[-1] if scripts else program
+    readable = "".join(c if c.isprintable() else "?" for c in program)
+    return readable.encode("utf-8", "replace").decode()[:40] or "job"
+
+
+def _text(value: Any, field: str) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_NAME:
+        raise UsageError(
+            f"{field}: {value!r} is not a printable text of up to {LONGEST_NAME} signs"
+        )
+    return value
+
+
+def _list(wire: Mapping[str, Any], field: str) -> list[Any]:
+    value = wire.get(field, [])
+    if not isinstance(value, list):
+        raise UsageError(f"{field}: {value!r} is not a list")
+    return value
+
+
+def _mapping(wire: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = wire.get(field) or {}
+    if not isinstance(value, dict):
+        raise UsageError(f"{field}: {value!r} is not a mapping")
+    return value
+
+
+def _integer(wire: Mapping[str, Any], field: str, default: int, low: int, high: int) -> int:
+    value = wire.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{field}: {value!r} is not a whole number from {low} to {high}")
+    return value
+
+
+def _seconds(wire: Mapping[str, Any], field: str, default: float) -> float:
+    value = wire.get(field)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**9:
+        raise UsageError(f"{field}: {value!r} is no length of time in seconds")
+    return float(value)
+
+
+def _word(wire: Mapping[str, Any], field: str, words: tuple[str, ...]) -> str:
+    value = wire.get(field) or words[0]
+    if value not in words:
+        raise UsageError(f"{field}: {value!r} is none of {', '.join(words)}")
+    return str(value)
+
+
+def _path(wire: Mapping[str, Any], field: str) -> bytes:
+    path = to_bytes(field, wire.get(field))
+    if not path.startswith(b"/"):
+        raise UsageError(f"{field}: {to_text(path)!r} is not an absolute path")
+    return path
+
+
+def _hash(wire: Mapping[str, Any]) -> bytes:
+    try:
+        digest = bytes.fromhex(wire.get("env_hash") or "")
+    except (TypeError, ValueError):
+        digest = b""
+    if len(digest) != 32:
+        raise UsageError("env_hash: not the SHA-256 of an environment")
+    return digest

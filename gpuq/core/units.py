@@ -1,0 +1,99 @@
+"""What people write for numbers, and numbers as people read them: "2h30m", "24G", "0-3,5".
+
+Sizes are binary (1G is 2**30 bytes), because nvidia-smi, torch and the card's own label are.
+"""
+
+import re
+
+_SIZES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([KMGT])(?:i?B)?", re.IGNORECASE)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "24G", "1.5G", "500M", "24GiB". A bare number has no unit and is refused."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size: write it like 24G or 500M")
+    return int(float(match[1]) * _SIZES[match[2].upper()])
+
+
+def format_bytes(size: int | None) -> str:
+    """Three digits at the most: "512M", "23.9G", "80G"; "–" for an absent reading."""
+    if size is None:
+        return "–"
+    for unit, scale in (("T", 2**40), ("G", 2**30), ("M", 2**20), ("K", 2**10)):
+        if size * 1024 >= scale * 999.5:  # 1000M would be a fourth digit: 1G
+            return _short(size / scale) + unit
+    return f"{size}B"
+
+
+def _short(number: float) -> str:
+    text = f"{number:.1f}" if number < 100 else f"{number:.0f}"
+    return text.removesuffix(".0")
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of "90", "10s", "2h30m", "1:30:00", "2-00:00:00" (the last two as Slurm has them,
+    https://slurm.schedmd.com/sbatch.html#OPT_time)."""
+    plain = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", plain):
+        return float(plain)
+    if match := _CLOCK.fullmatch(plain):
+        return _clock_seconds(*match.groups())
+    spans = _SPAN.findall(plain)
+    if not spans or "".join(number + unit for number, unit in spans) != plain:
+        raise ValueError(f"{text!r} is no length of time: write it like 90s, 2h30m or 1:30:00")
+    return sum(float(number) * _SECONDS[unit] for number, unit in spans)
+
+
+def _clock_seconds(days: str | None, first: str, second: str, third: str | None) -> float:
+    if third is None and days is None:  # "1:30" is a minute and a half, "1-12:00" a day and a half
+        return int(first) * 60 + int(second)
+    return int(days or 0) * 86400 + int(first) * 3600 + int(second) * 60 + int(third or 0)
+
+
+def format_seconds(seconds: float | None) -> str:
+    """ "4.2s", "0:59", "2:13:04", "3d02h"; "-" where there is none."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    if whole >= 2 * 86400:
+        return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+    if whole >= 3600:
+        return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+    if seconds >= 10:
+        return f"{whole // 60}:{whole % 60:02}"
+    return f"{max(seconds, 0):.1f}s"
+
+
+def parse_ranges(text: str) -> list[range]:
+    """ "12-18,20" as ranges of whole numbers, in the order written, not unrolled."""
+    ranges = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if match is None:
+            raise ValueError(f"{part!r} is neither a number nor a range like 12-18")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{part!r} runs backwards")
+        ranges.append(range(first, last + 1))
+    return ranges
+
+
+def format_ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] as "0-2,5"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 GPU", "3 GPUs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,1 @@
+"""The daemon: one asyncio process that keeps the queue and carries out the plan."""

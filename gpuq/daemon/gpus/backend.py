@@ -1,0 +1,91 @@
+"""What every kind of GPUs has to be able to do, and the words by which a person chooses one."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gpuq.core.model import Gpu
+from gpuq.core.units import format_bytes, parse_bytes
+from gpuq.errors import GpuqError, UsageError
+
+MAX_GPUS = 64
+_GROUP = re.compile(r"(\d{1,4})x([^:]+)(?::([^:]{1,60}))?")
+
+# A GPU that one of gpuq's jobs holds: its uuid, the job, a pid of the job, the bytes it declared.
+Held = tuple[str, int, int, int | None]
+
+
+class GpusUnavailable(GpuqError):
+    """There is no GPU to be read at all; the text says why and what to do."""
+
+
+class Backend(Protocol):
+    def sample(self, held: Sequence[Held]) -> list[Gpu]:
+        """A reading of every GPU. Raises GpusUnavailable; trouble with a single GPU is its fault."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedGpu:
+    model: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    kind: Literal["nvml", "none", "sim"]
+    simulated: tuple[SimulatedGpu, ...] = ()
+
+
+def parse_gpus(text: str) -> BackendSpec:
+    """The GPUs meant by "nvml", "none", "sim:4x24G" or "sim:2x80G:H100+1x24G". Raises UsageError."""
+    match text.strip():
+        case "nvml":
+            return BackendSpec(kind="nvml")
+        case "none":
+            return BackendSpec(kind="none")
+    try:
+        simulated = _parse_simulated(text.strip())
+    except ValueError as error:
+        raise UsageError(
+            f"GPUs {text!r}: {error}; "
+            "write nvml, none, or simulated ones like sim:4x24G or sim:2x80G:H100+1x24G"
+        ) from error
+    return BackendSpec(kind="sim", simulated=simulated)
+
+
+def _parse_simulated(text: str) -> tuple[SimulatedGpu, ...]:
+    if not text.startswith("sim:"):
+        raise ValueError("no such kind")
+    gpus: list[SimulatedGpu] = []
+    for group in text.removeprefix("sim:").split("+"):
+        gpus += _parse_group(group.strip())
+        if len(gpus) > MAX_GPUS:
+            raise ValueError(f"at most {MAX_GPUS} can be simulated")
+    return tuple(gpus)
+
+
+def _parse_group(text: str) -> list[SimulatedGpu]:
+    match = _GROUP.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a number and a size")
+    memory = parse_bytes(match[2])
+    model = (match[3] or f"Simulated {format_bytes(memory)}").strip()
+    if not int(match[1]) or not memory or not model or not model.isprintable():
+        raise ValueError(f"{text!r} gives no GPU")
+    return [SimulatedGpu(model=model, memory_bytes=memory)] * int(match[1])
+
+
+# A GPU that the driver lists and will not open has no uuid to be remembered by.
+_UNIDENTIFIED = "unidentified-"
+
+
+def unidentified(number: int) -> str:
+    return f"{_UNIDENTIFIED}{number}"
+
+
+def is_identified(gpu: Gpu) -> bool:
+    """Is its uuid one by which this GPU will be known again?"""
+    return not gpu.uuid.startswith(_UNIDENTIFIED)

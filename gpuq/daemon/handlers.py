@@ -1,0 +1,469 @@
+"""One function per request. Handlers check, store what was asked or wished, and answer; they never
+touch a process. What follows from a wish is the loop's to do, and to tell."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import gpuq
+from gpuq.config import Config
+from gpuq.core.model import Gpu, JobState, Outcome, Plan, Substate
+from gpuq.core.placement import never_fits
+from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
+from gpuq.core.units import parse_ranges
+from gpuq.daemon import views
+from gpuq.daemon.peer import Peer
+from gpuq.daemon.store import Store
+from gpuq.daemon.store.asked import Submitter
+from gpuq.daemon.store.connection import DiskTrouble, Row
+from gpuq.daemon.watchers import Watchers
+from gpuq.errors import GpuqError, NeverFits, NothingMatched, NotPermitted, UsageError
+
+FIRST_READING_S = 5.0  # how long a submit waits for the GPUs to be known
+PAGE = 500  # jobs in one answer
+MOST_JOBS_PER_SUBMIT = 10_000
+LONGEST_WAIT_S = 60.0
+
+Answer = dict[str, Any]
+
+
+class World(Protocol):
+    """What handlers may know of the running daemon: what was last seen and decided, and a bell."""
+
+    plan: Plan
+    turns: int
+    gpu_trouble: str | None
+
+    @property
+    def gpus(self) -> Sequence[Gpu] | None: ...
+    def wake(self) -> None: ...
+    def look_closely(self) -> None: ...
+    def ask_to_stop(self, reason: str) -> None: ...
+    async def settle(self) -> None: ...
+    async def first_reading(self, timeout_s: float) -> None: ...
+
+
+class Handlers:
+    def __init__(self, store: Store, config: Config, world: World, watchers: Watchers) -> None:
+        self._store = store
+        self._config = config
+        self._world = world
+        self._watchers = watchers
+        self._commits = GroupCommit(store)
+        self._started_at = time.time()
+        self._started = time.monotonic()
+        self._table: dict[str, Callable[[Mapping[str, Any], Peer], Awaitable[Answer]]] = {
+            "ping": self.ping,
+            "submit": self.submit,
+            "status": self.status,
+            "show": self.show,
+            "wait": self.wait,
+            "kill": self.kill,
+            "gpus": self.gpus,
+            "events": self.events,
+            "config": self.config,
+            "stop": self.stop,
+        }
+
+    async def handle(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        do = request.get("do")
+        handler = self._table.get(do) if isinstance(do, str) else None
+        if handler is None:
+            raise UsageError(
+                f"this daemon (gpuq {gpuq.__version__}) knows no request {do!r}; "
+                "a newer client needs a newer daemon: gpuq daemon restart"
+            )
+        return await handler(request, peer)
+
+    # ── the daemon ──
+
+    async def ping(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        return {
+            "version": gpuq.__version__,
+            "pid": os.getpid(),
+            "mode": self._config.mode,
+            "uptime_s": time.monotonic() - self._started,
+            "started_at": self._started_at,
+            "state_dir": self._config.state_dir,
+            "database": self._store.database.path,
+            "socket": self._config.socket,
+            "gpu_backend": self._config.gpus,
+            "gpu_trouble": self._world.gpu_trouble,
+            "gpus": len(self._world.gpus or ()),
+            "turns": self._world.turns,
+            "counts": self._store.seen.counts(peer.uid),
+        }
+
+    async def config(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        return {
+            "settings": [
+                {"name": name, "value": value, "origin": origin}
+                for name, value, origin in self._config.settings()
+            ]
+        }
+
+    async def stop(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        self._world.ask_to_stop(f"{peer.user} stopped it")
+        return {"pid": os.getpid(), "counts": self._store.seen.counts(peer.uid)}
+
+    # ── asked ──
+
+    async def submit(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """Answers only once the jobs are on disk."""
+        token = _token(request)
+        if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
+            return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": None}
+        await self._world.first_reading(FIRST_READING_S)
+        specs, note = self._read_specs(request)
+        digest = specs[0].environment
+        content = _environment(request, digest)
+        if content is None and not self._store.asked.knows_environment(peer.uid, digest):
+            return {"wanted": "environment"}
+        by = Submitter(peer.uid, peer.gid, peer.user)
+
+        def deed() -> range:
+            if content is not None:
+                self._store.asked.keep_environment(peer.uid, digest, content)
+            if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
+                return ids  # the same submit twice within one commit
+            return self._store.asked.submit(by, specs, now=time.time(), token=token)
+
+        ids = await self._commits.run(deed)
+        self._world.wake()
+        return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": note}
+
+    def _read_specs(self, request: Mapping[str, Any]) -> tuple[list[Spec], str | None]:
+        jobs = request.get("jobs")
+        if not isinstance(jobs, list) or not 0 < len(jobs) <= MOST_JOBS_PER_SUBMIT:
+            raise UsageError(f"jobs: a list of 1 to {MOST_JOBS_PER_SUBMIT} jobs is wanted")
+        known = self._known_gpus()
+        # Without a driver there is no reading, but a reason; what the machine once had, it has.
+        judged = self._world.gpus is not None or self._world.gpu_trouble is not None
+        gpuless = judged and not known
+        default = 0 if gpuless else self._config.default_gpus
+        specs = []
+        for job in jobs:
+            if not isinstance(job, dict):
+                raise UsageError("jobs: each job is an object")
+            wire = job | {"env_hash": request.get("env_hash")}
+            spec = read_spec(wire, default_gpus=default, grace_s=self._config.grace)
+            why = never_fits(spec.request, known, self._config.policy())
+            if why is not None and (judged or not spec.request.gpus):
+                trouble = self._world.gpu_trouble if gpuless and spec.request.gpus else None
+                because = f" ({trouble})" if trouble else ""
+                raise NeverFits(f"{why}{because}. Nothing was queued.")
+            specs.append(spec)
+        says_nothing = gpuless and any("gpus" not in job for job in jobs)
+        note = "this machine has no GPU, so the job gets none" if says_nothing else None
+        return specs, note
+
+    def _known_gpus(self) -> list[Gpu]:
+        """Every GPU this machine has shown; a simulated or absent set is what it is now."""
+        now = list(self._world.gpus or ())
+        if self._config.gpus != "nvml":
+            return now
+        present = {gpu.uuid for gpu in now}
+        remembered = self._store.seen.known_gpus()
+        return now + [g for g in remembered if g.uuid not in present and not g.simulated]
+
+    # ── wished ──
+
+    async def kill(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        rows = self._find(request, peer)
+        for row in rows:
+            if peer.uid not in (0, row["uid"]):
+                raise NotPermitted(
+                    f"job {row['id']} belongs to {row['user']}; "
+                    "only its owner or an admin may kill it. Nothing was done."
+                )
+        number, grace = request.get("signal"), request.get("grace_s")
+        if grace is not None and (not isinstance(grace, int | float) or not 0 <= grace <= 86400):
+            raise UsageError(f"grace_s: {grace!r} is no length of time of up to a day")
+        with self._store.transaction():
+            if number is not None:
+                done = [self._send_signal(row, parse_signal(number), peer) for row in rows]
+            else:
+                done = [self._stop(row, grace, peer) for row in rows]
+        self._world.wake()
+        return {"jobs": done}
+
+    def _stop(self, row: Row, grace: float | None, peer: Peer) -> Answer:
+        grace_s = float(row["grace_s"] if grace is None else grace)
+        now = time.time()
+        if not self._store.wished.stop(row["id"], grace_s=grace_s, actor=peer.user, now=now):
+            return {"id": row["id"], "done": "already_ended", "grace_s": None}
+        if row["state"] == "queued":
+            return {"id": row["id"], "done": "cancelled", "grace_s": None}
+        done = "stopping" if grace_s else "killing"
+        return {"id": row["id"], "done": done, "grace_s": grace_s}
+
+    def _send_signal(self, row: Row, number: int, peer: Peer) -> Answer:
+        sent = self._store.wished.signal(row["id"], number, actor=peer.user, now=time.time())
+        done = "signalled" if sent else "not_running"
+        return {"id": row["id"], "done": done, "grace_s": None}
+
+    def end_everything(self, actor: str) -> None:
+        """Wishes every job gone, at once."""
+        with self._store.transaction():
+            for row in self._store.seen.jobs(ended=False):
+                self._store.wished.stop(row["id"], grace_s=0.0, actor=actor, now=time.time())
+        self._world.wake()
+
+    # ── seen ──
+
+    async def status(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        if request.get("after_turn"):
+            await self._world.settle()
+        limit = _limit(request.get("limit"))
+        rows, cursor = self._page(request, peer, limit)
+        answer = {
+            "jobs": [views.job_view(row, self._world.plan, self._config.state_dir) for row in rows],
+            "before": cursor,
+            "counts": self._store.seen.counts(peer.uid),
+        }
+        return answer | self._gpus()
+
+    def _page(
+        self, request: Mapping[str, Any], peer: Peer, limit: int
+    ) -> tuple[list[Row], int | None]:
+        """A page of rows, and the cursor of the next one where there may be more.
+
+        Active jobs come oldest first, since what runs and what is next is asked for; with ended
+        ones among them the newest come first.
+        """
+        refs = request.get("refs") or []
+        everything = bool(request.get("all")) or bool(refs)
+        filters = _filters(request)
+        cursor = request.get("before")
+        rows = self._store.seen.jobs(
+            ids=self._resolve(refs, peer) if refs else None,
+            ended=everything or _wants_ended(filters["states"]),
+            uid=peer.uid if request.get("mine") else None,
+            limit=limit,
+            cursor=cursor if isinstance(cursor, int) else None,
+            **filters,
+        )
+        if refs and not rows and cursor is None:
+            raise self._no_such_job(refs, peer)
+        return rows, rows[-1]["id"] if len(rows) == limit else None
+
+    async def show(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        await self._world.settle()
+        row = self._find({"refs": [request.get("ref")]}, peer)[-1]
+        job = views.job_view(row, self._world.plan, self._config.state_dir)
+        job["place"] = self._store.seen.place_in_class(row["id"])
+        job["attempts"] = [
+            views.attempt_view(attempt, row, self._config.state_dir)
+            for attempt in self._store.seen.attempts(row["id"])
+        ]
+        if request.get("with_env"):
+            if peer.uid not in (0, row["uid"]):
+                raise NotPermitted(f"the environment of job {row['id']} is {row['user']}'s alone")
+            job["environment"] = to_text(self._store.seen.environment_of(row["id"])).split("\0")[
+                :-1
+            ]
+        return {"job": job}
+
+    async def gpus(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        await self._world.first_reading(FIRST_READING_S)
+        return self._gpus()
+
+    def _gpus(self) -> Answer:
+        self._world.look_closely()
+        leases = self._store.seen.leases()
+        policy = self._config.policy()
+        return {
+            "gpus": [views.gpu_view(gpu, leases, policy) for gpu in self._world.gpus or ()],
+            "gpu_backend": self._config.gpus,
+            "gpu_trouble": self._world.gpu_trouble,
+        }
+
+    async def events(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        since = request.get("since") or 0
+        if not isinstance(since, int):
+            raise UsageError(f"since: {since!r} is not a whole number")
+        return {"events": self._store.seen.events(since, PAGE)}
+
+    async def wait(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """Answers when all jobs have ended (`any`: the first; `started`: have left the queue)."""
+        ids = [row["id"] for row in self._find(request, peer)]
+        moment = "started" if request.get("started") else "ended"
+        wanted = 1 if request.get("any") else len(ids)
+        timeout_s = min(float(request.get("timeout_s") or 0.0), LONGEST_WAIT_S)
+        timed_out = not await self._wait_for(ids, moment, wanted, timeout_s)
+        jobs = self._views_of(ids, ended_only=True)
+        return {"timed_out": timed_out, "jobs": jobs, "refs": ids}
+
+    async def _wait_for(self, ids: list[int], moment: str, wanted: int, timeout_s: float) -> bool:
+        futures = {
+            self._watchers.watch(job, moment) for job in ids if not self._is_past(job, moment)
+        }
+        missing = wanted - (len(ids) - len(futures))
+        deadline = time.monotonic() + timeout_s
+        try:
+            while missing > 0:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                first = asyncio.FIRST_COMPLETED
+                done, futures = await asyncio.wait(futures, timeout=left, return_when=first)
+                missing -= len(done)
+            return True
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _is_past(self, job: int, moment: str) -> bool:
+        state = self._store.seen.state(job)
+        return state == "ended" or (moment == "started" and state != "queued")
+
+    def _views_of(self, ids: list[int], *, ended_only: bool) -> list[Answer]:
+        rows = self._store.seen.jobs(ids=[range(job, job + 1) for job in ids])
+        return [
+            views.job_view(row, self._world.plan, self._config.state_dir)
+            for row in sorted(rows, key=lambda row: int(row["id"]))
+            if row["state"] == "ended" or not ended_only
+        ]
+
+    # ── which jobs are meant ──
+
+    def _find(self, request: Mapping[str, Any], peer: Peer) -> list[Row]:
+        """The rows of the jobs named; all of them are there, or NothingMatched."""
+        refs = request.get("refs") or []
+        if not refs:
+            raise UsageError("no job is named")
+        rows = self._store.seen.jobs(ids=self._resolve(refs, peer))
+        if not rows:
+            raise self._no_such_job(refs, peer)
+        found = {row["id"] for row in rows}
+        for ref in refs:
+            if str(ref).isdigit() and int(ref) not in found:
+                raise self._no_such_job([ref], peer)
+        return sorted(rows, key=lambda row: int(row["id"]))
+
+    def _resolve(self, refs: Sequence[Any], peer: Peer) -> list[range]:
+        return [span for ref in refs for span in self._resolve_one(str(ref), peer)]
+
+    def _resolve_one(self, ref: str, peer: Peer) -> list[range]:
+        """ "12", "12-18,20", "@" and "@~2" (counted among your own submissions), "g12"."""
+        if ref.startswith("@"):
+            back = ref.removeprefix("@").removeprefix("~") or "0"
+            if ref not in ("@", f"@~{back}") or not back.isdigit():
+                raise UsageError(f"{ref!r} is no job: write @ or @~2")
+            group = self._store.seen.submission(peer.uid, int(back))
+            if group is None:
+                raise NothingMatched(f"you have no job {ref}: you have submitted fewer")
+            return [group]
+        if ref.startswith("g") and ref[1:].isdigit():
+            group = self._store.seen.group(int(ref[1:]))
+            if group is None:
+                raise NothingMatched(f"no group {ref}. See: gpuq status -a")
+            return [group]
+        try:
+            return parse_ranges(ref)
+        except ValueError as error:
+            raise UsageError(f"{error}; a job is named like 12, 12-18,20, @ or g12") from None
+
+    def _no_such_job(self, refs: Sequence[Any], peer: Peer) -> NothingMatched:
+        last = self._store.seen.last_id(peer.uid)
+        yours = f"your last is {last}" if last is not None else "you have submitted none yet"
+        return NothingMatched(f"no job {' '.join(map(str, refs))} ({yours}). See: gpuq status -a")
+
+
+class GroupCommit:
+    """Submits that arrive together share one commit, and so one wait for the disk."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+
+    async def run(self, deed: Callable[[], Any]) -> Any:
+        """The result of `deed`, once it is on disk."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        if not self._waiting:
+            # After all sockets that are readable now have been read.
+            loop.call_soon(self._flush)
+        self._waiting.append((deed, future))
+        return await future
+
+    def _flush(self) -> None:
+        batch, self._waiting = self._waiting, []
+        outcomes: list[Any] = []
+        try:
+            with self._store.transaction():
+                outcomes = [self._attempt(deed) for deed, _ in batch]
+        except DiskTrouble as trouble:
+            outcomes = [trouble] * len(batch)
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
+            if future.done():
+                continue  # the client left; what it asked is stored all the same
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def _attempt(self, deed: Callable[[], Any]) -> Any:
+        """One deed, undone alone where it fails, unless the disk does."""
+        try:
+            with self._store.transaction():
+                return deed()
+        except GpuqError as error:
+            return error
+
+
+def _token(request: Mapping[str, Any]) -> str | None:
+    token = request.get("token")
+    if token is not None and (not isinstance(token, str) or not 0 < len(token) <= 64):
+        raise UsageError("token: a text of up to 64 signs is wanted")
+    return token
+
+
+def _environment(request: Mapping[str, Any], digest: bytes) -> bytes | None:
+    """The environment that came with a submit, held against its hash; None where none came."""
+    variables = request.get("environment")
+    if variables is None:
+        return None
+    if not isinstance(variables, list) or not all(isinstance(v, str) for v in variables):
+        raise UsageError("environment: a list of NAME=value is wanted")
+    try:
+        content = "".join(f"{v}\0" for v in variables).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UsageError("environment: holds half a character") from None
+    if hashlib.sha256(content).digest() != digest:
+        raise UsageError("environment: it does not have the hash that came with it")
+    longest = max((len(v) for v in variables), default=0)
+    if longest > 128 * 1024 - 1:
+        name = next(v for v in variables if len(v) == longest).split("=")[0]
+        raise UsageError(
+            f"environment: {name} has {longest} characters; Linux passes at most 131071. "
+            f"Unset it: env -u {name} gpuq …"
+        )
+    return content
+
+
+def _limit(value: Any) -> int:
+    return min(value, PAGE) if isinstance(value, int) and value > 0 else PAGE
+
+
+def _filters(request: Mapping[str, Any]) -> dict[str, Any]:
+    aliases = {"oom": "out_of_memory", "timeout": "timed_out"}
+    states = [aliases.get(str(state), str(state)) for state in request.get("states") or []]
+    if unknown := [state for state in states if state not in STATE_WORDS]:
+        raise UsageError(f"{unknown[0]!r} is no state: {', '.join(STATE_WORDS)}")
+    return {
+        "states": states,
+        "user": request.get("user"),
+        "tag": request.get("tag"),
+        "name": request.get("name"),
+    }
+
+
+STATE_WORDS = (*JobState, *Substate, *Outcome)
+
+
+def _wants_ended(states: list[str]) -> bool:
+    return any(state == JobState.ENDED or state in tuple(Outcome) for state in states)

@@ -1,0 +1,74 @@
+"""From a stored job and the GPUs it gets to the order that its runner receives: pure composition."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpuq.core.model import Gpu
+from gpuq.core.spec import split, to_text
+from gpuq.core.visibility import job_gpu_environment
+from gpuq.daemon import runner
+from gpuq.daemon.supervisor import Known
+
+TMP_DIR = "/tmp"
+
+
+def compose(
+    row: Mapping[str, Any],
+    known: Known,
+    gpus: Sequence[Gpu],
+    *,
+    whole: bool,
+    state_dir: str,
+    attempt_dir: str,
+    socket: str,
+) -> dict[str, Any]:
+    """The order for one attempt. `whole`: all GPUs of the machine are there, so CUDA's ordinals
+    mean what our indices mean."""
+    job_dir = f"{state_dir}/jobs/{known.job}/{known.attempt}"
+    variables = _inherited(row)
+    tmp_dir = _tmp_dir(variables.get("TMPDIR"), known)
+    variables |= job_gpu_environment(gpus, whole=whole, visible=row["visible"])
+    variables |= {
+        "PWD": to_text(row["cwd"]),
+        "TMPDIR": tmp_dir,
+        "GPUQ_JOB_ID": str(known.job),
+        "GPUQ_ATTEMPT": str(known.attempt),
+        "GPUQ_OUTPUT_DIR": f"{job_dir}/output",
+        "GPUQ_SEED": str((row["seed"] + (row["array_index"] or 0)) % 2**32),
+        "GPUQ_SOCKET": socket,
+        "GPUQ_REPORT": f"{job_dir}/report",
+        "GPUQ_MARK": known.mark.decode().removeprefix("GPUQ_MARK="),
+    }
+    if row["array_index"] is not None:
+        variables["GPUQ_ARRAY_INDEX"] = str(row["array_index"])
+    return {
+        "version": runner.VERSION,
+        "job": known.job,
+        "attempt": known.attempt,
+        "nonce": known.nonce,
+        "argv": [to_text(word) for word in split(row["argv"])],
+        "environment": [f"{name}={value}" for name, value in variables.items()],
+        "cwd": to_text(row["cwd"]),
+        "umask": row["umask"],
+        "limits": json.loads(row["limits"]),
+        "log": to_text(row["output"]) if row["output"] else f"{job_dir}/log",
+        "stderr": to_text(row["stderr"]) if row["stderr"] else None,
+        "attempt_dir": attempt_dir,
+        "output_dir": f"{job_dir}/output",
+        "tmp_dir": tmp_dir,
+        "grace_s": row["grace_s"],
+    }
+
+
+def _inherited(row: Mapping[str, Any]) -> dict[str, str]:
+    """The environment at submit with the job's own changes over it."""
+    pairs = split(row["environment_content"]) + split(row["changes"])
+    return dict(to_text(pair).split("=", 1) for pair in pairs if b"=" in pair)
+
+
+def _tmp_dir(base: str | None, known: Known) -> str:
+    """Short, since sockets that jobs make in it have room for 107 bytes of path."""
+    if not base or not base.startswith("/") or len(base) > 40:
+        base = TMP_DIR
+    return f"{base.rstrip('/')}/gpuq-{known.job}-{known.nonce[:8]}"

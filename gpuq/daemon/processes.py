@@ -1,0 +1,136 @@
+"""Processes as Linux knows them: identity, family, signals. Standard library only.
+
+A process is (boot, pid, start time), never a name and never a pid alone: pids are used again. What
+reads /proc takes every error for "it is gone", since a process may leave between two lines.
+"""
+
+import os
+import signal as signals
+from collections.abc import Iterable
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def identity(pid: int) -> tuple[int, int] | None:
+    """(pid, start time in ticks after boot); None where there is none, or only a zombie."""
+    fields = _stat(pid)
+    if fields is None or fields[0] in (b"Z", b"X"):
+        return None
+    return pid, int(fields[19])
+
+
+def is_alive(pid: int, start: int) -> bool:
+    return identity(pid) == (pid, start)
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the third, the state, on.
+
+    The second is the command in brackets, which may itself hold brackets and spaces.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            line = file.read()
+    except OSError:
+        return None
+    fields = line[line.rfind(b")") + 2 :].split()
+    return fields if len(fields) > 19 else None
+
+
+def all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def descendants(ancestor: int) -> dict[int, int]:
+    """All living descendants with their start times, zombies left out; none where the ancestor is
+    gone.
+
+    Under a child subreaper nobody gets away from this tree: orphans come back to its root.
+    """
+    children: dict[int, list[tuple[int, list[bytes]]]] = {}
+    for pid in all_pids():
+        fields = _stat(pid)
+        if fields is not None:
+            children.setdefault(int(fields[1]), []).append((pid, fields))
+    found: dict[int, int] = {}
+    unseen = [ancestor]
+    while unseen:
+        for pid, fields in children.get(unseen.pop(), ()):
+            unseen.append(pid)
+            if fields[0] not in (b"Z", b"X"):
+                found[pid] = int(fields[19])
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    """The chain of parents from the next one up to pid 1."""
+    chain: list[int] = []
+    while pid > 1 and len(chain) < 1000:
+        fields = _stat(pid)
+        if fields is None:
+            break
+        pid = int(fields[1])
+        chain.append(pid)
+    return chain
+
+
+def marked(marker: bytes, *, uid: int, not_before: int, among: Iterable[int]) -> dict[int, int]:
+    """The processes that carry `marker` (NAME=value) in the environment they were started with, and
+    their start times.
+
+    A hint, never authority: anybody can write the marker into an environment of his own. So only
+    processes of the real uid `uid` count that started no earlier than `not_before` (ticks).
+    """
+    found: dict[int, int] = {}
+    for pid in among:
+        own = identity(pid)
+        if own is not None and own[1] >= not_before and _carries(pid, marker, uid):
+            found[pid] = own[1]
+    return found
+
+
+def real_uid(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Uid:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return None
+
+
+def _carries(pid: int, marker: bytes, uid: int) -> bool:
+    if real_uid(pid) != uid:
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return marker in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def send(pid: int, number: int, *, start: int) -> bool:
+    """Sends a signal through a pidfd, so that it can never reach a later process of that pid.
+
+    `start` is checked after the pidfd is taken: from then on it cannot change hands. A stopped
+    process keeps TERM pending until it continues, so CONT follows.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not is_alive(pid, start):
+            return False
+        signals.pidfd_send_signal(fd, number)
+        if number not in (signals.SIGKILL, signals.SIGSTOP, signals.SIGTSTP):
+            signals.pidfd_send_signal(fd, signals.SIGCONT)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

@@ -1,0 +1,108 @@
+"""What people asked: submissions with their environments. Written by the handlers alone."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from gpuq.core.model import Request
+from gpuq.core.spec import Spec, join
+from gpuq.daemon.store.connection import Database
+from gpuq.daemon.store.happened import record_event
+
+LAST_ID = "select seq from sqlite_sequence where name = 'jobs'"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """Who submits, as the kernel told it."""
+
+    uid: int
+    gid: int
+    user: str
+
+
+class Asked:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def knows_environment(self, uid: int, digest: bytes) -> bool:
+        sql = "select 1 from environments where uid = ? and hash = ?"
+        return self._db.value(sql, (uid, digest)) is not None
+
+    def keep_environment(self, uid: int, digest: bytes, content: bytes) -> None:
+        with self._db.transaction():
+            self._db.write(
+                "insert into environments (uid, hash, content) values (?, ?, ?) on conflict do nothing",
+                (uid, digest, content),
+            )
+
+    def answered(self, uid: int, token: str) -> range | None:
+        """The ids that this token got already: a client whose answer was lost asks again."""
+        sql = "select first_id, count from tokens where uid = ? and token = ?"
+        row = self._db.row(sql, (uid, token))
+        return None if row is None else range(row["first_id"], row["first_id"] + row["count"])
+
+    def submit(
+        self, by: Submitter, specs: Sequence[Spec], *, now: float, token: str | None = None
+    ) -> range:
+        """Stores a submission, all of it or nothing; returns the ids of its jobs."""
+        with self._db.transaction():
+            first = 1 + (self._db.value(LAST_ID) or 0)
+            group = range(first, first + len(specs))
+            for job, spec in zip(group, specs, strict=True):
+                self._submit_one(by, spec, job, group, now)
+            if token is not None:
+                self._db.write(
+                    "insert into tokens (uid, token, first_id, count, at) values (?, ?, ?, ?, ?)",
+                    (by.uid, token, group.start, len(group), now),
+                )
+            record_event(
+                self._db,
+                now,
+                "submitted",
+                job=group.start,
+                actor=by.user,
+                detail={"count": len(group)},
+            )
+        return group
+
+    def _submit_one(self, by: Submitter, spec: Spec, job: int, group: range, now: float) -> None:
+        spec_id = self._db.insert(
+            "specs",
+            {
+                "uid": by.uid,
+                "gid": by.gid,
+                "user": by.user,
+                "name": spec.name,
+                "argv": join(spec.argv),
+                "cwd": spec.cwd,
+                "umask": spec.umask,
+                "limits": json.dumps(dict(spec.limits)),
+                "environment": spec.environment,
+                "changes": join(tuple(k + b"=" + v for k, v in spec.changes.items())),
+                "visible": spec.visible,
+                "grace_s": spec.grace_s,
+                "seed": spec.seed,
+                "output": spec.output,
+                "stderr": spec.stderr,
+                "tags": json.dumps(spec.tags),
+            },
+        )
+        row = {
+            "id": job,
+            "last_id": job,
+            "group_id": group.start,
+            "spec": spec_id,
+            "class": self._class_id(by.uid, spec.request),
+            "submitted_at": now,
+            "priority": spec.priority,
+        }
+        self._db.insert("jobs", row)
+
+    def _class_id(self, uid: int, request: Request) -> int:
+        shape = json.dumps(asdict(request), sort_keys=True)
+        sql = "select id from classes where uid = ? and queue = '' and request = ?"
+        known = self._db.value(sql, (uid, shape))
+        if known is not None:
+            return int(known)
+        return self._db.insert("classes", {"uid": uid, "request": shape})

@@ -1,0 +1,294 @@
+"""Opening the file, bringing it up to date, and the one kind of transaction that writes."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from gpuq.errors import GpuqError
+
+# https://www.sqlite.org/fileformat.html, section 1.3
+MAGIC = b"SQLite format 3\0"
+HEADER_BYTES = 100
+APPLICATION_ID_AT = 68
+APPLICATION_ID = 0x67707571  # "gpuq"
+
+DISK_ERRORS = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError)
+
+Row = dict[str, Any]
+Values = Sequence[Any] | Mapping[str, Any]
+
+
+class StoreRefused(GpuqError):
+    """The file is no database of ours, is damaged, or was written by a newer gpuq."""
+
+
+class DiskTrouble(GpuqError):
+    """The file cannot be written now: the disk is full, failing or read-only. Nothing changed."""
+
+
+class LeaseRefused(GpuqError):
+    """A lease would have given a GPU, or a part of one, twice."""
+
+
+class Database:
+    """One connection. Reads return dicts by column name; writes belong into `transaction()`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = str(path)
+        self._depth = 0
+        try:
+            if self.path != ":memory:" and not _is_ours(Path(self.path)):
+                self._create_file()
+            self._open(self.path)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise StoreRefused(f"{self.path}: {_damage(error)}") from error
+        except (*DISK_ERRORS, apsw.CantOpenError) as error:
+            raise DiskTrouble(_trouble(self.path, error)) from error
+        except OSError as error:
+            raise StoreRefused(f"{self.path}: cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def rows(self, sql: str, values: Values = ()) -> list[Row]:
+        cursor = self._db.execute(sql, values)
+        rows: list[Row] = []
+        names: list[str] = []
+        for row in cursor:
+            # Only while a row is at hand does the cursor know its columns.
+            names = names or [column[0] for column in cursor.get_description()]
+            rows.append(dict(zip(names, row, strict=True)))
+        return rows
+
+    def row(self, sql: str, values: Values = ()) -> Row | None:
+        rows = self.rows(sql, values)
+        return rows[0] if rows else None
+
+    def value(self, sql: str, values: Values = ()) -> Any:
+        """The first column of the first row, None where there is no row."""
+        return self._db.execute(sql, values).get
+
+    def write(self, sql: str, values: Values = ()) -> int:
+        """Runs one statement that changes something; returns how many rows it changed."""
+        assert self._db.in_transaction, "a write stands in a transaction"
+        self._db.execute(sql, values)
+        return int(self._db.changes())
+
+    def insert(self, table: str, row: Mapping[str, Any]) -> int:
+        """Inserts a row; returns its rowid."""
+        names = ", ".join(row)
+        marks = ", ".join(f":{name}" for name in row)
+        self.write(f"insert into {table} ({names}) values ({marks})", row)
+        return int(self._db.last_insert_rowid())
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One BEGIN IMMEDIATE … COMMIT; inside another it is a part of that one, undone alone.
+
+        Not apsw's own `with`: on a full disk SQLite rolls back by itself, apsw's rollback then
+        fails, and what the caller sees is that second error.
+        """
+        if self._depth:
+            with self._part():
+                yield
+            return
+        self._depth = 1
+        try:
+            self._db.execute("begin immediate")
+            yield
+            self._db.execute("commit")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("rollback")
+            if isinstance(error, DISK_ERRORS):
+                raise DiskTrouble(_trouble(self.path, error)) from error
+            raise
+        finally:
+            self._depth = 0
+
+    @contextmanager
+    def _part(self) -> Iterator[None]:
+        self._depth += 1
+        name = f"part{self._depth}"
+        self._db.execute(f"savepoint {name}")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute(f"rollback to {name}")
+                self._db.execute(f"release {name}")
+            raise
+        else:
+            self._db.execute(f"release {name}")
+        finally:
+            self._depth -= 1
+
+    def _create_file(self) -> None:
+        """Makes a new file aside and puts it in place whole: what lies at `path` is ours or not, and
+        never the beginning of something."""
+        partial = f"{self.path}.partial"
+        for leftover in (partial, f"{partial}-journal", f"{partial}-wal", f"{partial}-shm"):
+            Path(leftover).unlink(missing_ok=True)
+        self._open(partial)
+        self.close()
+        os.rename(partial, self.path)
+        _sync_folder(self.path)
+
+    def _open(self, path: str) -> None:
+        self._db = apsw.Connection(path, statementcachesize=256)
+        try:
+            self._bring_up_to_date()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _configure(self) -> None:
+        self._db.set_busy_timeout(5000)
+        for pragma in (
+            "journal_mode = wal",
+            "synchronous = full",  # a commit that was answered survives a power cut
+            "foreign_keys = on",
+            "temp_store = memory",
+            "trusted_schema = off",
+        ):
+            list(self._db.execute(f"pragma {pragma}"))
+
+    def _bring_up_to_date(self) -> None:
+        """Looks at the version before anything is configured: that alone would change the file.
+
+        A new file is filled before it gets a write-ahead log, so that it is whole without one.
+        """
+        latest = max(_migrations(), default=1)
+        version = int(self.value("pragma user_version"))
+        if version > latest:
+            raise StoreRefused(_newer(self.path, version, latest))
+        if version == 0:
+            self._create()
+            self._migrate(1)
+        self._configure()
+        if 0 < version < latest:
+            _copy_aside(self._db, self.path, version)
+            self._migrate(version)
+
+    def _create(self) -> None:
+        with self.transaction():
+            for statement in _statements(_read("schema.sql")):
+                self._db.execute(statement)
+            self._stamp(1)
+
+    def _migrate(self, version: int) -> None:
+        for number, script in sorted(_migrations().items()):
+            if number <= version:
+                continue
+            with self.transaction():
+                for statement in _statements(script):
+                    self._db.execute(statement)
+                self._stamp(number)
+
+    def _stamp(self, version: int) -> None:
+        self._db.execute(f"pragma application_id = {APPLICATION_ID}")
+        self._db.execute(f"pragma user_version = {version}")
+
+
+def _is_ours(path: Path) -> bool:
+    """False where there is nothing yet. Looks at the header before SQLite does, which would take an
+    empty file for a new one, and might write to that of another program.
+    """
+    if not path.exists():
+        wal = path.with_name(path.name + "-wal")
+        if wal.exists():
+            raise StoreRefused(
+                f"{path} is missing, but {wal} is there: the database was moved or removed. "
+                "Put it back or restore a backup, or give another --state-dir"
+            )
+        return False
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
+        raise StoreRefused(
+            f"{path}: no SQLite database, or a damaged one; it was left as it is. "
+            "Restore a backup there, or give another --state-dir"
+        )
+    if int.from_bytes(header[APPLICATION_ID_AT : APPLICATION_ID_AT + 4]) != APPLICATION_ID:
+        raise StoreRefused(f"{path}: a database of another program; nothing was changed")
+    return True
+
+
+def _migrations() -> dict[int, str]:
+    """Version → script, from migrations/0002_what_it_does.sql on."""
+    folder = resources.files(__package__).joinpath("migrations")
+    if not folder.is_dir():
+        return {}
+    scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return {int(file.name.split("_")[0]): file.read_text("utf-8") for file in scripts}
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One at a time: a script run whole stops at the first statement that returns a row."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if line.rstrip().endswith(";") and apsw.complete(statement):
+            yield statement
+            statement = ""
+    if statement.strip():  # an unfinished one must fail, not be left out
+        yield statement
+
+
+def _copy_aside(db: apsw.Connection, path: str, version: int) -> None:
+    """A whole copy beside the file before a migration touches it."""
+    aside = Path(f"{path}.before-version-{version + 1}")
+    partial = aside.with_suffix(aside.suffix + ".partial")
+    partial.unlink(missing_ok=True)
+    copy = apsw.Connection(str(partial))
+    with copy.backup("main", db, "main") as backup:
+        while not backup.done:
+            backup.step(1000)
+    copy.close()
+    partial.rename(aside)
+    _sync_folder(path)
+
+
+def _sync_folder(path: str) -> None:
+    """A rename survives a power cut once its folder is on disk."""
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _newer(path: str, version: int, latest: int) -> str:
+    return (
+        f"{path}: written by a newer gpuq (database version {version}, this one knows {latest}); "
+        "start that version, or give another --state-dir"
+    )
+
+
+def _damage(error: apsw.Error) -> str:
+    return (
+        f"the database is damaged ({error}); it was left as it is. "
+        "Restore a backup there, or give another --state-dir"
+    )
+
+
+def _trouble(path: str, error: apsw.Error) -> str:
+    folder = Path(path).parent
+    if isinstance(error, apsw.FullError):
+        what = f"the disk is full. Free some space under {folder}"
+    elif isinstance(error, apsw.ReadOnlyError):
+        what = f"the file system of {folder} is read-only. Make it writable"
+    elif isinstance(error, apsw.CantOpenError):
+        what = f"{path} cannot be opened or made. See who may write to {folder}, and how full it is"
+    else:
+        what = f"the disk refuses to write ({error}). Look at the file system of {folder}"
+    return f"nothing was changed: {what}, and try again"

@@ -1,0 +1,237 @@
+-- gpuq's memory, version 1.
+--
+-- One file, written by one process: the daemon. It reads as a document in three parts: what people
+-- asked, what they wish meanwhile, and what happened. Handlers write the first two, the loop writes
+-- the third; no column has two writers. Times named _at are seconds since the epoch on the wall
+-- clock; times named _mono are seconds on CLOCK_MONOTONIC and mean something within one boot only.
+
+-- ─── Asked ──────────────────────────────────────────────────────────────────────────────────────
+
+-- An environment is kept once, however many jobs were submitted with it.
+-- content: NAME=value records, each closed by a NUL, as in /proc/PID/environ.
+create table environments (
+  uid      integer not null,
+  hash     blob    not null check (length(hash) = 32),
+  content  blob    not null,
+  primary key (uid, hash)
+) without rowid;
+
+-- What jobs that are interchangeable for the scheduler have in common.
+create table classes (
+  id       integer primary key,
+  uid      integer not null,
+  queue    text    not null default '',
+  request  text    not null check (json_valid(request)),
+  unique (uid, queue, request)
+);
+
+-- What to run. An array shares one row, however many elements it has.
+create table specs (
+  id           integer primary key,
+  uid          integer not null,   -- who the kernel said was calling
+  gid          integer not null,
+  user         text    not null,
+  name         text    not null,
+  argv         blob    not null,   -- arguments, each closed by a NUL: any bytes but NUL
+  cwd          blob    not null,
+  umask        integer not null check (umask between 0 and 511),
+  limits       text    not null default '{}' check (json_valid(limits)),  -- soft limits at submit
+  environment  blob    not null,
+  changes      blob    not null default x'',  -- NAME=value to set over it, NUL-closed
+  visible      text    not null default 'auto' check (visible in ('auto', 'uuid', 'index')),
+  grace_s      real    not null check (grace_s >= 0),
+  seed         integer not null,
+  output       blob,               -- the log goes to this file instead
+  stderr       blob,
+  tags         text    not null default '[]' check (json_valid(tags)),
+  foreign key (uid, environment) references environments (uid, hash)
+);
+
+-- A submit that was answered is not done twice, however often its client asks.
+create table tokens (
+  uid      integer not null,
+  token    text    not null,
+  first_id integer not null,
+  count    integer not null,
+  at       real    not null,
+  primary key (uid, token)
+) without rowid;
+
+-- A job, or a run of elements of an array that do not differ yet (id to last_id). Ids are never
+-- reused; a submission owns a contiguous range of them, and its group is called g<first id>.
+create table jobs (
+  id            integer primary key autoincrement,
+  last_id       integer not null,
+  group_id      integer not null,
+  array_base    integer,           -- array index of the element whose id is group_id; null: no array
+  spec          integer not null references specs (id),
+  class         integer not null references classes (id),
+  submitted_at  real    not null,
+
+  -- Wished
+  priority       integer not null default 0,
+  held_by        text,
+  stop_asked_at  real,
+  stop_grace_s   real,
+  stop_actor     text,
+  signal_asked   integer,          -- a signal to send once, by hand
+  signal_serial  integer not null default 0,
+
+  -- Happened
+  state        text    not null default 'queued'
+               check (state in ('queued', 'starting', 'running', 'ended')),
+  attempt      integer not null default 0,   -- the last one committed; 0 before the first
+  passes       integer not null default 0,   -- later jobs started on what this one waits for
+  signal_sent  integer not null default 0,   -- the serial of the last signal delivered
+  outcome      text    check (outcome in ('succeeded', 'failed', 'cancelled', 'timed_out',
+                                          'out_of_memory', 'lost', 'skipped')),
+  reason       text,                         -- the sentence of the end
+  started_at   real,
+  ended_at     real,
+
+  check (last_id >= id),
+  check (last_id = id or state = 'queued'),
+  check ((state = 'ended') = (outcome is not null)),
+  check ((state = 'ended') = (ended_at is not null)),
+  check (state not in ('starting', 'running') or attempt > 0),
+  check ((stop_asked_at is null) = (stop_grace_s is null))
+);
+
+-- The eligible: what the scheduler looks at, in its order, class by class.
+create index jobs_eligible on jobs (class, priority desc, id)
+  where state = 'queued' and held_by is null and stop_asked_at is null;
+create index jobs_to_cancel on jobs (id) where state = 'queued' and stop_asked_at is not null;
+create index jobs_active on jobs (id) where state in ('starting', 'running');
+create index jobs_unended on jobs (id) where state <> 'ended';
+create index jobs_ended on jobs (ended_at) where state = 'ended';
+create index jobs_group on jobs (group_id);
+
+-- ─── Happened ───────────────────────────────────────────────────────────────────────────────────
+
+-- One try at a job. Its runner is known by (boot, pid, start time), never by a name.
+create table attempts (
+  job           integer not null references jobs (id),
+  attempt       integer not null check (attempt > 0),
+  nonce         text    not null,
+  boot_id       text    not null,
+  runner_pid    integer not null,
+  runner_start  integer not null,   -- ticks after boot, field 22 of /proc/PID/stat
+  runner_version integer not null,  -- of the order and the record that it speaks
+  committed_at  real    not null,
+  pid           integer,            -- the job's own main process
+  pid_start     integer,
+  started_at    real,
+  term_mono     real,
+  kill_mono     real,
+  ended_at      real,
+  exit_code     integer,
+  signal        integer,
+  stage         text,               -- the step that failed where the job could not start (with
+                                    -- the exit code that a shell would give: 127, 126 or 125)
+  error         text,
+  lost          text,               -- why nobody can say how it ended
+  leftovers     integer not null default 0,
+  user_s        real,
+  system_s      real,
+  peak_rss_bytes integer,
+  gpus          text    not null default '[]' check (json_valid(gpus)),  -- indices and uuids it had
+  primary key (job, attempt),
+  check (ended_at is null
+         or (exit_code is not null) + (signal is not null) + (lost is not null) = 1),
+  check (stage is null or exit_code is not null)
+) without rowid;
+
+-- Every GPU this machine has shown: what can never run here is judged against these.
+create table gpus (
+  uuid                 text    primary key,
+  idx                  integer not null,
+  model                text    not null,
+  simulated            integer not null check (simulated in (0, 1)),
+  memory_total_bytes   integer,
+  memory_reserved_bytes integer,
+  baseline_bytes       integer not null default 0,
+  first_seen_at        real    not null,
+  last_seen_at         real    not null
+) without rowid;
+
+-- Who holds what. The key alone makes it impossible to give a slot twice, and the triggers make it
+-- impossible to sit beside an exclusive lease.
+create table leases (
+  gpu           text    not null references gpus (uuid),
+  slot          integer not null check (slot between 0 and 63),
+  job           integer not null,
+  attempt       integer not null,
+  exclusive     integer not null check (exclusive in (0, 1)),
+  memory_bytes  integer check (memory_bytes >= 0),
+  state         text    not null default 'active' check (state in ('active', 'cooling')),
+  since         real    not null,
+  cooling_mono  real,
+  cooling_boot  text,
+  primary key (gpu, slot),
+  unique (gpu, job, attempt),
+  foreign key (job, attempt) references attempts (job, attempt),
+  check (exclusive = 0 or slot = 0),
+  check ((state = 'cooling') = (cooling_mono is not null))
+) without rowid;
+
+create trigger lease_beside_exclusive before insert on leases
+when exists (select 1 from leases where gpu = new.gpu and (exclusive or new.exclusive))
+begin
+  select raise(abort, 'this GPU is leased already');
+end;
+
+create trigger lease_turned_exclusive before update of gpu, slot, exclusive on leases
+begin
+  select raise(abort, 'a lease does not move');
+end;
+
+-- What happened, in order, with its cause. A cursor into it is `seq`.
+create table events (
+  seq     integer primary key autoincrement,
+  at      real    not null,
+  kind    text    not null,
+  job     integer,
+  attempt integer,
+  gpu     text,
+  actor   text,
+  cause   text,
+  detail  text    check (detail is null or json_valid(detail))
+);
+create index events_job on events (job) where job is not null;
+
+-- Single facts about this database and the machine.
+create table facts (
+  name   text primary key,
+  value  text not null
+) without rowid;
+
+-- An ended job stays ended, and a job never loses attempts that may have run.
+create trigger ended_is_ended before update of state, outcome on jobs
+when old.state = 'ended'
+begin
+  select raise(abort, 'this job has ended');
+end;
+
+create trigger no_skipping_states before update of state on jobs
+when not ((old.state = 'queued'   and new.state in ('queued', 'starting', 'ended'))
+       or (old.state = 'starting' and new.state in ('running', 'queued', 'ended'))
+       or (old.state = 'running'  and new.state in ('running', 'ended'))
+       or (old.state = 'ended'))
+begin
+  select raise(abort, 'a job does not move like that');
+end;
+
+create trigger attempts_are_counted before update of attempt on jobs
+when new.attempt <> old.attempt
+ and not (old.state = 'queued'   and new.state = 'starting' and new.attempt = old.attempt + 1)
+ and not (old.state = 'starting' and new.state = 'queued'   and new.attempt = old.attempt - 1)
+begin
+  select raise(abort, 'a job counts its attempts one by one');
+end;
+
+create trigger ended_holds_nothing before update of state on jobs
+when new.state in ('ended', 'queued')
+ and exists (select 1 from leases where job = new.id and state = 'active')
+begin
+  select raise(abort, 'a job that holds a GPU has not ended');
+end;

@@ -1,0 +1,388 @@
+"""Reading: what the scheduler looks at, and what people ask to see. Writes nothing."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpuq.core.model import (
+    ActiveJob,
+    Gpu,
+    JobState,
+    Lease,
+    LeaseState,
+    Outcome,
+    Request,
+    StopWish,
+    WaitingJob,
+)
+from gpuq.daemon.store.connection import Database, Row
+
+CANCELS_PER_TURN = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnendedAttempt:
+    """An attempt that a daemon finds when it starts, and must find the truth about."""
+
+    job: int
+    attempt: int
+    state: JobState
+    nonce: str
+    boot_id: str
+    runner_pid: int
+    runner_start: int
+
+
+class Seen:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    # ── for the scheduler ──
+
+    def waiting(self, jobs_per_class: int) -> list[WaitingJob]:
+        """The first few of each class that may start, and jobs that are only to be cancelled.
+
+        Costs as much as there are classes, not as there are jobs: the classes are found by
+        skipping through the index (a loose index scan), and each is read from its start.
+        """
+        rows = self._db.rows(_HEADS, (jobs_per_class,)) + self._db.rows(_TO_CANCEL)
+        return [_waiting_job(row) for row in rows]
+
+    def active(self) -> list[ActiveJob]:
+        return [_active_job(row) for row in self._db.rows(_ACTIVE)]
+
+    def leases(self) -> list[Lease]:
+        return [_lease(row) for row in self._db.rows("select * from leases order by gpu, slot")]
+
+    def stale_cooling(self, boot_id: str) -> list[Lease]:
+        """Cooling leases of an earlier boot: after a restart every GPU is cool."""
+        sql = "select * from leases where state = 'cooling' and cooling_boot <> ?"
+        return [_lease(row) for row in self._db.rows(sql, (boot_id,))]
+
+    def held(self) -> list[tuple[str, int, int, int]]:
+        """(uuid, job, pid, declared bytes) of each active lease; 0 for what is not known."""
+        rows = self._db.rows(
+            """
+            select l.gpu, l.job, coalesce(a.pid, 0) as pid, coalesce(l.memory_bytes, 0) as memory
+            from leases l join attempts a using (job, attempt) where l.state = 'active'
+            """
+        )
+        return [(row["gpu"], row["job"], row["pid"], row["memory"]) for row in rows]
+
+    def has_waiting(self) -> bool:
+        sql = "select 1 from jobs indexed by jobs_unended where state <> 'ended' and state = 'queued' limit 1"
+        return self._db.value(sql) is not None
+
+    # ── for the supervisor's part of the loop ──
+
+    def unended_attempts(self) -> list[UnendedAttempt]:
+        rows = self._db.rows(
+            """
+            select a.job, a.attempt, j.state, a.nonce, a.boot_id, a.runner_pid, a.runner_start
+            from jobs j indexed by jobs_active
+            join attempts a on a.job = j.id and a.attempt = j.attempt
+            where j.state in ('starting', 'running')
+            """
+        )
+        return [UnendedAttempt(**row | {"state": JobState(row["state"])}) for row in rows]
+
+    def to_run(self, job: int) -> Row:
+        """All that a runner's order is made of: the spec, the environment, the array index."""
+        row = self._db.row(
+            """
+            select s.*, e.content as environment_content, j.id as job,
+                   case when j.array_base is null then null
+                        else j.array_base + j.id - j.group_id end as array_index,
+                   j.attempt as attempts_before
+            from jobs j join specs s on s.id = j.spec
+            join environments e on e.uid = s.uid and e.hash = s.environment
+            where j.id = ?
+            """,
+            (job,),
+        )
+        assert row is not None
+        return row
+
+    def stop_wish(self, job: int) -> StopWish | None:
+        sql = "select stop_asked_at, stop_grace_s, stop_actor from jobs where id = ?"
+        row = self._db.row(sql, (job,))
+        return None if row is None else _stop_wish(row)
+
+    def is_stopping(self, job: int, attempt: int) -> bool:
+        """Has gpuq begun to end this attempt?"""
+        row = self._db.row(
+            "select term_mono, kill_mono from attempts where job = ? and attempt = ?",
+            (job, attempt),
+        )
+        return row is not None and (row["term_mono"] or row["kill_mono"]) is not None
+
+    def fact(self, name: str) -> Any:
+        value = self._db.value("select value from facts where name = ?", (name,))
+        return None if value is None else json.loads(value)
+
+    def known_gpus(self) -> list[Gpu]:
+        """Every GPU that this machine has shown, as far as it is remembered: no readings."""
+        return [_known_gpu(row) for row in self._db.rows("select * from gpus order by idx")]
+
+    # ── for people ──
+
+    def jobs(
+        self,
+        *,
+        ids: Sequence[range] | None = None,
+        ended: bool = True,
+        uid: int | None = None,
+        user: str | None = None,
+        states: Sequence[str] = (),
+        tag: str | None = None,
+        name: str | None = None,
+        limit: int | None = None,
+        cursor: int | None = None,
+    ) -> list[Row]:
+        """Rows for status and show. With ended jobs among them the newest come first, otherwise the
+        oldest; `cursor` is the last id of the page before."""
+        chosen = _Where()
+        if ids is not None:
+            spans = json.dumps([(span.start, span.stop - 1) for span in ids])
+            chosen.add(_IN_SPANS, spans)
+        if not ended:
+            chosen.add("j.state <> 'ended'")
+        if uid is not None:
+            chosen.add("s.uid = ?", uid)
+        if user is not None:
+            chosen.add("s.user = ?", user)
+        if name is not None:
+            chosen.add("s.name = ?", name)
+        if tag is not None:
+            chosen.add("exists (select 1 from json_each(s.tags) where value = ?)", tag)
+        if states:
+            chosen.add(" or ".join(_STATE_WORDS.get(word, "false") for word in states))
+        if cursor is not None:
+            chosen.add("j.id < ?" if ended else "j.id > ?", cursor)
+        order = "desc" if ended else "asc"
+        sql = f"{_JOB_ROWS} where {chosen.sql} order by j.id {order} limit ?"
+        return self._db.rows(sql, (*chosen.values, -1 if limit is None else limit))
+
+    def state(self, job: int) -> str | None:
+        value = self._db.value("select state from jobs where id = ?", (job,))
+        return None if value is None else str(value)
+
+    def submission(self, uid: int, back: int) -> range | None:
+        """The ids of a user's last submission but `back`."""
+        first = self._db.value(
+            """
+            select distinct j.group_id from jobs j join specs s on s.id = j.spec
+            where s.uid = ? order by j.group_id desc limit 1 offset ?
+            """,
+            (uid, back),
+        )
+        return None if first is None else self.group(int(first))
+
+    def group(self, first: int) -> range | None:
+        last = self._db.value("select max(last_id) from jobs where group_id = ?", (first,))
+        return None if last is None else range(first, int(last) + 1)
+
+    def counts(self, uid: int) -> Row:
+        """How many are queued and running, how many of the queued are this user's."""
+        row = self._db.row(
+            """
+            select count(*) filter (where j.state = 'queued') as queued,
+                   count(*) filter (where j.state in ('starting', 'running')) as running,
+                   count(*) filter (where j.state = 'queued' and s.uid = ?) as queued_yours
+            from jobs j indexed by jobs_unended join specs s on s.id = j.spec
+            where j.state <> 'ended'
+            """,
+            (uid,),
+        )
+        assert row is not None
+        return row
+
+    def last_id(self, uid: int | None = None) -> int | None:
+        if uid is None:
+            last = self._db.value("select max(last_id) from jobs")
+        else:
+            last = self._db.value(
+                "select max(j.last_id) from jobs j join specs s on s.id = j.spec where s.uid = ?",
+                (uid,),
+            )
+        return None if last is None else int(last)
+
+    def attempts(self, job: int) -> list[Row]:
+        return self._db.rows("select * from attempts where job = ? order by attempt", (job,))
+
+    def environment_of(self, job: int) -> bytes:
+        return bytes(self.to_run(job)["environment_content"])
+
+    def place_in_class(self, job: int) -> int | None:
+        """Its 1-based place among the jobs of its class; None where it does not wait."""
+        row = self._db.row(
+            "select class, priority from jobs where id = ? and state = 'queued'", (job,)
+        )
+        if row is None:
+            return None
+        return 1 + int(
+            self._db.value(
+                """
+                select count(*) from jobs
+                where state = 'queued' and held_by is null and stop_asked_at is null
+                  and class = :class and (priority > :priority or (priority = :priority and id < :id))
+                """,
+                row | {"id": job},
+            )
+        )
+
+    def events(self, since: int, limit: int) -> list[Row]:
+        sql = "select * from events where seq > ? order by seq limit ?"
+        return self._db.rows(sql, (since, limit))
+
+
+_WAITING_COLUMNS = """
+j.id, j.class, c.request, j.priority, j.passes, j.attempt, j.stop_asked_at, j.stop_grace_s,
+j.stop_actor
+"""
+
+_HEADS = f"""
+with recursive class_ids (id) as (
+  select min(class) from jobs indexed by jobs_eligible
+  where state = 'queued' and held_by is null and stop_asked_at is null
+  union all
+  select (select min(class) from jobs indexed by jobs_eligible
+          where state = 'queued' and held_by is null and stop_asked_at is null
+            and class > class_ids.id)
+  from class_ids where class_ids.id is not null
+)
+select {_WAITING_COLUMNS}
+from class_ids
+join classes c on c.id = class_ids.id
+join jobs j on j.id in (
+  select id from jobs indexed by jobs_eligible
+  where state = 'queued' and held_by is null and stop_asked_at is null and class = class_ids.id
+  order by priority desc, id limit ?
+)
+order by j.priority desc, j.id
+"""
+
+_TO_CANCEL = f"""
+select {_WAITING_COLUMNS}
+from jobs j indexed by jobs_to_cancel join classes c on c.id = j.class
+where j.state = 'queued' and j.stop_asked_at is not null
+order by j.id limit {CANCELS_PER_TURN}
+"""
+
+_ACTIVE = """
+select j.id, j.state, c.request, j.stop_asked_at, j.stop_grace_s, j.stop_actor, a.attempt,
+       a.term_mono, a.kill_mono,
+       case when j.signal_serial > j.signal_sent then j.signal_asked end as signal_wish
+from jobs j indexed by jobs_active
+join classes c on c.id = j.class
+join attempts a on a.job = j.id and a.attempt = j.attempt
+where j.state in ('starting', 'running')
+"""
+
+_JOB_ROWS = """
+select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s.stderr, s.visible,
+       c.request, c.queue, a.pid, a.exit_code, a.signal, a.gpus, a.term_mono, a.kill_mono,
+       a.committed_at,
+       case when j.array_base is null then null else j.array_base + j.id - j.group_id end
+         as array_index
+from jobs j
+join specs s on s.id = j.spec
+join classes c on c.id = j.class
+left join attempts a on a.job = j.id and a.attempt = j.attempt
+"""
+
+
+# However many spans there are: each is looked up by its ends, and a long chain of "or" is refused.
+_IN_SPANS = """
+j.id in (
+  select k.id from json_each(?) span
+  cross join jobs k on k.id between span.value ->> 0 and span.value ->> 1
+)
+"""
+
+_STATE_WORDS = (
+    {word: f"j.state = '{word}'" for word in ("queued", "starting", "running", "ended")}
+    | {word.value: f"j.outcome = '{word.value}'" for word in Outcome}
+    | {
+        "held": "(j.state = 'queued' and j.held_by is not null)",
+        "stopping": "(j.state in ('starting', 'running') and j.stop_asked_at is not null)",
+    }
+)
+
+
+class _Where:
+    """Conditions that all hold, with their values."""
+
+    def __init__(self) -> None:
+        self._clauses: list[str] = []
+        self.values: list[Any] = []
+
+    def add(self, clause: str, *values: Any) -> None:
+        self._clauses.append(f"({clause or 'false'})")
+        self.values += values
+
+    @property
+    def sql(self) -> str:
+        return " and ".join(self._clauses) or "true"
+
+
+def read_request(text: str) -> Request:
+    """A class's request as stored; fields of a newer gpuq are unknown to an older database only."""
+    return Request(**json.loads(text))
+
+
+def _stop_wish(row: Row) -> StopWish | None:
+    if row["stop_asked_at"] is None:
+        return None
+    return StopWish(grace_s=row["stop_grace_s"], actor=row["stop_actor"] or "somebody")
+
+
+def _waiting_job(row: Row) -> WaitingJob:
+    return WaitingJob(
+        id=row["id"],
+        class_id=row["class"],
+        request=read_request(row["request"]),
+        priority=row["priority"],
+        passes=row["passes"],
+        attempt=row["attempt"] + 1,
+        stop=_stop_wish(row),
+    )
+
+
+def _active_job(row: Row) -> ActiveJob:
+    return ActiveJob(
+        id=row["id"],
+        attempt=row["attempt"],
+        state=JobState(row["state"]),
+        request=read_request(row["request"]),
+        stop=_stop_wish(row),
+        term_sent_at=row["term_mono"],
+        kill_sent_at=row["kill_mono"],
+        signal_wish=row["signal_wish"],
+    )
+
+
+def _lease(row: Row) -> Lease:
+    return Lease(
+        gpu=row["gpu"],
+        slot=row["slot"],
+        job=row["job"],
+        attempt=row["attempt"],
+        exclusive=bool(row["exclusive"]),
+        memory_bytes=row["memory_bytes"],
+        state=LeaseState(row["state"]),
+        cooling_since=row["cooling_mono"],
+    )
+
+
+def _known_gpu(row: Row) -> Gpu:
+    return Gpu(
+        index=row["idx"],
+        uuid=row["uuid"],
+        model=row["model"],
+        simulated=bool(row["simulated"]),
+        memory_total_bytes=row["memory_total_bytes"],
+        memory_reserved_bytes=row["memory_reserved_bytes"],
+        baseline_bytes=row["baseline_bytes"],
+    )

@@ -1,0 +1,1 @@
+"""What `gpuq demo` queues; run as `python -m gpuq.demo.train` and imported by nothing."""

@@ -1,0 +1,94 @@
+"""Where things are: the state directory, the socket in it, and how to reach a socket of any depth.
+
+On the client's start-up path: standard library only, and no more of it than this needs.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+SYSTEM_STATE_DIR = "/var/lib/gpuq"
+SYSTEM_SOCKET = "/run/gpuq/gpuq.sock"
+SYSTEM_UNITS = (
+    "/etc/systemd/system/gpuqd.service",
+    "/usr/local/lib/systemd/system/gpuqd.service",
+    "/usr/lib/systemd/system/gpuqd.service",
+    "/lib/systemd/system/gpuqd.service",
+)
+SYSTEM_CONFIG = "/etc/gpuq/gpuq.toml"
+SOCKET_NAME = "gpuq.sock"
+DATABASE_NAME = "gpuq.db"
+LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes with its closing NUL
+
+# File systems on which neither locks nor SQLite's shared memory can be trusted.
+NETWORK_FILE_SYSTEMS = frozenset(
+    (
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p"),
+        *("lustre", "gpfs", "beegfs", "fuse.sshfs", "fuse.glusterfs"),
+    )
+)
+
+
+def default_state_dir(environ: Mapping[str, str], uid: int) -> str:
+    """`$XDG_STATE_HOME/gpuq`; on a network home `/var/tmp/gpuq-UID`, which is on this machine."""
+    base = environ.get("XDG_STATE_HOME") or ""
+    if not base.startswith("/"):  # the XDG specification: a relative path is to be ignored
+        home = environ.get("HOME") or os.path.expanduser("~")
+        base = os.path.join(home, ".local", "state")
+    if file_system_of(base) in NETWORK_FILE_SYSTEMS:
+        return f"/var/tmp/gpuq-{uid}"
+    return os.path.join(base, "gpuq")
+
+
+def default_config(environ: Mapping[str, str]) -> str:
+    base = environ.get("XDG_CONFIG_HOME") or ""
+    if not base.startswith("/"):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
+    return os.path.join(base, "gpuq", "gpuq.toml")
+
+
+def file_system_of(path: str) -> str:
+    """The type of the file system that `path` is on or would be made on: "ext4", "nfs4", …"""
+    real = os.path.realpath(path)
+    best, kind = "", ""
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                _, point, fstype, *_ = line.split(" ")
+                point = point.replace("\\040", " ")
+                inside = real == point or real.startswith(point.rstrip("/") + "/")
+                if inside and len(point) >= len(best):
+                    best, kind = point, fstype
+    except OSError:
+        pass
+    return kind
+
+
+def has_system_daemon() -> bool:
+    """Is there one for the whole machine, running or at least installed?"""
+    return os.path.exists(SYSTEM_SOCKET) or any(map(os.path.exists, SYSTEM_UNITS))
+
+
+def bind(sock: socket.socket, path: str) -> None:
+    _through_folder(sock.bind, path)
+
+
+def connect(sock: socket.socket, path: str) -> None:
+    _through_folder(sock.connect, path)
+
+
+def _through_folder(deed: "Callable[[str], None]", path: str) -> None:
+    """A path too long for sun_path is reached through a descriptor of its folder."""
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        deed(path)
+        return
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deed(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+    finally:
+        os.close(folder)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable

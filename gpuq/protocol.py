@@ -1,0 +1,88 @@
+"""The wire: one JSON object per line over a Unix socket. No sockets here, only what they carry.
+
+The client begins with `{"hello": {"version": "0.1.0", "protocol": 1}}`; the daemon answers with a
+hello of its own. Then come requests, `{"id": 7, "do": "submit", …}`, each answered by
+`{"id": 7, "ok": {…}}` or `{"id": 7, "error": {"code": "never_fits", "message": "…"}}`. Without an
+id the daemon says `{"bye": "reason"}` before it leaves in an orderly way.
+
+The wire only ever gains fields: unknown ones are ignored on both sides, and none changes its
+meaning. Bytes that are not UTF-8 travel as lone surrogates (PEP 383), escaped by JSON.
+
+On the client's start-up path: plain dicts and json.
+"""
+
+import json
+from typing import Any
+
+from gpuq.errors import BY_CODE, GpuqError, UsageError
+
+PROTOCOL = 1
+SCHEMA = 1  # of what --json prints
+
+HELLO_LIMIT = 4 * 1024
+FRAME_LIMIT = 8 * 1024 * 1024
+
+# Not taken over from the submitter's environment: what gpuq sets itself, what tells a job which
+# GPUs it has, and what a shell changes between any two commands.
+DROPPED_VARIABLES = frozenset(
+    {
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_DEVICE_ORDER",
+        "NVIDIA_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
+        "GPU_DEVICE_ORDINAL",
+        "_",
+        "OLDPWD",
+        "PWD",
+        "SHLVL",
+    }
+)
+DROPPED_PREFIX = "GPUQ_"
+
+# The soft limits that a job takes over from its submitter (getrlimit(2)).
+LIMITS = (
+    *("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE"),
+    *("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_NOFILE", "RLIMIT_NPROC"),
+    *("RLIMIT_RSS", "RLIMIT_RTPRIO", "RLIMIT_SIGPENDING", "RLIMIT_STACK"),
+)
+
+Message = dict[str, Any]
+
+
+def encode(message: Message) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """The message in a line; UsageError where it is none."""
+    try:
+        message = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not a line of JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise UsageError("not a JSON object")
+    return message
+
+
+def _refuse_constant(word: str) -> None:
+    """NaN is no JSON, and as a length of time it would never pass."""
+    raise ValueError(f"{word} is no number")
+
+
+def hello(version: str, **more: Any) -> Message:
+    return {"hello": {"version": version, "protocol": PROTOCOL, **more}}
+
+
+def failure(request_id: Any, error: GpuqError) -> Message:
+    return {"id": request_id, "error": {"code": error.code, "message": str(error)}}
+
+
+def raise_failure(error: Message) -> None:
+    """Raises on this side what went wrong on the other."""
+    kind = BY_CODE.get(error.get("code", ""), GpuqError)
+    raise kind(error.get("message") or "the daemon gave no reason")
+
+
+def is_dropped(name: str) -> bool:
+    return name in DROPPED_VARIABLES or name.startswith(DROPPED_PREFIX)
