@@ -21,13 +21,15 @@ from typing import Any
 
 import gpuq
 from gpuq import paths, protocol
-from gpuq.errors import DaemonUnreachable, GpuqError, NothingMatched, WaitTimedOut
+from gpuq.errors import DaemonUnreachable, GpuqError, NothingMatched, UsageError, WaitTimedOut
 
 ANSWER_S = 60.0
 RESTART_S = 30.0  # how long a client waits for a daemon that is being replaced
+WAIT_SLICE_S = 30.0  # of one request, so that a dead daemon is noticed
 CHUNK = 256 * 1024
 
 Job = dict[str, Any]
+Refs = Iterable[int | str] | int | str  # jobs by id, "12-18", "@", "g12"; one or several
 
 
 class Address:
@@ -151,14 +153,14 @@ class Client:
             answer = self.call("submit", environment=environment, **request)
         return range(answer["first"], answer["first"] + answer["count"])
 
-    def jobs(self, refs: Iterable[int | str] = (), **filters: Any) -> list[Job]:
+    def jobs(self, refs: Refs = (), **filters: Any) -> list[Job]:
         """Jobs as `gpuq status --json` shows them; without refs the active ones."""
         jobs: list[Job] = []
         before: int | None = None
         limit = filters.pop("limit", None)
         while True:
             page = self.call(
-                "status", refs=[str(ref) for ref in refs], before=before, limit=limit, **filters
+                "status", refs=_names(refs), before=before, limit=limit, **filters
             )
             jobs += page["jobs"]
             before = page.get("before")
@@ -171,29 +173,27 @@ class Client:
         return answer
 
     def wait(
-        self, refs: Iterable[int | str], *, any_: bool = False, timeout_s: float | None = None
+        self, refs: Refs, *, any_: bool = False, timeout_s: float | None = None
     ) -> list[Job]:
         """Waits until all of the jobs have ended, or the first (`any_`); returns those ended.
 
         Raises WaitTimedOut after `timeout_s`, and leaves the jobs alone.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        names = [str(ref) for ref in refs]
+        names = _names(refs)
         while True:
-            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            slice_s = 30.0 if left is None else min(left, 30.0)
+            left = WAIT_SLICE_S if deadline is None else max(deadline - time.monotonic(), 0.0)
+            slice_s = min(left, WAIT_SLICE_S)
             answer = self.call("wait", refs=names, any=any_, timeout_s=slice_s)
             if not answer["timed_out"]:
-                ended: list[Job] = answer["jobs"]
-                return ended
-            if left is not None and left <= slice_s:
+                return self.jobs([answer["ended"]])
+            if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimedOut(f"not all ended within {timeout_s:g} s: {' '.join(names)}")
-            names = [str(name) for name in answer.get("refs", names)]
 
-    def kill(self, refs: Iterable[int | str], **how: Any) -> list[Job]:
+    def kill(self, refs: Refs, **how: Any) -> list[Job]:
         """Ends jobs: `grace_s` between TERM and KILL (0: KILL at once), or `signal` to send one
         signal without ending. Returns what was done to each."""
-        answer = self.call("kill", refs=[str(ref) for ref in refs], **how)
+        answer = self.call("kill", refs=_names(refs), **how)
         done: list[Job] = answer["jobs"]
         return done
 
@@ -209,9 +209,15 @@ class Client:
     # ── the line ──
 
     def _ask(self, do: str, answer_s: float | None, arguments: Job) -> Job:
-        line = self._socket or self._connect()
         self._next_id += 1
-        line.send(protocol.encode({"id": self._next_id, "do": do, **arguments}))
+        request = protocol.encode({"id": self._next_id, "do": do, **arguments})
+        if len(request) > protocol.FRAME_LIMIT:
+            raise UsageError(
+                f"this {do} takes {len(request) // 2**20 + 1} MiB; a daemon takes "
+                f"{protocol.FRAME_LIMIT // 2**20} MiB in one go. Split it"
+            )
+        line = self._socket or self._connect()
+        line.send(request)
         answer = line.receive(answer_s, self._next_id)
         if "error" in answer:
             protocol.raise_failure(answer["error"])
@@ -420,6 +426,11 @@ class _Line:
                 f"the socket {self._path} is served by uid {uid}, which is neither you nor root; "
                 "nothing was sent to it"
             )
+
+
+def _names(refs: Refs) -> list[str]:
+    """One text is one reference, not a list of its signs."""
+    return [str(refs)] if isinstance(refs, int | str) else [str(ref) for ref in refs]
 
 
 def _capture_environment() -> list[str]:

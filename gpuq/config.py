@@ -135,10 +135,13 @@ def _fill_in_defaults(values: dict[str, Value], environ: Mapping[str, str], syst
 
 
 def _checked(known: Mapping[str, Setting], name: str, value: Any, path: str) -> Any:
+    """A path in a file means the same from wherever it is read: it starts where the file is."""
     if name not in known or name == "config":
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
         raise UsageError(f"{path}: there is no setting {name!r}{hint}")
+    if known[name].read is _path and isinstance(value, str) and value:
+        value = os.path.join(os.path.dirname(path), os.path.expanduser(value))
     return _read(known[name], value, f"{path}: {name}")
 
 

@@ -13,12 +13,12 @@ from gpuq.config import Config
 from gpuq.core.model import Gpu, JobState, Outcome, Plan, Substate
 from gpuq.core.placement import never_fits
 from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
-from gpuq.core.units import parse_ranges
+from gpuq.core.units import format_ranges, parse_ranges
 from gpuq.daemon import views
 from gpuq.daemon.peer import Peer
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
-from gpuq.daemon.store.connection import DiskTrouble, Row
+from gpuq.daemon.store.connection import Row
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, NeverFits, NothingMatched, NotPermitted, UsageError
 
@@ -234,7 +234,7 @@ class Handlers:
         Active jobs come oldest first, since what runs and what is next is asked for; with ended
         ones among them the newest come first.
         """
-        refs = request.get("refs") or []
+        refs = _refs(request)
         everything = bool(request.get("all")) or bool(refs)
         filters = _filters(request)
         cursor = request.get("before")
@@ -288,51 +288,44 @@ class Handlers:
         return {"events": self._store.seen.events(since, PAGE)}
 
     async def wait(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        """Answers when all jobs have ended (`any`: the first; `started`: have left the queue)."""
-        ids = [row["id"] for row in self._find(request, peer)]
-        moment = "started" if request.get("started") else "ended"
-        wanted = 1 if request.get("any") else len(ids)
-        timeout_s = min(float(request.get("timeout_s") or 0.0), LONGEST_WAIT_S)
-        timed_out = not await self._wait_for(ids, moment, wanted, timeout_s)
-        jobs = self._views_of(ids, ended_only=True)
-        return {"timed_out": timed_out, "jobs": jobs, "refs": ids}
+        """Answers when all jobs have ended (`any`: the first; `started`: have left the queue).
 
-    async def _wait_for(self, ids: list[int], moment: str, wanted: int, timeout_s: float) -> bool:
-        futures = {
-            self._watchers.watch(job, moment) for job in ids if not self._is_past(job, moment)
-        }
-        missing = wanted - (len(ids) - len(futures))
+        `ended` are the ids of those that have, as ranges.
+        """
+        rows = self._find(request, peer)
+        moment = "started" if request.get("started") else "ended"
+        open_ids = [row["id"] for row in rows if not _is_past(row["state"], moment)]
+        wanted = (1 if request.get("any") else len(rows)) - (len(rows) - len(open_ids))
+        timeout_s = request.get("timeout_s") or 0.0
+        if not isinstance(timeout_s, int | float):
+            raise UsageError(f"timeout_s: {timeout_s!r} is no length of time in seconds")
+        left = await self._wait_for(open_ids, moment, wanted, min(timeout_s, LONGEST_WAIT_S))
+        ended = [row["id"] for row in rows if row["id"] not in left]
+        return {"timed_out": len(left) > len(open_ids) - wanted, "ended": format_ranges(ended)}
+
+    async def _wait_for(
+        self, jobs: list[int], moment: str, wanted: int, timeout_s: float
+    ) -> set[int]:
+        """Waits for `wanted` of the jobs; returns those for which the moment has not come."""
+        waiting = {self._watchers.watch(job, moment): job for job in jobs}
+        enough = len(jobs) - wanted
         deadline = time.monotonic() + timeout_s
         try:
-            while missing > 0:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
+            while len(waiting) > enough and (left := deadline - time.monotonic()) > 0:
                 first = asyncio.FIRST_COMPLETED
-                done, futures = await asyncio.wait(futures, timeout=left, return_when=first)
-                missing -= len(done)
-            return True
+                done, _ = await asyncio.wait(waiting, timeout=left, return_when=first)
+                for future in done:
+                    del waiting[future]
+            return set(waiting.values())
         finally:
-            for future in futures:
+            for future in waiting:
                 future.cancel()
-
-    def _is_past(self, job: int, moment: str) -> bool:
-        state = self._store.seen.state(job)
-        return state == "ended" or (moment == "started" and state != "queued")
-
-    def _views_of(self, ids: list[int], *, ended_only: bool) -> list[Answer]:
-        rows = self._store.seen.jobs(ids=[range(job, job + 1) for job in ids])
-        return [
-            views.job_view(row, self._world.plan, self._config.state_dir)
-            for row in sorted(rows, key=lambda row: int(row["id"]))
-            if row["state"] == "ended" or not ended_only
-        ]
 
     # ── which jobs are meant ──
 
     def _find(self, request: Mapping[str, Any], peer: Peer) -> list[Row]:
         """The rows of the jobs named; all of them are there, or NothingMatched."""
-        refs = request.get("refs") or []
+        refs = _refs(request)
         if not refs:
             raise UsageError("no job is named")
         rows = self._store.seen.jobs(ids=self._resolve(refs, peer))
@@ -396,8 +389,8 @@ class GroupCommit:
         try:
             with self._store.transaction():
                 outcomes = [self._attempt(deed) for deed, _ in batch]
-        except DiskTrouble as trouble:
-            outcomes = [trouble] * len(batch)
+        except Exception as error:  # nothing was stored, and each of them waits to be told
+            outcomes = [error] * len(batch)
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             if future.done():
                 continue  # the client left; what it asked is stored all the same
@@ -445,6 +438,20 @@ def _environment(request: Mapping[str, Any], digest: bytes) -> bytes | None:
     return content
 
 
+def _timeout_s(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise UsageError(f"timeout_s: {value!r} is no length of time in seconds")
+    return float(min(value, LONGEST_WAIT_S))
+
+
+def _refs(request: Mapping[str, Any]) -> list[Any]:
+    """A text would be taken for a list of its signs: "12" for jobs 1 and 2."""
+    refs = request.get("refs") or []
+    if not isinstance(refs, list):
+        raise UsageError(f"refs: {refs!r} is not a list")
+    return refs
+
+
 def _limit(value: Any) -> int:
     return min(value, PAGE) if isinstance(value, int) and value > 0 else PAGE
 
@@ -460,6 +467,10 @@ def _filters(request: Mapping[str, Any]) -> dict[str, Any]:
         "tag": request.get("tag"),
         "name": request.get("name"),
     }
+
+
+def _is_past(state: str, moment: str) -> bool:
+    return state == JobState.ENDED or (moment == "started" and state != JobState.QUEUED)
 
 
 STATE_WORDS = (*JobState, *Substate, *Outcome)

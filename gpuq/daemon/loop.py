@@ -45,6 +45,7 @@ DISK_AGAIN_S = 5.0
 WATCHED_S = 10.0  # how long somebody who looked counts as still looking
 READ_OFTEN_S, READ_SELDOM_S = 1.0, 5.0
 MOST_RETURNS = 3
+RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
 
 log = structlog.get_logger()
 
@@ -76,7 +77,7 @@ class Loop:
             config.gpus,
             on_reading=self._take_reading,
             on_trouble=self._take_gpu_trouble,
-            on_started=lambda pid, start: store.happened.note("probe", [pid, start]),
+            on_started=self._note_probe,
             previous=self._previous_probe(),
         )
 
@@ -218,7 +219,12 @@ class Loop:
         killed, the next daemon knows whom to ask. The commit reads the wish once more: nothing is
         started that somebody wanted gone by then.
         """
-        gate = await self._supervisor.take_runner()
+        try:
+            async with asyncio.timeout(RUNNER_S):
+                gate = await self._supervisor.take_runner()
+        except TimeoutError:
+            log.error("no runner could be forked", job=start.job, waited_s=RUNNER_S)
+            return
         gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
         new = self._new_attempt(start, gate, gpus, snapshot)
         try:
@@ -403,6 +409,13 @@ class Loop:
     def _set_pace(self) -> None:
         watched = time.monotonic() < self._watched_until or self._store.seen.has_waiting()
         self._probe.interval_s = READ_OFTEN_S if watched else READ_SELDOM_S
+
+    def _note_probe(self, pid: int, start: int) -> None:
+        """For the next daemon, which must not start a second one beside it."""
+        try:
+            self._store.happened.note("probe", [pid, start])
+        except DiskTrouble as trouble:
+            self._note_disk_trouble(trouble)
 
     def _previous_probe(self) -> tuple[int, int] | None:
         kept = self._store.seen.fact("probe")

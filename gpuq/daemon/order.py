@@ -64,7 +64,7 @@ def compose(
 def _inherited(row: Mapping[str, Any]) -> dict[str, str]:
     """The environment at submit with the job's own changes over it."""
     pairs = split(row["environment_content"]) + split(row["changes"])
-    return dict(to_text(pair).split("=", 1) for pair in pairs if b"=" in pair)
+    return dict(to_text(pair).split("=", 1) for pair in pairs if pair.find(b"=") > 0)
 
 
 def _tmp_dir(base: str | None, known: Known) -> str:

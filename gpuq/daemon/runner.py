@@ -266,8 +266,8 @@ class _Spawn:
 
     def _set_limits(self) -> None:
         for name, soft in self._order["limits"].items():
-            number = getattr(resource, name, None)
-            if number is None:
+            number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
+            if number is None:  # this system does not know it
                 continue
             before, hard = resource.getrlimit(number)
             self._limits[number] = (before, hard)

@@ -71,7 +71,10 @@ class Seen:
         return [(row["gpu"], row["job"], row["pid"], row["memory"]) for row in rows]
 
     def has_waiting(self) -> bool:
-        sql = "select 1 from jobs indexed by jobs_unended where state <> 'ended' and state = 'queued' limit 1"
+        sql = """
+            select 1 from jobs indexed by jobs_unended
+            where state <> 'ended' and state = 'queued' limit 1
+        """
         return self._db.value(sql) is not None
 
     # ── for the supervisor's part of the loop ──
