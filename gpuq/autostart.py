@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from gpuq import paths
-from gpuq.client import Address
 from gpuq.errors import DaemonUnreachable
 
 READY_S = 20.0
@@ -16,9 +15,9 @@ LOG_NAME = "daemon.log"
 FIRST_FD = 3
 
 
-def start_own_daemon(address: Address) -> str:
+def start_own_daemon(state_dir: str | None) -> str:
     """Starts it and waits until it answers; returns the line that tells the user so."""
-    state_dir = address.state_dir or paths.default_state_dir(os.environ, os.geteuid())
+    state_dir = state_dir or paths.default_state_dir(os.environ, os.geteuid())
     pid = spawn_daemon(state_dir, os.environ)
     if pid is None:
         return f"your own daemon was being started by somebody else (state in {state_dir})"

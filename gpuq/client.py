@@ -12,74 +12,25 @@ of every command: standard library only, and no more of it than this needs.
 """
 
 import os
-import socket
-import struct
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import gpuq
 from gpuq import paths, protocol
-from gpuq.errors import DaemonUnreachable, GpuqError, NothingMatched, UsageError, WaitTimedOut
+from gpuq.connection import Connection, Gone
+from gpuq.errors import DaemonUnreachable, UsageError, WaitTimedOut
+from gpuq.locate import Address, locate
+
+if TYPE_CHECKING:
+    from gpuq.follow import Follow
 
 ANSWER_S = 60.0
 RESTART_S = 30.0  # how long a client waits for a daemon that is being replaced
 WAIT_SLICE_S = 30.0  # of one request, so that a dead daemon is noticed
-CHUNK = 256 * 1024
 
 Job = dict[str, Any]
 Refs = Iterable[int | str] | int | str  # jobs by id, "12-18", "@", "g12"; one or several
-
-
-class Address:
-    """Where the daemon is looked for, how that was decided, and whether it may be started there."""
-
-    __slots__ = ("may_start", "origin", "socket", "state_dir")
-
-    def __init__(self, socket: str, origin: str, state_dir: str | None, may_start: bool) -> None:
-        self.socket = socket
-        self.origin = origin
-        self.state_dir = state_dir
-        self.may_start = may_start
-
-
-def locate(socket: str | None = None, state_dir: str | None = None) -> Address:
-    """Which daemon is meant: what is given, then the machine's, then your own."""
-    environ = os.environ
-    if socket or environ.get("GPUQ_SOCKET"):
-        origin = "--socket" if socket else "GPUQ_SOCKET"
-        path = os.path.abspath(socket or environ["GPUQ_SOCKET"])
-        return Address(path, origin, state_dir, may_start=False)
-    if state_dir or environ.get("GPUQ_STATE_DIR"):
-        origin = "--state-dir" if state_dir else "GPUQ_STATE_DIR"
-        return _in_state_dir(os.path.abspath(state_dir or environ["GPUQ_STATE_DIR"]), origin)
-    if configured := _from_config_file():
-        return configured
-    if paths.has_system_daemon():
-        return Address(paths.SYSTEM_SOCKET, "the machine's daemon", None, may_start=False)
-    default = paths.default_state_dir(environ, os.geteuid())
-    return _in_state_dir(default, "your own daemon's default place")
-
-
-def _in_state_dir(state_dir: str, origin: str) -> Address:
-    allowed = os.environ.get("GPUQ_AUTOSTART", "1") != "0" and "GPUQ_JOB_ID" not in os.environ
-    return Address(os.path.join(state_dir, paths.SOCKET_NAME), origin, state_dir, allowed)
-
-
-def _from_config_file() -> Address | None:
-    """A config file may move the state directory. Read only where there is one: it costs time."""
-    path = os.environ.get("GPUQ_CONFIG") or paths.default_config(os.environ)
-    if not os.path.exists(path):
-        return None
-    from gpuq.config import read_file
-
-    values = read_file(path)
-    if values.get("socket"):
-        return Address(values["socket"], path, values.get("state_dir"), may_start=False)
-    if values.get("state_dir"):
-        return _in_state_dir(values["state_dir"], path)
-    return None
 
 
 class Client:
@@ -101,7 +52,7 @@ class Client:
         self.daemon: Job = {}  # what its hello said
         self._autostart = autostart and self.address.may_start
         self._say = say or (lambda line: None)
-        self._socket: _Line | None = None
+        self._connection: Connection | None = None
         self._next_id = 0
         self._was_connected = False
 
@@ -112,9 +63,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     # ── requests ──
 
@@ -127,7 +78,7 @@ class Client:
         while True:
             try:
                 return self._ask(do, answer_s, arguments)
-            except _Gone as gone:
+            except Gone as gone:
                 self.close()
                 if gone.for_good or not self._was_connected or time.monotonic() > deadline:
                     raise DaemonUnreachable(str(gone)) from None
@@ -144,10 +95,14 @@ class Client:
 
     def submit_many(self, jobs: Sequence[Job]) -> range:
         """Queues several jobs in one go, all or none; returns their ids."""
-        environment = _capture_environment()
-        digest = _digest(environment)
-        specs = [_spec(job) for job in jobs]
-        request: Job = {"jobs": specs, "env_hash": digest, "token": os.urandom(12).hex()}
+        from gpuq import capture
+
+        environment = capture.environment()
+        request: Job = {
+            "jobs": [capture.spec(job) for job in jobs],
+            "env_hash": capture.digest(environment),
+            "token": os.urandom(12).hex(),
+        }
         answer = self.call("submit", **request)
         if answer.get("wanted") == "environment":
             answer = self.call("submit", environment=environment, **request)
@@ -159,9 +114,7 @@ class Client:
         before: int | None = None
         limit = filters.pop("limit", None)
         while True:
-            page = self.call(
-                "status", refs=_names(refs), before=before, limit=limit, **filters
-            )
+            page = self.call("status", refs=_names(refs), before=before, limit=limit, **filters)
             jobs += page["jobs"]
             before = page.get("before")
             if before is None or (limit is not None and len(jobs) >= limit):
@@ -172,9 +125,7 @@ class Client:
         answer: Job = self.call("show", ref=str(ref))["job"]
         return answer
 
-    def wait(
-        self, refs: Refs, *, any_: bool = False, timeout_s: float | None = None
-    ) -> list[Job]:
+    def wait(self, refs: Refs, *, any_: bool = False, timeout_s: float | None = None) -> list[Job]:
         """Waits until all of the jobs have ended, or the first (`any_`); returns those ended.
 
         Raises WaitTimedOut after `timeout_s`, and leaves the jobs alone.
@@ -204,7 +155,9 @@ class Client:
         self, ref: int | str, *, attempt: int | None = None, tail: int | None = None
     ) -> "Follow":
         """The log of a job from before its start to its end, as chunks of bytes."""
-        return Follow(self, ref, attempt, tail)
+        from gpuq.follow import Follow
+
+        return Follow(self.call, ref, attempt, tail)
 
     # ── the line ──
 
@@ -216,7 +169,7 @@ class Client:
                 f"this {do} takes {len(request) // 2**20 + 1} MiB; a daemon takes "
                 f"{protocol.FRAME_LIMIT // 2**20} MiB in one go. Split it"
             )
-        line = self._socket or self._connect()
+        line = self._connection or self._connect()
         line.send(request)
         answer = line.receive(answer_s, self._next_id)
         if "error" in answer:
@@ -224,36 +177,36 @@ class Client:
         result: Job = answer["ok"]
         return result
 
-    def _connect(self) -> "_Line":
+    def _connect(self) -> Connection:
         try:
-            line = _Line(self.address.socket)
+            line = Connection(self.address.socket)
         except OSError as error:
             line = self._connect_otherwise(error)
-        self._socket = line
+        self._connection = line
         line.send(protocol.encode(protocol.hello(gpuq.__version__)))
         self.daemon = line.receive(ANSWER_S, None).get("hello", {})
         self._was_connected = True
         return line
 
-    def _connect_otherwise(self, error: OSError) -> "_Line":
+    def _connect_otherwise(self, error: OSError) -> Connection:
         """Nobody listens there: it is being restarted, or it is to be started, or there is none."""
         if self._was_connected:
-            raise _Gone(f"the daemon at {self.address.socket} went away") from None
+            raise Gone(f"the daemon at {self.address.socket} went away") from None
         if self._autostart and isinstance(error, FileNotFoundError | ConnectionRefusedError):
             from gpuq.autostart import start_own_daemon
 
-            self._say(start_own_daemon(self.address))
-            return _Line(self.address.socket)
+            self._say(start_own_daemon(self.address.state_dir))
+            return Connection(self.address.socket)
         if self.address.socket == paths.SYSTEM_SOCKET and not isinstance(error, PermissionError):
             return self._wait_for_system_daemon()
         raise DaemonUnreachable(_why_unreachable(self.address, error)) from None
 
-    def _wait_for_system_daemon(self) -> "_Line":
+    def _wait_for_system_daemon(self) -> Connection:
         deadline = time.monotonic() + RESTART_S
         while time.monotonic() < deadline:
             time.sleep(0.1)
             try:
-                return _Line(self.address.socket)
+                return Connection(self.address.socket)
             except OSError:
                 continue
         raise DaemonUnreachable(
@@ -262,234 +215,9 @@ class Client:
         )
 
 
-class Follow:
-    """Iterates over a log as it grows; `job` is the job as it was when the log ended.
-
-    Following is a stat ten times a second: no daemon, no inotify, works on any file system.
-    """
-
-    def __init__(
-        self, client: Client, ref: int | str, attempt: int | None, tail: int | None
-    ) -> None:
-        self._client = client
-        self._attempt = attempt
-        self._tail = tail
-        self.job = client.job(ref)
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Chunks until the job has ended; an empty one says that nothing came for a while."""
-        number = self.job["id"]
-        while self.job["state"] == "queued":
-            yield b""
-            self._client.call("wait", refs=[str(number)], timeout_s=0.5, started=True)
-            self.job = self._client.job(number)
-        with _Tail(self._log_path(), self._tail) as log:
-            while self.job["state"] != "ended":
-                yield from log.read()
-                yield b""
-                if self._client.call("wait", refs=[str(number)], timeout_s=0.1)["timed_out"]:
-                    continue
-                self.job = self._client.job(number)
-            yield from log.read()
-
-    def _log_path(self) -> str | None:
-        if self._attempt is None:
-            path: str | None = self.job["log"]
-            return path
-        for attempt in self.job["attempts"]:
-            if attempt["attempt"] == self._attempt:
-                found: str | None = attempt["log"]
-                return found
-        raise NothingMatched(f"job {self.job['id']} has no attempt {self._attempt}")
-
-
-class _Tail:
-    """A file that may not be there yet, read as it grows."""
-
-    def __init__(self, path: str | None, lines: int | None) -> None:
-        self._path = path
-        self._lines = lines
-        self._fd: int | None = None
-
-    def __enter__(self) -> "_Tail":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-
-    def read(self) -> Iterator[bytes]:
-        if self._fd is None and not self._open():
-            return
-        assert self._fd is not None
-        while chunk := os.read(self._fd, CHUNK):
-            yield chunk
-
-    def _open(self) -> bool:
-        if self._path is None:
-            return False
-        try:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        if self._lines is not None:
-            os.lseek(self._fd, start_of_last_lines(self._fd, self._lines), os.SEEK_SET)
-        return True
-
-
-def start_of_last_lines(fd: int, lines: int) -> int:
-    """The offset at which the last `lines` lines of a file begin, found from its end."""
-    end = position = os.lseek(fd, 0, os.SEEK_END)
-    if lines <= 0:
-        return end
-    seen = 0
-    while position > 0:
-        start = max(position - CHUNK, 0)
-        block = os.pread(fd, position - start, start)
-        cut = len(block)
-        while (cut := block.rfind(b"\n", 0, cut)) >= 0:
-            if start + cut + 1 == end:
-                continue  # the newline that closes the last line opens no other
-            seen += 1
-            if seen == lines:
-                return start + cut + 1
-        position = start
-    return 0
-
-
-class _Gone(Exception):
-    """The daemon left, for good (it said so) or not."""
-
-    def __init__(self, why: str, *, for_good: bool = False) -> None:
-        super().__init__(why)
-        self.for_good = for_good
-
-
-class _Line:
-    """Lines over a Unix socket. Nothing is sent before the kernel has told who listens."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._buffer = bytearray()
-        try:
-            paths.connect(self._socket, path)
-            self._check_peer()
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def send(self, data: bytes) -> None:
-        try:
-            self._socket.sendall(data)
-        except OSError as error:
-            raise _Gone(f"the daemon at {self._path} went away: {error}") from None
-
-    def receive(self, answer_s: float | None, request_id: int | None) -> Job:
-        """The hello (request_id None), or the answer to a request."""
-        deadline = None if answer_s is None else time.monotonic() + answer_s
-        while True:
-            message = protocol.decode(self._line(deadline))
-            if "bye" in message:
-                raise _Gone(f"the daemon was stopped: {message['bye']}", for_good=True)
-            if request_id is None or message.get("id") in (request_id, None):
-                return message
-
-    def _line(self, deadline: float | None) -> bytes:
-        while (end := self._buffer.find(b"\n")) < 0:
-            try:
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-                self._socket.settimeout(left)
-                data = self._socket.recv(CHUNK)
-            except TimeoutError:
-                raise DaemonUnreachable(
-                    f"the daemon at {self._path} did not answer in time. See: gpuq daemon status"
-                ) from None
-            except OSError as error:
-                raise _Gone(f"the daemon at {self._path} went away: {error}") from None
-            if not data:
-                raise _Gone(f"the daemon at {self._path} closed the connection")
-            self._buffer += data
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        return line
-
-    def _check_peer(self) -> None:
-        """A socket that somebody else put there gets neither environment nor command."""
-        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = struct.unpack("3i", raw)[1]
-        if uid not in (0, os.geteuid()):
-            raise GpuqError(
-                f"the socket {self._path} is served by uid {uid}, which is neither you nor root; "
-                "nothing was sent to it"
-            )
-
-
 def _names(refs: Refs) -> list[str]:
     """One text is one reference, not a list of its signs."""
     return [str(refs)] if isinstance(refs, int | str) else [str(ref) for ref in refs]
-
-
-def _capture_environment() -> list[str]:
-    """NAME=value as text, sorted, so that equal environments have equal hashes."""
-    return sorted(
-        f"{name}={value}" for name, value in os.environ.items() if not protocol.is_dropped(name)
-    )
-
-
-def _digest(environment: list[str]) -> str:
-    from hashlib import sha256
-
-    joined = "".join(variable + "\0" for variable in environment)
-    return sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _spec(options: Job) -> Job:
-    """A job as it goes over the wire, with what this process would have given to a child."""
-    spec = {name: value for name, value in options.items() if value is not None}
-    spec["argv"] = [os.fspath(word) for word in spec["argv"]]
-    spec["cwd"] = os.path.abspath(spec.get("cwd") or _working_directory())
-    for field in ("output", "stderr"):
-        if field in spec:
-            spec[field] = os.path.join(spec["cwd"], spec[field])
-    spec["changes"] = spec.pop("env", {})
-    spec.setdefault("umask", _umask())
-    spec.setdefault("limits", _soft_limits())
-    spec.setdefault("seed", int.from_bytes(os.urandom(4), "little"))
-    return spec
-
-
-def _working_directory() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        raise GpuqError("this directory no longer exists: change to one that does") from None
-
-
-def _umask() -> int:
-    try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-    except OSError:
-        pass
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _soft_limits() -> dict[str, int]:
-    import resource
-
-    return {
-        name: resource.getrlimit(getattr(resource, name))[0]
-        for name in protocol.LIMITS
-        if hasattr(resource, name)
-    }
 
 
 def _why_unreachable(address: Address, error: OSError) -> str:
@@ -497,11 +225,3 @@ def _why_unreachable(address: Address, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"you may not use the daemon at {where}: {error.strerror}"
     return f"no daemon answers at {where}. Start one: gpuq daemon start"
-
-
-def is_inside_job() -> bool:
-    return "GPUQ_JOB_ID" in os.environ
-
-
-def is_terminal() -> bool:
-    return sys.stdout.isatty()

@@ -1,4 +1,4 @@
-"""Where things are: the state directory, the socket in it, and how to reach a socket of any depth.
+"""Where things are by default, and how to reach a socket however deep it lies.
 
 On the client's start-up path: standard library only, and no more of it than this needs.
 """

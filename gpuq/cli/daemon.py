@@ -12,9 +12,10 @@ from typer import Argument, Option
 from gpuq.cli import console
 from gpuq.cli.commands import Command, Verbs, WordsCommand, family
 from gpuq.cli.render import Column, Look, clock, plain, printable, tabbed, table
-from gpuq.client import Address, Client
+from gpuq.client import Client
 from gpuq.core.units import count, format_seconds
 from gpuq.errors import DaemonUnreachable, GpuqError
+from gpuq.locate import Address
 
 GONE_S = 30.0
 
@@ -63,7 +64,7 @@ def start(context: typer.Context) -> None:
             raise GpuqError(_not_yours(client.address))
         from gpuq.autostart import start_own_daemon
 
-        console.say(start_own_daemon(client.address))
+        console.say(start_own_daemon(client.address.state_dir))
 
 
 def _not_yours(address: Address) -> str:

@@ -14,11 +14,12 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from gpuq import autostart, client, paths
+from gpuq import autostart, paths
 from gpuq.cli import console
 from gpuq.cli.demo_text import Progress, result_table
 from gpuq.client import Client
 from gpuq.errors import GpuqError
+from gpuq.locate import locate
 
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2", "3e-2", "1e-1", "3e-1")
 AT_ONCE = 4
@@ -224,7 +225,8 @@ def _why_not_real() -> str | None:
 
 def _daemon_sockets() -> list[str]:
     """Where anybody's gpuq daemon listens on this machine."""
-    found = {client.locate().socket} if os.path.exists(client.locate().socket) else set()
+    own = locate().socket
+    found = {own} if os.path.exists(own) else set()
     with open("/proc/net/unix", errors="surrogateescape") as table:
         for line in table:
             path = line.rstrip("\n").split(" ")[-1]

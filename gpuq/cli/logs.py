@@ -10,8 +10,9 @@ from typer import Argument, Option
 from gpuq.cli import console
 from gpuq.cli.job_text import farewell
 from gpuq.cli.render import Job, printable
-from gpuq.client import CHUNK, start_of_last_lines
+from gpuq.client import Client
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
+from gpuq.follow import CHUNK, start_of_last_lines
 
 
 def logs(
@@ -41,19 +42,27 @@ def logs(
 
     Ctrl-C only stops following; the job goes on.
     """
+    if follow and (path or stderr):
+        raise UsageError("--follow goes with neither --path nor --stderr")
     with console.connect(context) as client:
-        if follow and not (path or stderr):
-            for chunk in client.follow(job, attempt=attempt, tail=lines):
-                pour(chunk)
-            return
         if follow:
-            raise UsageError("--follow goes with neither --path nor --stderr")
+            _follow(client, job, attempt, lines)
+            return
         found = client.job(job)
     file = _file(found, attempt, stderr)
     if path:
         console.say(file)
     else:
         _print(found, file, lines)
+
+
+def _follow(client: Client, ref: str, attempt: int | None, lines: int | None) -> None:
+    following = client.follow(ref, attempt=attempt, tail=lines)
+    try:
+        for chunk in following:
+            pour(chunk)
+    except PermissionError:
+        raise _not_yours(following.job) from None
 
 
 def pour(chunk: bytes) -> None:
@@ -91,9 +100,7 @@ def _print(job: Job, path: str, lines: int | None) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
-        raise NotPermitted(
-            f"the log of job {job['id']} belongs to {printable(job['user'])}: {path}"
-        ) from None
+        raise _not_yours(job) from None
     except OSError as error:
         raise GpuqError(f"the log of job {job['id']}: {path}: {error.strerror}") from None
     try:
@@ -107,3 +114,7 @@ def _print(job: Job, path: str, lines: int | None) -> None:
         os.close(fd)
     if is_empty and job["state"] == "ended":
         console.note(f"it wrote nothing. {farewell(job)}")
+
+
+def _not_yours(job: Job) -> NotPermitted:
+    return NotPermitted(f"the log of job {job['id']} is readable to {printable(job['user'])} alone")

@@ -11,8 +11,9 @@ from gpuq.cli.ending import exit_code, own_failures
 from gpuq.cli.gpu_text import are_simulated
 from gpuq.cli.job_options import describe, with_options_of
 from gpuq.cli.job_text import farewell, greeting
-from gpuq.client import Client, Follow
+from gpuq.client import Client
 from gpuq.errors import UsageError
+from gpuq.follow import Follow
 
 SECOND_INTERRUPT_S = 2.0
 
@@ -131,19 +132,14 @@ def _leave(job: dict[str, Any]) -> int:
 
 
 def _detach_or_kill(client: Client, number: int) -> int:
-    console.note(_come_back(number, f"detached; job {number} goes on. Ctrl-C again kills it"))
     try:
+        console.note(_come_back(number, f"detached; job {number} goes on. Ctrl-C again kills it"))
         time.sleep(SECOND_INTERRUPT_S)
+        return 130
     except KeyboardInterrupt:
         console.note(f"ending job {number}")
-        with own_failures():
-            client.kill([number])
-        return _follow_to_the_end(client, number)
-    return 130
-
-
-def _follow_to_the_end(client: Client, number: int) -> int:
     with own_failures():
+        client.kill([number])
         return _leave(client.wait([number])[0])
 
 

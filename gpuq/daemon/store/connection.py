@@ -144,6 +144,8 @@ class Database:
         try:
             self._bring_up_to_date()
         except BaseException:
+            # What is refused is left as it is: not even its log is written back into it.
+            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._db.close()
             raise
 
@@ -201,7 +203,7 @@ def _is_ours(path: Path) -> bool:
     """
     if not path.exists():
         wal = path.with_name(path.name + "-wal")
-        if wal.exists():
+        if wal.exists() and wal.stat().st_size:
             raise StoreRefused(
                 f"{path} is missing, but {wal} is there: the database was moved or removed. "
                 "Put it back or restore a backup, or give another --state-dir"

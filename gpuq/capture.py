@@ -1,0 +1,69 @@
+"""What a submit takes over from the process that makes it: directory, umask, limits, environment.
+
+On the start-up path of `submit` and `run`: standard library only.
+"""
+
+import os
+import resource
+from hashlib import sha256
+from typing import Any
+
+from gpuq import protocol
+from gpuq.errors import GpuqError
+
+Job = dict[str, Any]
+
+
+def environment() -> list[str]:
+    """NAME=value as text, sorted, so that equal environments have equal hashes."""
+    return sorted(
+        f"{name}={value}" for name, value in os.environ.items() if not protocol.is_dropped(name)
+    )
+
+
+def digest(variables: list[str]) -> str:
+    joined = "".join(variable + "\0" for variable in variables)
+    return sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def spec(options: Job) -> Job:
+    """A job as it goes over the wire, with what this process would have given to a child."""
+    spec = {name: value for name, value in options.items() if value is not None}
+    spec["argv"] = [os.fspath(word) for word in spec["argv"]]
+    spec["cwd"] = os.path.abspath(spec.get("cwd") or _working_directory())
+    for field in ("output", "stderr"):
+        if field in spec:
+            spec[field] = os.path.join(spec["cwd"], spec[field])
+    spec["changes"] = spec.pop("env", {})
+    spec.setdefault("umask", _umask())
+    spec.setdefault("limits", _soft_limits())
+    spec.setdefault("seed", int.from_bytes(os.urandom(4), "little"))
+    return spec
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise GpuqError("this directory no longer exists: change to one that does") from None
+
+
+def _umask() -> int:
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _soft_limits() -> dict[str, int]:
+    return {
+        name: resource.getrlimit(getattr(resource, name))[0]
+        for name in protocol.LIMITS
+        if hasattr(resource, name)
+    }

@@ -1,0 +1,82 @@
+"""Lines over a Unix socket, from the client's side. On the start-up path: standard library only."""
+
+import os
+import socket
+import struct
+import time
+
+from gpuq import paths, protocol
+from gpuq.errors import DaemonUnreachable, GpuqError
+
+CHUNK = 256 * 1024
+
+
+class Gone(Exception):
+    """The daemon left, for good (it said so) or not."""
+
+    def __init__(self, why: str, *, for_good: bool = False) -> None:
+        super().__init__(why)
+        self.for_good = for_good
+
+
+class Connection:
+    """One connection. Nothing is sent before the kernel has told who listens."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._buffer = bytearray()
+        try:
+            paths.connect(self._socket, path)
+            self._check_peer()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise Gone(f"the daemon at {self._path} went away: {error}") from None
+
+    def receive(self, answer_s: float | None, request_id: int | None) -> protocol.Message:
+        """The hello (request_id None), or the answer to a request."""
+        deadline = None if answer_s is None else time.monotonic() + answer_s
+        while True:
+            message = protocol.decode(self._line(deadline))
+            if "bye" in message:
+                raise Gone(f"the daemon was stopped: {message['bye']}", for_good=True)
+            if request_id is None or message.get("id") in (request_id, None):
+                return message
+
+    def _line(self, deadline: float | None) -> bytes:
+        while (end := self._buffer.find(b"\n")) < 0:
+            try:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+                self._socket.settimeout(left)
+                data = self._socket.recv(CHUNK)
+            except TimeoutError:
+                raise DaemonUnreachable(
+                    f"the daemon at {self._path} did not answer in time. See: gpuq daemon status"
+                ) from None
+            except OSError as error:
+                raise Gone(f"the daemon at {self._path} went away: {error}") from None
+            if not data:
+                raise Gone(f"the daemon at {self._path} closed the connection")
+            self._buffer += data
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    def _check_peer(self) -> None:
+        """A socket that somebody else put there gets neither environment nor command."""
+        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        uid = struct.unpack("3i", raw)[1]
+        if uid not in (0, os.geteuid()):
+            raise GpuqError(
+                f"the socket {self._path} is served by uid {uid}, which is neither you nor root; "
+                "nothing was sent to it"
+            )
