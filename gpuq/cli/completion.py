@@ -30,7 +30,7 @@ _gpuq() {
     found=("${(@f)$(gpuq __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
     if [[ -n $found[1] ]]; then compadd -- $found; else _files; fi
 }
-compdef _gpuq gpuq
+if [[ $funcstack[1] = _gpuq ]]; then _gpuq; else compdef _gpuq gpuq; fi
 """,
     "fish": """\
 complete -c gpuq -a '(gpuq __complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'

@@ -80,7 +80,7 @@ def run(words: list[str]) -> int:
         return _complain(_sentence(error), UsageError.exit_code)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except ZeroDivisionError:
+    except BrokenPipeError:
         return _leave_pipe()
     except OSError as error:
         return _complain(f"{error.filename or 'writing'}: {error.strerror}", GpuqError.exit_code)

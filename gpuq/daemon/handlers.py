@@ -13,14 +13,16 @@ from gpuq.config import Config
 from gpuq.core.model import Gpu, JobState, Outcome, Plan, Substate
 from gpuq.core.placement import never_fits
 from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
-from gpuq.core.units import format_ranges, parse_ranges
+from gpuq.core.units import format_ranges
 from gpuq.daemon import views
+from gpuq.daemon.commits import GroupCommit
 from gpuq.daemon.peer import Peer
+from gpuq.daemon.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.watchers import Watchers
-from gpuq.errors import GpuqError, NeverFits, NothingMatched, NotPermitted, UsageError
+from gpuq.errors import NeverFits, NotPermitted, UsageError
 
 FIRST_READING_S = 5.0  # how long a submit waits for the GPUs to be known
 PAGE = 500  # jobs in one answer
@@ -52,6 +54,7 @@ class Handlers:
         self._config = config
         self._world = world
         self._watchers = watchers
+        self._refs = References(store.seen)
         self._commits = GroupCommit(store)
         self._started_at = time.time()
         self._started = time.monotonic()
@@ -172,7 +175,7 @@ class Handlers:
     # ── wished ──
 
     async def kill(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        rows = self._find(request, peer)
+        rows = self._refs.find(_named(request), peer)
         for row in rows:
             if peer.uid not in (0, row["uid"]):
                 raise NotPermitted(
@@ -234,12 +237,12 @@ class Handlers:
         Active jobs come oldest first, since what runs and what is next is asked for; with ended
         ones among them the newest come first.
         """
-        refs = _refs(request)
+        refs = _named(request)
         everything = bool(request.get("all")) or bool(refs)
         filters = _filters(request)
         cursor = request.get("before")
         rows = self._store.seen.jobs(
-            ids=self._resolve(refs, peer) if refs else None,
+            ids=self._refs.resolve(refs, peer) if refs else None,
             ended=everything or _wants_ended(filters["states"]),
             uid=peer.uid if request.get("mine") else None,
             limit=limit,
@@ -247,12 +250,12 @@ class Handlers:
             **filters,
         )
         if refs and not rows and cursor is None:
-            raise self._no_such_job(refs, peer)
+            raise self._refs.no_such_job(refs, peer)
         return rows, rows[-1]["id"] if len(rows) == limit else None
 
     async def show(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         await self._world.settle()
-        row = self._find({"refs": [request.get("ref")]}, peer)[-1]
+        row = self._refs.find([request.get("ref")], peer)[-1]
         job = views.job_view(row, self._world.plan, self._config.state_dir)
         job["place"] = self._store.seen.place_in_class(row["id"])
         job["attempts"] = [
@@ -292,7 +295,7 @@ class Handlers:
 
         `ended` are the ids of those that have, as ranges.
         """
-        rows = self._find(request, peer)
+        rows = self._refs.find(_named(request), peer)
         moment = "started" if request.get("started") else "ended"
         open_ids = [row["id"] for row in rows if not _is_past(row["state"], moment)]
         wanted = (1 if request.get("any") else len(rows)) - (len(rows) - len(open_ids))
@@ -320,92 +323,6 @@ class Handlers:
         finally:
             for future in waiting:
                 future.cancel()
-
-    # ── which jobs are meant ──
-
-    def _find(self, request: Mapping[str, Any], peer: Peer) -> list[Row]:
-        """The rows of the jobs named; all of them are there, or NothingMatched."""
-        refs = _refs(request)
-        if not refs:
-            raise UsageError("no job is named")
-        rows = self._store.seen.jobs(ids=self._resolve(refs, peer))
-        if not rows:
-            raise self._no_such_job(refs, peer)
-        found = {row["id"] for row in rows}
-        for ref in refs:
-            if str(ref).isdigit() and int(ref) not in found:
-                raise self._no_such_job([ref], peer)
-        return sorted(rows, key=lambda row: int(row["id"]))
-
-    def _resolve(self, refs: Sequence[Any], peer: Peer) -> list[range]:
-        return [span for ref in refs for span in self._resolve_one(str(ref), peer)]
-
-    def _resolve_one(self, ref: str, peer: Peer) -> list[range]:
-        """ "12", "12-18,20", "@" and "@~2" (counted among your own submissions), "g12"."""
-        if ref.startswith("@"):
-            back = ref.removeprefix("@").removeprefix("~") or "0"
-            if ref not in ("@", f"@~{back}") or not back.isdigit():
-                raise UsageError(f"{ref!r} is no job: write @ or @~2")
-            group = self._store.seen.submission(peer.uid, int(back))
-            if group is None:
-                raise NothingMatched(f"you have no job {ref}: you have submitted fewer")
-            return [group]
-        if ref.startswith("g") and ref[1:].isdigit():
-            group = self._store.seen.group(int(ref[1:]))
-            if group is None:
-                raise NothingMatched(f"no group {ref}. See: gpuq status -a")
-            return [group]
-        try:
-            return parse_ranges(ref)
-        except ValueError as error:
-            raise UsageError(f"{error}; a job is named like 12, 12-18,20, @ or g12") from None
-
-    def _no_such_job(self, refs: Sequence[Any], peer: Peer) -> NothingMatched:
-        last = self._store.seen.last_id(peer.uid)
-        yours = f"your last is {last}" if last is not None else "you have submitted none yet"
-        return NothingMatched(f"no job {' '.join(map(str, refs))} ({yours}). See: gpuq status -a")
-
-
-class GroupCommit:
-    """Submits that arrive together share one commit, and so one wait for the disk."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
-
-    async def run(self, deed: Callable[[], Any]) -> Any:
-        """The result of `deed`, once it is on disk."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        if not self._waiting:
-            # After all sockets that are readable now have been read.
-            loop.call_soon(self._flush)
-        self._waiting.append((deed, future))
-        return await future
-
-    def _flush(self) -> None:
-        batch, self._waiting = self._waiting, []
-        outcomes: list[Any] = []
-        try:
-            with self._store.transaction():
-                outcomes = [self._attempt(deed) for deed, _ in batch]
-        except Exception as error:  # nothing was stored, and each of them waits to be told
-            outcomes = [error] * len(batch)
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
-            if future.done():
-                continue  # the client left; what it asked is stored all the same
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-    def _attempt(self, deed: Callable[[], Any]) -> Any:
-        """One deed, undone alone where it fails, unless the disk does."""
-        try:
-            with self._store.transaction():
-                return deed()
-        except GpuqError as error:
-            return error
 
 
 def _token(request: Mapping[str, Any]) -> str | None:
@@ -444,7 +361,7 @@ def _timeout_s(value: Any) -> float:
     return float(min(value, LONGEST_WAIT_S))
 
 
-def _refs(request: Mapping[str, Any]) -> list[Any]:
+def _named(request: Mapping[str, Any]) -> list[Any]:
     """A text would be taken for a list of its signs: "12" for jobs 1 and 2."""
     refs = request.get("refs") or []
     if not isinstance(refs, list):

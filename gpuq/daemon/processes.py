@@ -128,9 +128,16 @@ def send(pid: int, number: int, *, start: int) -> bool:
             return False
         signals.pidfd_send_signal(fd, number)
         if number not in (signals.SIGKILL, signals.SIGSTOP, signals.SIGTSTP):
-            signals.pidfd_send_signal(fd, signals.SIGCONT)
+            _continue(fd)
         return True
     except OSError:
         return False
     finally:
         os.close(fd)
+
+
+def _continue(fd: int) -> None:
+    try:
+        signals.pidfd_send_signal(fd, signals.SIGCONT)
+    except OSError:
+        pass  # it has gone by the first signal already

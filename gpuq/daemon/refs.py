@@ -1,0 +1,58 @@
+"""Which jobs are meant by what people write: "12", "12-18,20", "@", "@~2", "g12"."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpuq.core.units import parse_ranges
+from gpuq.daemon.peer import Peer
+from gpuq.daemon.store.connection import Row
+from gpuq.daemon.store.seen import Seen
+from gpuq.errors import NothingMatched, UsageError
+
+
+class References:
+    """Resolves references; "@" counts among the asker's own submissions."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def find(self, refs: Sequence[Any], peer: Peer) -> list[Row]:
+        """The rows of the jobs named; all of them are there, or NothingMatched."""
+        if not refs:
+            raise UsageError("no job is named")
+        rows = self._seen.jobs(ids=self.resolve(refs, peer))
+        if not rows:
+            raise self.no_such_job(refs, peer)
+        found = {row["id"] for row in rows}
+        for ref in refs:
+            if str(ref).isdigit() and int(ref) not in found:
+                raise self.no_such_job([ref], peer)
+        return sorted(rows, key=lambda row: int(row["id"]))
+
+    def resolve(self, refs: Sequence[Any], peer: Peer) -> list[range]:
+        return [span for ref in refs for span in self._resolve_one(str(ref), peer)]
+
+    def _resolve_one(self, ref: str, peer: Peer) -> list[range]:
+        """ "12", "12-18,20", "@" and "@~2" (counted among your own submissions), "g12"."""
+        if ref.startswith("@"):
+            back = ref.removeprefix("@").removeprefix("~") or "0"
+            if ref not in ("@", f"@~{back}") or not back.isdigit():
+                raise UsageError(f"{ref!r} is no job: write @ or @~2")
+            group = self._seen.submission(peer.uid, int(back))
+            if group is None:
+                raise NothingMatched(f"you have no job {ref}: you have submitted fewer")
+            return [group]
+        if ref.startswith("g") and ref[1:].isdigit():
+            group = self._seen.group(int(ref[1:]))
+            if group is None:
+                raise NothingMatched(f"no group {ref}. See: gpuq status -a")
+            return [group]
+        try:
+            return parse_ranges(ref)
+        except ValueError as error:
+            raise UsageError(f"{error}; a job is named like 12, 12-18,20, @ or g12") from None
+
+    def no_such_job(self, refs: Sequence[Any], peer: Peer) -> NothingMatched:
+        last = self._seen.last_id(peer.uid)
+        yours = f"your last is {last}" if last is not None else "you have submitted none yet"
+        return NothingMatched(f"no job {' '.join(map(str, refs))} ({yours}). See: gpuq status -a")
