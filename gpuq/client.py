@@ -106,6 +106,8 @@ class Client:
         answer = self.call("submit", **request)
         if answer.get("wanted") == "environment":
             answer = self.call("submit", environment=environment, **request)
+        if answer.get("note"):
+            self._say(answer["note"])
         return range(answer["first"], answer["first"] + answer["count"])
 
     def jobs(self, refs: Refs = (), **filters: Any) -> list[Job]:
@@ -184,7 +186,11 @@ class Client:
             line = self._connect_otherwise(error)
         self._connection = line
         line.send(protocol.encode(protocol.hello(gpuq.__version__)))
-        self.daemon = line.receive(ANSWER_S, None).get("hello", {})
+        greeting = line.receive(ANSWER_S, None)
+        if "error" in greeting:
+            self.close()
+            protocol.raise_failure(greeting["error"])
+        self.daemon = greeting.get("hello", {})
         self._was_connected = True
         return line
 

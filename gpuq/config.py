@@ -76,6 +76,8 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, mode: str = "u
     for setting in SETTINGS:
         if setting.name != "config":
             values[setting.name] = _find(setting, flags, environ, file, path, system)
+    if _strength(values["state_dir"]) > _strength(values["socket"]):
+        values["socket"] = Value(None, "default")  # it follows what was said more strongly
     _fill_in_defaults(values, environ, system)
     return Config(values)
 
@@ -120,6 +122,15 @@ def _find(
     if setting.name in file:
         return Value(file[setting.name], path)
     return Value(setting.default, "default")
+
+
+def _strength(value: Value) -> int:
+    """A flag is stronger than the environment, that than the file, and all than a default."""
+    if value.origin.startswith("--"):
+        return 3
+    if value.origin.startswith("GPUQ_"):
+        return 2
+    return 0 if value.origin == "default" else 1
 
 
 def _fill_in_defaults(values: dict[str, Value], environ: Mapping[str, str], system: bool) -> None:

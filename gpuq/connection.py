@@ -9,6 +9,7 @@ from gpuq import paths, protocol
 from gpuq.errors import DaemonUnreachable, GpuqError
 
 CHUNK = 256 * 1024
+LAST_WORD_S = 1.0
 
 
 class Gone(Exception):
@@ -40,6 +41,7 @@ class Connection:
         try:
             self._socket.sendall(data)
         except OSError as error:
+            self._hear_last_word()
             raise Gone(f"the daemon at {self._path} went away: {error}") from None
 
     def receive(self, answer_s: float | None, request_id: int | None) -> protocol.Message:
@@ -51,6 +53,15 @@ class Connection:
                 raise Gone(f"the daemon was stopped: {message['bye']}", for_good=True)
             if request_id is None or message.get("id") in (request_id, None):
                 return message
+
+    def _hear_last_word(self) -> None:
+        """A daemon that closes says why before it does: it leaves, or it refuses us."""
+        try:
+            message = self.receive(LAST_WORD_S, None)
+        except DaemonUnreachable:
+            return
+        if "error" in message:
+            protocol.raise_failure(message["error"])
 
     def _line(self, deadline: float | None) -> bytes:
         while (end := self._buffer.find(b"\n")) < 0:

@@ -24,13 +24,20 @@ class Address:
 def locate(socket: str | None = None, state_dir: str | None = None) -> Address:
     """Which daemon is meant: what is given, then the machine's, then your own."""
     environ = os.environ
-    if socket or environ.get("GPUQ_SOCKET"):
-        origin = "--socket" if socket else "GPUQ_SOCKET"
-        path = os.path.abspath(socket or environ["GPUQ_SOCKET"])
-        return Address(path, origin, state_dir, may_start=False)
-    if state_dir or environ.get("GPUQ_STATE_DIR"):
-        origin = "--state-dir" if state_dir else "GPUQ_STATE_DIR"
-        return _in_state_dir(os.path.abspath(state_dir or environ["GPUQ_STATE_DIR"]), origin)
+    given = (
+        (socket, state_dir, "--socket", "--state-dir"),
+        (
+            environ.get("GPUQ_SOCKET"),
+            environ.get("GPUQ_STATE_DIR"),
+            "GPUQ_SOCKET",
+            "GPUQ_STATE_DIR",
+        ),
+    )
+    for its_socket, its_state_dir, socket_origin, state_dir_origin in given:
+        if its_socket:
+            return Address(os.path.abspath(its_socket), socket_origin, state_dir, may_start=False)
+        if its_state_dir:
+            return _in_state_dir(os.path.abspath(its_state_dir), state_dir_origin)
     if configured := _from_config_file():
         return configured
     if paths.has_system_daemon():

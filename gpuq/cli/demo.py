@@ -34,7 +34,9 @@ Job = dict[str, Any]
 
 def demo(
     context: typer.Context,
-    steps: Annotated[int | None, Option(metavar="N", help="Training steps of each trial.")] = None,
+    steps: Annotated[
+        int | None, Option(metavar="N", min=1, help="Training steps of each trial.")
+    ] = None,
     gpus: Annotated[
         str | None, Option(metavar="GPUS", help="nvml or sim:4x24G, instead of looking.")
     ] = None,

@@ -132,10 +132,12 @@ def submit_line(job: Job) -> list[str]:
         line += ["-c", str(job["cpus"])]
     if job["priority"]:
         line += ["-p", str(job["priority"])]
+    if job.get("visible", "auto") != "auto":
+        line += ["--visible", job["visible"]]
     for tag in job["tags"]:
         line += ["--tag", tag]
-    if job.get("stderr"):
-        line += ["--stderr", job["stderr"]]
+    for option in ("output", "stderr"):
+        line += [f"--{option}", job[option]] if job.get(option) else []
     return [*line, "-C", job["cwd"], "--", *job["command"]]
 
 

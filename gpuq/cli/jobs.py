@@ -1,6 +1,5 @@
 """`gpuq status`, `show` and `why`: what runs, what waits, and for what."""
 
-import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from gpuq.cli import console
 from gpuq.cli.gpu_text import are_simulated, census, gpu_table
 from gpuq.cli.job_page import attempt_table, job_fields, submit_line
 from gpuq.cli.job_text import job_row, job_table, why_lines
-from gpuq.cli.render import Gpu, Job, Look, fields, plain, printable
+from gpuq.cli.render import Gpu, Job, Look, command_line, fields, plain, printable
 from gpuq.client import Client
 
 ROWS_ON_A_TERMINAL = 25
@@ -144,7 +143,7 @@ def show(
 
 
 def _pairs(job: Job) -> list[tuple[str, str]]:
-    again = shlex.join(submit_line(job))
+    again = command_line(submit_line(job))
     environment = [("environment", variable) for variable in job.get("environment") or []]
     return [*job_fields(job), ("submit again", again), *environment]
 

@@ -172,10 +172,16 @@ def bar(used: int | None, total: int | None, cells: int = 10) -> str:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """As it would be typed, with what cannot be shown escaped."""
-    from shlex import join
+    """On one line, as a shell would read it back: bash's and zsh's $'…' where it has to be."""
+    return " ".join(map(_quoted, argv))
 
-    return printable(join(argv))
+
+def _quoted(word: str) -> str:
+    from shlex import quote
+
+    if word.isprintable():
+        return quote(word)
+    return "$'" + printable(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def ordinal(number: int) -> str:

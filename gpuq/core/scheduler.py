@@ -222,7 +222,8 @@ def _plan_releases(snapshot: Snapshot) -> tuple[list[Release], list[float]]:
         if lease.state is not LeaseState.COOLING or lease.cooling_since is None:
             continue
         gpu = gpus.get(lease.gpu)
-        others = [o for o in snapshot.leases if o.gpu == lease.gpu and o is not lease]
+        on_it = (other for other in snapshot.leases if other.gpu == lease.gpu)
+        others = [other for other in on_it if other.state is LeaseState.ACTIVE]
         warm = is_busy_outside(gpu, others, snapshot.policy) if gpu is not None else None
         seen = (snapshot.gpus_read_at or 0.0) > lease.cooling_since
         deadline = lease.cooling_since + snapshot.policy.cooling_s

@@ -299,10 +299,8 @@ class Handlers:
         moment = "started" if request.get("started") else "ended"
         open_ids = [row["id"] for row in rows if not _is_past(row["state"], moment)]
         wanted = (1 if request.get("any") else len(rows)) - (len(rows) - len(open_ids))
-        timeout_s = request.get("timeout_s") or 0.0
-        if not isinstance(timeout_s, int | float):
-            raise UsageError(f"timeout_s: {timeout_s!r} is no length of time in seconds")
-        left = await self._wait_for(open_ids, moment, wanted, min(timeout_s, LONGEST_WAIT_S))
+        timeout_s = _timeout_s(request.get("timeout_s") or 0.0)
+        left = await self._wait_for(open_ids, moment, wanted, timeout_s)
         ended = [row["id"] for row in rows if row["id"] not in left]
         return {"timed_out": len(left) > len(open_ids) - wanted, "ended": format_ranges(ended)}
 

@@ -120,7 +120,6 @@ class Probe:
                 patience_s = self._deadline_s * (START_DEADLINES - 1)
                 await asyncio.wait({answer}, timeout=patience_s)
         if not answer.done():
-            child.kill()
             raise _ProbeFailed(silence)
         line = answer.result()
         if not line:

@@ -285,7 +285,7 @@ where j.state in ('starting', 'running')
 
 _JOB_ROWS = """
 select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s.stderr, s.visible,
-       c.request, c.queue, a.pid, a.exit_code, a.signal, a.gpus, a.term_mono, a.kill_mono,
+       s.seed, c.request, c.queue, a.pid, a.exit_code, a.signal, a.gpus, a.term_mono, a.kill_mono,
        a.committed_at,
        case when j.array_base is null then null else j.array_base + j.id - j.group_id end
          as array_index

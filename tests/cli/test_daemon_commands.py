@@ -1,0 +1,250 @@
+"""`gpuq daemon`, `ping`, `config`, `doctor` and `completion`."""
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpuq as package
+from gpuq.cli import doctor, main
+from gpuq.cli.completion import SCRIPTS
+from gpuq.errors import NotPermitted
+from tests.cli.conftest import Gpuq
+from tests.cli.said import FakeDaemon, gpu, job, page, simulated
+from tests.conftest import BIN, Daemon
+
+
+def pong(fake: FakeDaemon, **changes: Any) -> dict[str, Any]:
+    there: dict[str, Any] = {
+        "version": package.__version__,
+        "pid": 4711,
+        "uptime_s": 90.0,
+        "started_at": 1000.0,
+        "mode": "user",
+        "state_dir": os.path.dirname(fake.path),
+        "database": "gpuq.db",
+        "socket": fake.path,
+        "gpu_backend": "sim:4x24G",
+        "gpu_trouble": None,
+        "gpus": 4,
+        "counts": {"running": 2, "queued": 1, "queued_yours": 1},
+    }
+    return there | changes
+
+
+# ── the daemon ──
+
+
+def test_ping_tells_who_answers(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers["ping"] = pong(fake)
+    out = gpuq("ping").out
+    assert out.startswith(f"gpuqd {package.__version__} (pid 4711) answers in ")
+
+
+def test_daemon_status_is_ping_in_words(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers["ping"] = pong(fake, gpu_trouble="the driver hangs")
+    out = gpuq("daemon", "status").out
+    assert "your own, pid 4711" in out
+    assert "2 running, 1 queued, 4 simulated GPUs (sim:4x24G)" in out
+    assert "no GPUs: the driver hangs" in out
+    answer = json.loads(gpuq("daemon", "status", "--json").out)
+    assert answer == {"schema": 1, "daemon": fake.answers["ping"]}
+
+
+def test_daemon_start_leaves_alone_what_runs(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers["ping"] = pong(fake)
+    assert gpuq("daemon", "start") == (0, "it runs already (pid 4711)\n", "")
+
+
+def test_a_daemon_behind_a_given_socket_is_not_ours_to_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["--socket", str(tmp_path / "none"), "daemon", "start"]) == 1
+    assert "is not yours to start" in capfd.readouterr().err
+
+
+def test_daemon_stop_waits_until_it_is_gone_and_says_what_goes_on(
+    gpuq: Gpuq, fake: FakeDaemon
+) -> None:
+    leaving = threading.Timer(0.2, os.unlink, [fake.path])
+
+    def leave(_: object) -> dict[str, Any]:
+        leaving.start()
+        return {"pid": 4711}
+
+    fake.answers |= {"ping": pong(fake), "stop": leave}
+    assert gpuq("daemon", "stop").out == "stopped the daemon (pid 4711); 2 jobs keep running\n"
+    assert not os.path.exists(fake.path)
+    leaving.join()
+
+
+def test_daemon_start_stop_and_restart_for_real(stopped_daemon: Daemon) -> None:
+    gpuq = stopped_daemon.gpuq
+    assert gpuq("daemon", "status").returncode == 4
+    assert "started your own daemon" in gpuq("daemon", "start").stdout
+    assert gpuq("daemon", "status").returncode == 0
+    assert "stopped the daemon" in gpuq("daemon", "restart").stdout
+    assert gpuq("ping").returncode == 0
+    assert gpuq("daemon", "stop").stdout.startswith("stopped the daemon")
+    assert gpuq("ping").returncode == 4
+
+
+def test_daemon_run_is_gpuqd(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [BIN / "gpuq", "--state-dir", tmp_path, "daemon", "run", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, f"gpuqd {package.__version__}\n")
+
+
+# ── config ──
+
+
+def test_config_shows_what_the_daemon_goes_by(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    settings = [{"name": "gpus", "value": "sim:4x24G", "origin": "GPUQ_GPUS"}]
+    fake.answers["config"] = {"settings": settings}
+    assert gpuq("config") == (0, "gpus\tsim:4x24G\tGPUQ_GPUS\n", "")
+    assert gpuq("config", terminal=True).out.splitlines() == [
+        "SETTING  VALUE      FROM",
+        "gpus     sim:4x24G  GPUQ_GPUS",
+    ]
+    assert json.loads(gpuq("config", "--json").out) == {"schema": 1, "settings": settings}
+
+
+def test_without_a_daemon_config_shows_what_one_would_go_by(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["--state-dir", str(tmp_path), "config"]) == 0
+    out, err = capfd.readouterr()
+    assert err.startswith("gpuq: no daemon runs;")
+    assert f"state_dir\t{tmp_path}\t--state-dir\n" in out
+
+
+# ── doctor ──
+
+
+def test_doctor_finds_a_sound_installation_sound(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers |= {"ping": pong(fake), "gpus": page(gpus=[simulated(0), simulated(1)])}
+    ran = gpuq("doctor")
+    assert ran.code == 0
+    findings = [line.split("\t") for line in ran.out.splitlines()]
+    assert ["ok", "2 simulated GPUs by sim:4x24G", ""] in findings
+    assert all(level in ("ok", "warning") for level, _, _ in findings)
+    assert all(remedy for level, _, remedy in findings if level != "ok")
+
+
+def test_doctor_names_what_is_wrong_and_the_remedy(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    lost = gpu(3, state="lost", reason="Xid 79: it has fallen off the bus")
+    fake.answers |= {"ping": pong(fake, version="0.0.9"), "gpus": page(gpus=[lost])}
+    out = gpuq("doctor", terminal=True).out
+    assert "warning  the daemon is of version 0.0.9" in out
+    assert "gpuq daemon restart" in out
+    assert "warning  GPU 3: Xid 79: it has fallen off the bus. See: gpuq gpus --procs" in out
+
+
+def test_doctor_without_gpus_says_how_to_simulate_them(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers |= {"ping": pong(fake), "gpus": page(gpu_trouble="no NVIDIA driver is loaded")}
+    line = next(line for line in gpuq("doctor").out.splitlines() if "driver" in line)
+    assert line.startswith("warning\tno GPUs: no NVIDIA driver is loaded\t")
+
+
+def test_doctor_fails_where_something_is_broken(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers["ping"] = NotPermitted("you may not use this daemon")
+    ran = gpuq("doctor", "--json")
+    assert ran.code == 1
+    findings = json.loads(ran.out)["findings"]
+    assert {"level": "failure", "what": "you may not use this daemon", "remedy": ""} in findings
+
+
+def test_doctor_knows_where_a_database_cannot_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = {}
+    for kind in ("ext4", "nfs4", "tmpfs"):
+        monkeypatch.setattr(doctor.paths, "file_system_of", lambda path, kind=kind: kind)
+        levels[kind] = doctor._file_system("/state").level
+    assert levels == {"ext4": "ok", "nfs4": "failure", "tmpfs": "warning"}
+
+
+# ── completion ──
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["su"], ["submit"]),
+        (["--col"], ["--color"]),
+        (["--color", ""], ["auto", "always", "never"]),
+        (["submit", "--visible", "u"], ["uuid"]),
+        (["submit", "--gpu-m"], ["--gpu-mem", "--gpu-model"]),
+        (["submit", "-g", "2", "--n"], ["--name"]),
+        (["submit", "python", "--n"], []),
+        (["submit", "-g", "2", "--", "--n"], []),
+        (["submit", "pyth"], []),
+        (["status", "--state", "fa"], ["failed"]),
+        (["status", "-s", "canc"], ["cancelled"]),
+        (["daemon", "st"], ["start", "stop", "status"]),
+        (["completion", "z"], ["zsh"]),
+        (["cancel", "--no"], ["--now"]),
+        (["nonsense", ""], []),
+    ],
+)
+def test_what_may_stand_in_place_of_the_last_word(
+    gpuq: Gpuq, words: list[str], found: list[str]
+) -> None:
+    assert gpuq("__complete", "--", *words).out.split() == (found or [])
+
+
+def test_jobs_are_completed_by_id(
+    gpuq: Gpuq, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUQ_SOCKET", fake.path)
+    fake.answers["status"] = page(job(184), job(186), job(190))
+    assert gpuq("__complete", "--", "kill", "18").out.split() == ["184", "186"]
+    assert gpuq("__complete", "--", "logs", "").out.split() == ["184", "186", "190"]
+
+
+def test_a_daemon_that_is_silent_or_absent_does_not_hold_up_the_shell(
+    gpuq: Gpuq, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = threading.Event()
+    monkeypatch.setenv("GPUQ_SOCKET", fake.path)
+
+    def hesitate(_: object) -> dict[str, Any]:
+        silence.wait(30)
+        return page(job(184))
+
+    fake.answers["status"] = hesitate
+    try:
+        assert gpuq("__complete", "--", "kill", "").out == ""
+    finally:
+        silence.set()
+    monkeypatch.setenv("GPUQ_SOCKET", "/no/such/socket")
+    assert gpuq("__complete", "--", "kill", "").out == ""
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_each_shell_has_its_script(gpuq: Gpuq, shell: str) -> None:
+    assert "gpuq __complete -- " in gpuq("completion", shell).out
+
+
+def test_bash_completes_with_it() -> None:
+    script = """
+        source <(gpuq completion bash)
+        COMP_WORDS=(gpuq status --state fai); COMP_CWORD=3; _gpuq; echo "${COMPREPLY[@]}"
+    """
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    ran = subprocess.run(
+        ["bash", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.stdout == "failed\n"

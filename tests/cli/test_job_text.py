@@ -1,0 +1,207 @@
+"""Jobs as people read them."""
+
+import shlex
+
+import pytest
+
+from gpuq.cli.job_options import describe
+from gpuq.cli.job_page import attempt_table, exact_size, job_fields, submit_line
+from gpuq.cli.job_text import (
+    LETTERS,
+    farewell,
+    greeting,
+    job_row,
+    job_table,
+    why_lines,
+)
+from gpuq.cli.render import Look
+from gpuq.core.model import JobState, Outcome, Substate
+from tests.cli.said import GIB, attempt, ended, in_full, job, running
+
+LOOK = Look(width=80, user="alice", now=2000.0)
+
+
+def shown(*jobs: dict[str, object], look: Look = LOOK) -> str:
+    return "\n".join(job_table(jobs, look))
+
+
+def test_the_list_says_what_runs_where_and_what_waits_for_what() -> None:
+    jobs = [
+        running(181, name="vit-b", gpus=[0, 1], gpu_count=2),
+        job(184, name="sweep-3", gpu_count=2, priority=10, reason="wants 2 GPUs, 0 free"),
+        job(186, name="sweep-5", reason="behind 184"),
+    ]
+    assert (
+        shown(*jobs)
+        == """\
+ID   ST  NAME     GPU  PRI  TIME  COMMAND / REASON
+181  R   vit-b    0,1    0  1:00  python train.py
+184  Q   sweep-3  x2    10     -  wants 2 GPUs, 0 free
+186  Q   sweep-5  x1     0     -  behind 184"""
+    )
+
+
+def test_a_list_of_cpu_jobs_of_my_own_needs_few_columns() -> None:
+    assert (
+        shown(job(1, gpu_count=0, name="prep", reason="behind 0"))
+        == """\
+ID  ST  NAME  COMMAND / REASON
+1   Q   prep  behind 0"""
+    )
+
+
+def test_among_others_jobs_my_own_are_marked() -> None:
+    assert (
+        shown(running(1, name="mine"), running(2, name="hers", user="bob", gpus=[1]))
+        == """\
+   ID  ST  NAME  USER   GPU  TIME  COMMAND / REASON
+*  1   R   mine  alice  0    1:00  python train.py
+   2   R   hers  bob    1    1:00  python train.py"""
+    )
+
+
+def test_where_all_are_somebody_elses_the_list_says_whose() -> None:
+    assert "USER" in shown(running(2, user="bob")).splitlines()[0]
+
+
+def test_what_ended_badly_shows_its_code_or_its_signal() -> None:
+    lines = shown(
+        ended(1),
+        ended(2, exit_code=None, signal=9),
+        ended(3, outcome="succeeded", exit_code=0),
+    ).splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["F", "F", "C"]
+    assert [line.split()[5] for line in lines[1:]] == ["1", "SIGKILL", "python"]
+
+
+def test_a_job_that_is_being_ended_says_so_in_place_of_its_command() -> None:
+    line = shown(running(7, substate="stopping", reason="KILL in 8 s")).splitlines()[1]
+    assert line == "7   K   job-7  0    1:00  KILL in 8 s"
+
+
+def test_every_word_for_a_job_has_a_letter() -> None:
+    words = {*JobState, *Substate, *Outcome} - {JobState.ENDED}
+    assert set(LETTERS) == words
+    assert len({letter for letter, _ in LETTERS.values()}) == len(LETTERS)
+
+
+def test_a_clock_set_back_shows_no_negative_time() -> None:
+    assert "0.0s" in shown(running(1, started_at=2001.0))
+
+
+def test_on_a_pipe_all_columns_are_there_always() -> None:
+    assert job_row(running(181, gpus=[0, 1])) == (
+        "181\trunning\t\t\tjob-181\talice\t0,1\t0\t1970-01-01T00:32:20Z\t\t\tpython train.py"
+    )
+    assert job_row(job(184, gpu_count=0, reason=None)) == (
+        "184\tqueued\t\t\tjob-184\talice\t-\t0\t\t\t\tpython train.py"
+    )
+
+
+def test_a_command_with_newlines_and_bytes_stays_on_its_line() -> None:
+    row = job_row(job(1, command=["python", "-c", "a\nb", "\udcff"]))
+    assert row.endswith("\tpython -c $'a\\nb' $'\\xff'")
+    assert row.count("\t") == 11
+
+
+@pytest.mark.parametrize(
+    ("view", "sentence"),
+    [
+        (job(184, reason="2 GPUs, behind 1 job"), "Job 184 queued: 2 GPUs, behind 1 job"),
+        (running(184, gpus=[0, 1]), "Job 184 running on GPU 0,1"),
+        (running(184, state="starting"), "Job 184 starting on GPU 0"),
+        (running(184, gpu_count=0, gpus=[]), "Job 184 running"),
+        (ended(184), "Job 184 failed: exit code 1"),
+    ],
+)
+def test_the_greeting_says_what_became_of_a_submission(view: dict, sentence: str) -> None:
+    assert greeting(view, simulated=False) == sentence
+
+
+def test_the_greeting_says_simulated() -> None:
+    assert greeting(running(1), simulated=True) == "Job 1 running on simulated GPU 0"
+
+
+def test_the_farewell_says_nothing_twice() -> None:
+    assert farewell(ended(1, outcome="succeeded", exit_code=0, reason="exit code 0")) == (
+        "Job 1 succeeded"
+    )
+    cancelled = ended(1, outcome="cancelled", exit_code=None, signal=15)
+    assert farewell(cancelled | {"reason": "cancelled by bob: ended by SIGTERM"}) == (
+        "Job 1 cancelled by bob: ended by SIGTERM"
+    )
+    assert farewell(ended(1, outcome="timed_out", reason="ran over 2h")) == (
+        "Job 1 timed out: ran over 2h"
+    )
+
+
+def test_why_answers_in_sentences() -> None:
+    waiting = in_full(job(184), place=3)
+    assert why_lines(waiting, LOOK, simulated=False) == [
+        "Job 184 (job-184) waits: wants 1 GPU, 0 free.",
+        "It is the 3rd of those that ask for the same.",
+    ]
+    assert why_lines(in_full(running(181)), LOOK, simulated=True) == [
+        "Job 181 (job-181) is running on simulated GPU 0, for 1:00 now."
+    ]
+    assert why_lines(in_full(ended(179)), LOOK, simulated=False) == ["Job 179 failed: exit code 1."]
+
+
+def test_show_has_every_field_that_says_something_with_its_unit() -> None:
+    pairs = dict(job_fields(in_full(running(181, gpu_mem_bytes=20 * GIB, tags=["a", "b"]))))
+    assert pairs["job"] == "181 job-181"
+    assert pairs["state"] == "running"
+    assert pairs["gpu mem"] == "20G"
+    assert pairs["grace"] == "0:10"
+    assert pairs["tags"] == "a,b"
+    assert pairs["on gpu"] == "0"
+    assert "outcome" not in pairs
+    assert "mem" not in pairs
+
+
+def test_show_keeps_what_a_newer_daemon_adds() -> None:
+    pairs = dict(job_fields(in_full(job()) | {"heartbeat_at": 0.0, "mood": {"calm": 1}}))
+    assert "heartbeat" in pairs
+    assert pairs["mood"] == "calm=1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({}, "exit code 1"),
+        ({"exit_code": None, "signal": 15, "leftovers": 2}, "SIGTERM, 2 left behind and ended"),
+        (
+            {"exit_code": None, "stage": "changing directory", "error": "/x: no such directory"},
+            "could not start: changing directory: /x: no such directory",
+        ),
+        ({"exit_code": None, "lost": "power cut"}, "lost: power cut"),
+        ({"exit_code": None, "ended_at": None}, "-"),
+    ],
+)
+def test_each_attempt_tells_its_end(changes: dict, end: str) -> None:
+    assert attempt_table([attempt(**changes)], LOOK._replace(width=200))[1].endswith(f"  {end}")
+
+
+@pytest.mark.parametrize("size", [20 * GIB, 3 * GIB // 2, 500 * 2**20, 1395864371, 80 * 10**9])
+def test_a_size_is_written_so_that_it_reads_back(size: int) -> None:
+    assert describe(["true"], gpu_mem=exact_size(size))["gpu_mem_bytes"] == size
+
+
+def test_the_line_that_submits_again_says_all_that_is_known() -> None:
+    line = submit_line(
+        job(
+            1,
+            name="vit b",
+            gpu_count=2,
+            gpu_mem_bytes=20 * GIB,
+            exclusive=True,
+            gpu_model="H100",
+            priority=-3,
+            tags=["x"],
+            command=["python", "-c", "print(1)"],
+        )
+    )
+    assert shlex.join(line) == (
+        "gpuq submit -g 2 -n 'vit b' --gpu-mem 20G --exclusive --gpu-model H100 -p -3 --tag x "
+        "-C /home/alice/vit -- python -c 'print(1)'"
+    )

@@ -1,0 +1,115 @@
+"""What a command may not import: it is started anew for every question and pays for it each time.
+
+typer itself brings subprocess, inspect and their like; what it brings is not counted, and what we
+bring beyond it is held against a list.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.said import FakeDaemon, ended, in_full, job, page
+
+FORBIDDEN = {
+    "asyncio",
+    "concurrent",
+    "dataclasses",
+    "logging",
+    "multiprocessing",
+    "pickle",
+    "psutil",
+    "pygments",
+    "pynvml",
+    "apsw",
+    "rich",
+    "structlog",
+    "subprocess",
+    "tempfile",
+    "textual",
+    "tomllib",
+    "torch",
+    "uuid",
+    "gpuq.autostart",
+    "gpuq.config",
+    "gpuq.core.model",
+    "gpuq.core.scheduler",
+    "gpuq.core.spec",
+    "gpuq.core.states",
+    "gpuq.daemon",
+    "gpuq.demo",
+    "gpuq.tui",
+}
+
+# One family's module must not bring in another's.
+FAMILIES = {"completion", "daemon", "demo", "doctor", "gpus", "jobs", "kill", "logs", "submit"}
+
+SCRIPT = """
+import json, sys
+import typer
+before = set(sys.modules)
+from gpuq.cli.main import run
+code = run(sys.argv[1:])
+print(json.dumps([code, sorted(set(sys.modules) - before)]), file=sys.stderr)
+"""
+
+
+def imported(fake: FakeDaemon, *words: str) -> set[str]:
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "--socket", fake.path, *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    code, modules = json.loads(ran.stderr.splitlines()[-1])
+    assert code == 0, ran.stderr
+    return set(modules)
+
+
+@pytest.fixture
+def answering(fake: FakeDaemon) -> FakeDaemon:
+    fake.answers["status"] = page(job(184))
+    fake.answers["show"] = {"job": in_full(ended(184, log="/dev/null"))}
+    fake.answers["submit"] = {"first": 184, "count": 1, "group": "g184", "note": None}
+    fake.answers["kill"] = {"jobs": [{"id": 184, "done": "cancelled", "grace_s": None}]}
+    fake.answers["gpus"] = page()
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("words", "family"),
+    [
+        ([], "jobs"),
+        (["status"], "jobs"),
+        (["--color", "always", "status"], "jobs"),
+        (["status", "--json"], "jobs"),
+        (["show", "184"], "jobs"),
+        (["why", "184"], "jobs"),
+        (["kill", "184"], "kill"),
+        (["logs", "184"], "logs"),
+        (["submit", "true"], "submit"),
+        (["--color", "always", "submit", "-g", "2", "true"], "submit"),
+        (["gpus"], "gpus"),
+        (["--version"], None),
+        (["--help"], None),
+        (["submit", "--help"], "submit"),
+    ],
+)
+def test_a_command_imports_what_it_needs_and_no_more(
+    answering: FakeDaemon, words: list[str], family: str | None
+) -> None:
+    modules = imported(answering, *words)
+    tops = {name.split(".")[0] for name in modules}
+    assert not FORBIDDEN & (modules | tops)
+    loaded = {name for name in FAMILIES if f"gpuq.cli.{name}" in modules}
+    assert loaded - {"jobs"} <= {family}  # `kill` takes the words for states from there
+
+
+def test_the_outcome_is_judged_by_the_core_and_only_at_the_end(answering: FakeDaemon) -> None:
+    answering.answers["status"] = page(ended(184, exit_code=0))
+    answering.answers["wait"] = {"timed_out": False, "ended": "184"}
+    modules = imported(answering, "wait", "184")
+    assert "gpuq.core.states" in modules
+    assert not {"asyncio", "rich", "tomllib", "gpuq.config", "gpuq.daemon"} & modules
