@@ -33,6 +33,7 @@ from gpuq.core.scheduler import plan
 from gpuq.core.states import conclude, explain
 from gpuq.daemon import order, processes
 from gpuq.daemon.gpus import GpuWatch, Probe
+from gpuq.daemon.gpus.backend import is_identified
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused
 from gpuq.daemon.store.happened import NewAttempt
@@ -70,6 +71,7 @@ class Loop:
         self._stopping = asyncio.Event()
         self._gpus_seen = asyncio.Event()
         self._watched_until = 0.0
+        self._remembered: frozenset[tuple[str, int]] | None = None
         self._supervisor = Supervisor(Path(config.state_dir), self._hear)
         remembered = [] if config.gpus != "nvml" else store.seen.known_gpus()
         self._watch = GpuWatch(self._policy, [gpu for gpu in remembered if not gpu.simulated])
@@ -379,18 +381,22 @@ class Loop:
     # ── GPUs ──
 
     def _take_reading(self, raw: list[Gpu]) -> None:
-        before = {gpu.uuid for gpu in self._watch.gpus or ()}
         leases = self._store.seen.leases()
         changed = self._watch.accept(raw, leases, self._supervisor.owner_of, time.monotonic())
-        if {gpu.uuid for gpu in raw} != before or not self._gpus_seen.is_set():
-            self._remember_gpus()
+        self._remember_gpus()
         self._gpus_seen.set()
         if changed:
             self.wake()
 
     def _remember_gpus(self) -> None:
+        """Stores which GPUs there are and what they use when idle, whenever that has changed."""
+        gpus = [gpu for gpu in self._watch.gpus or () if is_identified(gpu)]
+        known = frozenset((gpu.uuid, gpu.baseline_bytes) for gpu in gpus)
+        if known == self._remembered:
+            return
         try:
-            self._store.happened.see_gpus(self._watch.gpus or (), now=time.time())
+            self._store.happened.see_gpus(gpus, now=time.time())
+            self._remembered = known
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
 
@@ -413,13 +419,13 @@ class Loop:
     def _note_probe(self, pid: int, start: int) -> None:
         """For the next daemon, which must not start a second one beside it."""
         try:
-            self._store.happened.note("probe", [pid, start])
+            self._store.happened.note("probe", [self._boot_id, pid, start])
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
 
     def _previous_probe(self) -> tuple[int, int] | None:
-        kept = self._store.seen.fact("probe")
-        return None if kept is None else (kept[0], kept[1])
+        boot, pid, start = self._store.seen.fact("probe") or (None, 0, 0)
+        return (pid, start) if boot == self._boot_id else None
 
 
 def _known(attempt: NewAttempt | UnendedAttempt) -> Known:

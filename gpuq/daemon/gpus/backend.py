@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gpuq.core.model import Gpu
-from gpuq.core.units import format_bytes, parse_bytes
+from gpuq.core.units import format_bytes, parse_bytes, parse_ranges
 from gpuq.errors import GpuqError, UsageError
 
 MAX_GPUS = 64
@@ -37,23 +37,30 @@ class SimulatedGpu:
 class BackendSpec:
     kind: Literal["nvml", "none", "sim"]
     simulated: tuple[SimulatedGpu, ...] = ()
+    indices: frozenset[int] | None = None  # of the machine's GPUs only these; None: all of them
 
 
 def parse_gpus(text: str) -> BackendSpec:
-    """The GPUs meant by "nvml", "none", "sim:4x24G" or "sim:2x80G:H100+1x24G". Raises UsageError."""
-    match text.strip():
-        case "nvml":
-            return BackendSpec(kind="nvml")
-        case "none":
-            return BackendSpec(kind="none")
+    """The GPUs meant by "nvml", "nvml:0-3", "none", "sim:4x24G" or "sim:2x80G:H100+1x24G".
+
+    Raises UsageError.
+    """
+    kind, _, which = text.strip().partition(":")
     try:
-        simulated = _parse_simulated(text.strip())
+        if kind == "nvml":
+            return BackendSpec(kind="nvml", indices=_parse_indices(which) if which else None)
+        if text.strip() == "none":
+            return BackendSpec(kind="none")
+        return BackendSpec(kind="sim", simulated=_parse_simulated(text.strip()))
     except ValueError as error:
         raise UsageError(
-            f"GPUs {text!r}: {error}; "
-            "write nvml, none, or simulated ones like sim:4x24G or sim:2x80G:H100+1x24G"
+            f"GPUs {text!r}: {error}; write nvml, nvml:0-3 for some of the machine's, none, "
+            "or simulated ones like sim:4x24G or sim:2x80G:H100+1x24G"
         ) from error
-    return BackendSpec(kind="sim", simulated=simulated)
+
+
+def _parse_indices(text: str) -> frozenset[int]:
+    return frozenset(index for span in parse_ranges(text) for index in span if index < MAX_GPUS)
 
 
 def _parse_simulated(text: str) -> tuple[SimulatedGpu, ...]:

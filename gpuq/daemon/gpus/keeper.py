@@ -45,7 +45,7 @@ class Probe:
         deadline_s: float = 5.0,
         command: Sequence[str] | None = None,
     ) -> None:
-        self.interval_s = 1.0  # between readings that nobody asked for; heeded at the next one
+        self._interval_s = 1.0
         self._on_reading = on_reading
         self._on_trouble = on_trouble
         self._on_started = on_started
@@ -59,7 +59,17 @@ class Probe:
         self._trouble: str | None = None
         self._failures = 0  # since the last good reading
         self._asked = False
-        self._news = asyncio.Event()  # somebody asked, or the probe has died
+        self._news = asyncio.Event()  # somebody asked, the pace is new, or the probe has died
+
+    @property
+    def interval_s(self) -> float:
+        """Between two readings that nobody asked for. A new one counts from the last reading."""
+        return self._interval_s
+
+    @interval_s.setter
+    def interval_s(self, seconds: float) -> None:
+        self._interval_s = seconds
+        self._news.set()
 
     def ask(self) -> None:
         """A reading as soon as may be. Asking twice before it is begun gives one."""
@@ -130,10 +140,10 @@ class Probe:
             raise _ProbeFailed(f"the GPU probe gave {error}") from error
 
     async def _until_due(self, child: "_Child", asked_at: float) -> None:
-        """Until the interval is over, somebody asks, or the probe dies."""
+        """Until a reading is due again, or the probe has died."""
         clock = asyncio.get_running_loop().time
         while not child.gone.done():
-            due_at = asked_at + (PAUSE_S if self._asked else self.interval_s)
+            due_at = asked_at + (PAUSE_S if self._asked else self._interval_s)
             if clock() >= due_at:
                 return
             self._news.clear()

@@ -41,7 +41,10 @@ class _Reader:
         try:
             if self._backend is None:
                 self._backend = open_backend(self._spec)
-            return encode_reading(number, self._backend.sample(held))
+            gpus = self._backend.sample(held)
+            if self._spec.indices is not None:
+                gpus = [gpu for gpu in gpus if gpu.index in self._spec.indices]
+            return encode_reading(number, gpus)
         except GpusUnavailable as error:
             self.close()
             return encode_unavailable(number, str(error))

@@ -242,8 +242,10 @@ insert into gpus (uuid, idx, model, simulated, memory_total_bytes, memory_reserv
 values (:uuid, :idx, :model, :simulated, :memory_total_bytes, :memory_reserved_bytes,
         :baseline_bytes, :now, :now)
 on conflict (uuid) do update set
-  idx = excluded.idx, model = excluded.model, memory_total_bytes = excluded.memory_total_bytes,
-  memory_reserved_bytes = excluded.memory_reserved_bytes,
+  idx = excluded.idx, model = excluded.model,
+  -- a GPU that is lost just now still has the size that it had
+  memory_total_bytes = coalesce(excluded.memory_total_bytes, memory_total_bytes),
+  memory_reserved_bytes = coalesce(excluded.memory_reserved_bytes, memory_reserved_bytes),
   baseline_bytes = excluded.baseline_bytes, last_seen_at = excluded.last_seen_at
 """
 

@@ -60,15 +60,15 @@ class Seen:
         sql = "select * from leases where state = 'cooling' and cooling_boot <> ?"
         return [_lease(row) for row in self._db.rows(sql, (boot_id,))]
 
-    def held(self) -> list[tuple[str, int, int, int]]:
-        """(uuid, job, pid, declared bytes) of each active lease; 0 for what is not known."""
+    def held(self) -> list[tuple[str, int, int, int | None]]:
+        """(uuid, job, pid, declared bytes) of each active lease; pid 0 before there is one."""
         rows = self._db.rows(
             """
-            select l.gpu, l.job, coalesce(a.pid, 0) as pid, coalesce(l.memory_bytes, 0) as memory
+            select l.gpu, l.job, coalesce(a.pid, 0) as pid, l.memory_bytes
             from leases l join attempts a using (job, attempt) where l.state = 'active'
             """
         )
-        return [(row["gpu"], row["job"], row["pid"], row["memory"]) for row in rows]
+        return [(row["gpu"], row["job"], row["pid"], row["memory_bytes"]) for row in rows]
 
     def has_waiting(self) -> bool:
         sql = """
