@@ -60,7 +60,10 @@ def parse_gpus(text: str) -> BackendSpec:
 
 
 def _parse_indices(text: str) -> frozenset[int]:
-    return frozenset(index for span in parse_ranges(text) for index in span if index < MAX_GPUS)
+    spans = parse_ranges(text)
+    if any(span.stop > MAX_GPUS for span in spans):
+        raise ValueError(f"indices go up to {MAX_GPUS - 1}")
+    return frozenset(index for span in spans for index in span)
 
 
 def _parse_simulated(text: str) -> tuple[SimulatedGpu, ...]:

@@ -218,3 +218,5 @@ def test_some_of_the_machines_gpus_can_be_named() -> None:
     assert parse_gpus("nvml").indices is None
     with pytest.raises(UsageError, match="nvml:0-3"):
         parse_gpus("nvml:a")
+    with pytest.raises(UsageError, match="up to 63"):
+        parse_gpus("nvml:0-99999999999")
