@@ -1,0 +1,218 @@
+"""Worlds in a line: `world(gpus=2, jobs=[job(gpus=4)])`. Say what matters, the rest is usual.
+
+GPUs are numbered; `lease(0, job=7)` is on the first one. Sizes are written as people write them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from hypothesis import settings
+
+from gpuq.core.model import (
+    ActiveJob,
+    Gpu,
+    GpuProcess,
+    JobState,
+    Lease,
+    LeaseState,
+    Plan,
+    Policy,
+    Request,
+    Snapshot,
+    Start,
+    StopWish,
+    WaitingJob,
+)
+from gpuq.core.units import parse_bytes
+
+MIB, GIB = 2**20, 2**30
+
+# Found once is found always, on a slow machine too.
+STEADY = settings(deadline=None, derandomize=True)
+
+
+def size(text: str | None) -> int | None:
+    return None if text is None else parse_bytes(text)
+
+
+def uuid(index: int) -> str:
+    return f"GPU-{index}"
+
+
+def gpu(
+    index: int = 0,
+    mem: str | None = "24G",
+    *,
+    model: str = "RTX 4090",
+    simulated: bool = False,
+    used: str | None = "0K",
+    processes: Sequence[GpuProcess] | None = (),
+    **more: object,
+) -> Gpu:
+    """An idle GPU; what its processes hold is used too."""
+    held = sum(process.memory_bytes or 0 for process in processes or ())
+    used_bytes = size(used)
+    idle = Gpu(
+        index=index,
+        uuid=uuid(index),
+        model=model,
+        simulated=simulated,
+        memory_total_bytes=size(mem),
+        memory_used_bytes=None if used_bytes is None else used_bytes + held,
+        utilization_percent=0,
+        processes=None if processes is None else tuple(processes),
+    )
+    return replace(idle, **more)  # type: ignore[arg-type]
+
+
+def foreign(mem: str | None = "1G", *, pid: int = 4242, user: str | None = "bob") -> GpuProcess:
+    """A process of somebody outside gpuq."""
+    return GpuProcess(pid=pid, user=user, command="python", memory_bytes=size(mem))
+
+
+def ours(job: int, mem: str | None = "1G") -> GpuProcess:
+    return GpuProcess(pid=1000 + job, user="ann", command="train", memory_bytes=size(mem), job=job)
+
+
+def request(
+    gpus: int = 1,
+    mem: str | None = None,
+    *,
+    exclusive: bool | None = None,
+    model: str | None = None,
+    cpus: int = 1,
+) -> Request:
+    """Sharing where memory is asked for, exclusive otherwise, as on the command line."""
+    return Request(
+        gpus=gpus,
+        gpu_mem_bytes=size(mem),
+        exclusive=mem is None if exclusive is None else exclusive,
+        gpu_model=model,
+        cpus=cpus,
+    )
+
+
+def job(
+    gpus: int = 1,
+    mem: str | None = None,
+    *,
+    id: int = 0,
+    exclusive: bool | None = None,
+    model: str | None = None,
+    cpus: int = 1,
+    priority: int = 0,
+    passes: int = 0,
+    stop: StopWish | None = None,
+) -> WaitingJob:
+    """A waiting job. Without an id it gets its place in the world's list, counted from 1."""
+    return WaitingJob(
+        id=id,
+        class_id=0,
+        request=request(gpus, mem, exclusive=exclusive, model=model, cpus=cpus),
+        priority=priority,
+        passes=passes,
+        stop=stop,
+    )
+
+
+def active(
+    id: int,
+    gpus: int = 1,
+    *,
+    cpus: int = 1,
+    grace_s: float | None = None,
+    term_sent_at: float | None = None,
+    kill_sent_at: float | None = None,
+    signal_wish: int | None = None,
+) -> ActiveJob:
+    """A running job; with `grace_s` somebody wants it ended. What it holds is said by leases."""
+    return ActiveJob(
+        id=id,
+        attempt=1,
+        state=JobState.RUNNING,
+        request=request(gpus, cpus=cpus),
+        stop=None if grace_s is None else stop(grace_s),
+        term_sent_at=term_sent_at,
+        kill_sent_at=kill_sent_at,
+        signal_wish=signal_wish,
+    )
+
+
+def stop(grace_s: float = 10.0) -> StopWish:
+    return StopWish(grace_s=grace_s, actor="ann")
+
+
+def lease(
+    index: int,
+    job: int,
+    mem: str | None = None,
+    *,
+    slot: int = 0,
+    exclusive: bool | None = None,
+    cooling_since: float | None = None,
+) -> Lease:
+    return Lease(
+        gpu=uuid(index),
+        slot=slot,
+        job=job,
+        attempt=1,
+        exclusive=mem is None if exclusive is None else exclusive,
+        memory_bytes=size(mem),
+        state=LeaseState.ACTIVE if cooling_since is None else LeaseState.COOLING,
+        cooling_since=cooling_since,
+    )
+
+
+def world(
+    gpus: int | Sequence[Gpu] | None = 1,
+    jobs: Iterable[WaitingJob] = (),
+    leases: Sequence[Lease] = (),
+    active: Sequence[ActiveJob] = (),
+    *,
+    now: float = 1000.0,
+    read_at: float | None = None,
+    trouble: str | None = None,
+    per_class: int | None = None,
+    **policy: object,
+) -> Snapshot:
+    """What the scheduler sees. Jobs that ask the same make a class; with `per_class` only the first
+    few of each class are seen. `policy` are settings that differ from the usual ones."""
+    if isinstance(gpus, int):
+        gpus = [gpu(index) for index in range(gpus)]
+    numbered = [one if one.id else replace(one, id=n) for n, one in enumerate(jobs, start=1)]
+    classes: dict[Request, int] = {}
+    sorted_out = [
+        replace(one, class_id=classes.setdefault(one.request, len(classes) + 1)) for one in numbered
+    ]
+    settings: dict[str, object] = {"cpu_slots": 8} | policy
+    return Snapshot(
+        now=now,
+        gpus=None if gpus is None else tuple(gpus),
+        leases=tuple(leases),
+        waiting=tuple(window(sorted_out, per_class)),
+        active=tuple(active),
+        policy=Policy(**settings),  # type: ignore[arg-type]
+        jobs_per_class=per_class,
+        gpus_read_at=read_at,
+        gpu_trouble=trouble,
+    )
+
+
+def window(jobs: Iterable[WaitingJob], per_class: int | None) -> list[WaitingJob]:
+    """The first few of each class, as the store shows them; jobs only to be cancelled beside."""
+    classes: dict[int, list[WaitingJob]] = defaultdict(list)
+    for one in jobs:
+        classes[0 if one.stop else one.class_id].append(one)
+    leaving = classes.pop(0, [])
+    heads = (sorted(held, key=lambda one: (-one.priority, one.id)) for held in classes.values())
+    return [one for held in heads for one in held[:per_class]] + leaving
+
+
+def started(plan: Plan) -> dict[int, tuple[int, ...]]:
+    """The jobs that a plan starts, each with the indices of its GPUs."""
+    return {
+        one.job: tuple(int(name.removeprefix("GPU-")) for name in one.gpus)
+        for one in plan.decisions
+        if isinstance(one, Start)
+    }

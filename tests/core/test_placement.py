@@ -1,0 +1,434 @@
+"""Which GPUs are free for whom, and how that is said."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuq.core.model import Gpu, GpuState, Lease, Policy, Request
+from gpuq.core.placement import Ledger, assess, count_calm, is_busy_outside, matches, never_fits
+from tests.builders import GIB, MIB, STEADY, foreign, gpu, lease, ours, request, uuid
+
+POLICY = Policy(cpu_slots=8)
+
+
+def ledger(gpus: Sequence[Gpu], *leases: Lease) -> Ledger:
+    return Ledger(gpus, leases, POLICY)
+
+
+def chosen(gpus: Sequence[Gpu], wish: Request, *leases: Lease) -> list[str] | None:
+    found = ledger(gpus, *leases).choose(wish)
+    return None if found is None else list(found)
+
+
+# ── could it ever run? ──
+
+
+@pytest.mark.parametrize(
+    ("total", "asked", "fits"),
+    [("79.6G", "80G", True), ("79.6G", "81G", False), ("24G", "24G", True), ("23G", "24G", False)],
+)
+def test_who_asks_for_a_whole_gpu_reads_the_label(total: str, asked: str, fits: bool) -> None:
+    assert matches(gpu(mem=total), request(mem=asked, exclusive=True)) is fits
+
+
+def test_who_shares_a_gpu_can_have_no_more_than_there_is() -> None:
+    card = gpu(mem="80G", memory_reserved_bytes=GIB)
+    assert matches(card, request(mem="79G"))
+    assert not matches(card, request(mem="80G"))
+
+
+def test_a_model_is_known_by_a_part_of_its_name_in_any_case() -> None:
+    card = gpu(model="NVIDIA A100-SXM4-80GB")
+    assert matches(card, request(model="a100"))
+    assert not matches(card, request(model="H100"))
+
+
+def test_a_gpu_that_tells_no_memory_can_be_had_whole_but_not_shared() -> None:
+    mute = gpu(mem=None, used=None)
+    assert matches(mute, request())
+    assert matches(mute, request(mem="8G", exclusive=True))
+    assert not matches(mute, request(mem="8G"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"),
+    [
+        (request(3), "--gpus 3 can never start: this machine has 2 GPUs"),
+        (
+            request(2, "60G"),
+            "--gpus 2 --gpu-mem 60G can never start: 1 of this machine's 2 GPUs would do",
+        ),
+        (
+            request(model="A100"),
+            "--gpus 1 --gpu-model A100 can never start: 0 of this machine's 2 GPUs would do",
+        ),
+        (request(0, cpus=9), "--cpus 9 can never start: this machine has 8 CPU slots"),
+        (request(2), None),
+        (request(0, cpus=8), None),
+        (request(1, cpus=99), None),
+    ],
+)
+def test_what_can_never_start_is_told_in_the_words_of_the_asker(
+    wish: Request, sentence: str | None
+) -> None:
+    assert never_fits(wish, [gpu(0), gpu(1, "80G")], POLICY) == sentence
+
+
+def test_a_machine_without_gpus_says_so() -> None:
+    assert never_fits(request(), [], POLICY) == (
+        "--gpus 1 can never start: this machine has no GPU"
+    )
+
+
+def test_a_gpu_that_is_lost_now_could_run_it_one_day() -> None:
+    assert never_fits(request(), [gpu(fault="has fallen off the bus")], POLICY) is None
+
+
+# ── who uses it? ──
+
+
+@pytest.mark.parametrize(
+    ("reading", "leases", "who"),
+    [
+        (gpu(), [], None),
+        (gpu(processes=[foreign()]), [], "outside gpuq: python 4242 bob"),
+        (
+            gpu(processes=[foreign(), foreign(pid=5), foreign(pid=6)]),
+            [lease(0, 7)],
+            "outside gpuq: python 4242 bob and 2 more",
+        ),
+        (gpu(processes=[foreign(user=None)]), [], "outside gpuq: python 4242"),
+        (gpu(used="300M"), [], None),
+        (gpu(used="301M"), [], "outside gpuq: 301M in use, and no process to be seen"),
+        (gpu(used="900M", baseline_bytes=800 * MIB), [], None),
+        (gpu(used="20G"), [lease(0, 7)], None),
+        (
+            gpu(utilization_percent=10),
+            [],
+            "outside gpuq: 10 % busy, and no process to be seen",
+        ),
+        (gpu(utilization_percent=9), [], None),
+        (gpu(utilization_percent=99), [lease(0, 7)], None),
+        (gpu(used=None, utilization_percent=None, processes=None), [], None),
+        (gpu(processes=[ours(7)]), [lease(0, 7)], None),
+        (gpu(processes=[ours(7)], simulated=True), [], None),
+    ],
+)
+def test_a_gpu_is_busy_with_whoever_was_not_given_it(
+    reading: Gpu, leases: list[Lease], who: str | None
+) -> None:
+    assert is_busy_outside(reading, leases, POLICY) == who
+
+
+@pytest.mark.parametrize("leases", [[], [lease(0, 8)]])
+def test_a_job_on_a_gpu_that_it_does_not_hold_is_named(leases: list[Lease]) -> None:
+    strayed = gpu(processes=[ours(7)])
+    assert is_busy_outside(strayed, leases, POLICY) == (
+        "job 7 uses it without holding it: train 1007 ann"
+    )
+
+
+def test_a_gpu_on_which_a_job_strayed_is_given_to_nobody_else() -> None:
+    strayed = gpu(0, processes=[ours(7, "20G")])
+    assert chosen([strayed, gpu(1)], request(), lease(1, 7)) is None
+    assert chosen([strayed, gpu(1)], request(mem="8G"), lease(1, 7)) is None
+
+
+# ── calm ──
+
+
+def calm(readings: Sequence[Gpu], *leases: Lease) -> list[int | None]:
+    """The count after each reading."""
+    before: Gpu | None = None
+    counts = []
+    for reading in readings:
+        count = count_calm(before, reading, leases, POLICY)
+        before = gpu(calm_samples=count)
+        counts.append(count)
+    return counts
+
+
+def test_a_foreign_gpu_is_free_after_three_calm_readings() -> None:
+    busy = gpu(processes=[foreign()])
+    assert calm([busy, gpu(), gpu(), gpu(), gpu()]) == [0, 1, 2, None, None]
+
+
+def test_one_busy_reading_starts_the_count_again() -> None:
+    busy = gpu(utilization_percent=90)
+    assert calm([busy, gpu(), gpu(), busy, gpu(), gpu(), gpu()]) == [0, 1, 2, 0, 1, 2, None]
+
+
+def test_a_new_gpu_owes_calm_and_a_simulated_one_none() -> None:
+    assert calm([gpu(), gpu(), gpu()]) == [1, 2, None]
+    assert calm([gpu(simulated=True)]) == [None]
+
+
+def test_a_gpu_is_never_asked_for_calm_between_our_own_jobs() -> None:
+    own = gpu(used="20G", processes=[ours(7, "20G")], utilization_percent=99)
+    assert calm([own], lease(0, 7)) == [None]
+    assert count_calm(own, own, [lease(0, 7, cooling_since=1.0)], POLICY) is None
+    assert count_calm(own, gpu(), [], POLICY) is None
+
+
+def test_a_gpu_that_a_restarted_daemon_finds_leased_owes_no_calm() -> None:
+    assert calm([gpu(used="20G")], lease(0, 7)) == [None]
+
+
+# ── the state of a GPU ──
+
+
+@pytest.mark.parametrize(
+    ("reading", "leases", "state", "sentence"),
+    [
+        (gpu(), [], GpuState.FREE, None),
+        (gpu(), [lease(0, 7)], GpuState.LEASED, None),
+        (gpu(processes=[foreign()]), [lease(0, 7)], GpuState.LEASED, None),
+        (
+            gpu(),
+            [lease(0, 7, cooling_since=1.0)],
+            GpuState.COOLING,
+            "waiting until the memory of the last job is free again",
+        ),
+        (gpu(), [lease(0, 7, "5G", cooling_since=1.0), lease(0, 8, "5G")], GpuState.LEASED, None),
+        (gpu(processes=[foreign()]), [], GpuState.FOREIGN, "outside gpuq: python 4242 bob"),
+        (
+            gpu(calm_samples=2),
+            [],
+            GpuState.FOREIGN,
+            "not known to be free yet: calm for 2 of 3 readings",
+        ),
+        (gpu(fault="is lost"), [lease(0, 7)], GpuState.LOST, "is lost"),
+    ],
+)
+def test_a_gpu_has_one_state_and_the_sentence_for_it(
+    reading: Gpu, leases: list[Lease], state: GpuState, sentence: str | None
+) -> None:
+    assert assess(reading, leases, POLICY) == (state, sentence)
+
+
+# ── choosing ──
+
+
+def test_an_exclusive_job_sits_alone() -> None:
+    pair = [gpu(0), gpu(1)]
+    assert chosen(pair, request(), lease(0, 7, "5G")) == [uuid(1)]
+    assert chosen(pair, request(mem="5G"), lease(0, 7)) == [uuid(1)]
+    assert chosen(pair, request(2), lease(0, 7, "5G")) is None
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        gpu(processes=[foreign()]),
+        gpu(used="1G"),
+        gpu(calm_samples=1),
+        gpu(fault="is lost"),
+    ],
+)
+def test_an_exclusive_job_takes_no_gpu_that_is_not_known_to_be_free(reading: Gpu) -> None:
+    assert chosen([reading], request()) is None
+
+
+def test_a_sharing_job_may_sit_beside_a_foreign_one_where_there_is_room() -> None:
+    visited = gpu(processes=[foreign("10G")])
+    assert chosen([visited], request(mem="13G")) == [uuid(0)]
+    assert chosen([visited], request(mem="14G")) is None
+
+
+def test_a_sharing_job_goes_where_the_least_is_held() -> None:
+    trio = [gpu(0), gpu(1), gpu(2)]
+    assert chosen(trio, request(mem="5G"), lease(0, 7, "9G"), lease(1, 8, "4G")) == [uuid(2)]
+    assert chosen(trio[:2], request(mem="5G"), lease(0, 7, "9G"), lease(1, 8, "4G")) == [uuid(1)]
+
+
+def test_headroom_and_what_the_driver_keeps_are_nobodys() -> None:
+    assert chosen([gpu()], request(mem="23.5G")) == [uuid(0)]
+    assert chosen([gpu()], request(mem="23.6G")) is None
+    reserving = gpu(memory_reserved_bytes=GIB)
+    assert chosen([reserving], request(mem="22.5G")) == [uuid(0)]
+    assert chosen([reserving], request(mem="22.6G")) is None
+
+
+def test_a_lease_counts_what_it_declared_before_it_is_used() -> None:
+    assert chosen([gpu()], request(mem="14G"), lease(0, 7, "10G")) is None
+
+
+def test_a_lease_counts_what_it_uses_where_that_is_more_than_declared() -> None:
+    greedy = gpu(processes=[ours(7, "15G")])
+    assert chosen([greedy], request(mem="8G"), lease(0, 7, "10G")) == [uuid(0)]
+    assert chosen([greedy], request(mem="9G"), lease(0, 7, "10G")) is None
+
+
+def test_memory_of_processes_without_a_size_is_what_their_jobs_declared() -> None:
+    reading = gpu(used="12G", processes=[ours(7, None)])
+    assert chosen([reading], request(mem="11G"), lease(0, 7, "10G")) == [uuid(0)]
+    assert chosen([reading], request(mem="12G"), lease(0, 7, "10G")) is None
+
+
+def test_a_job_that_has_not_begun_explains_no_memory_of_a_stranger() -> None:
+    """Else 3G after 3G would be given away over the 20G that somebody uses already."""
+    reading = gpu(used="20G", processes=[foreign(None)])
+    assert chosen([reading], request(mem="3G")) == [uuid(0)]
+    assert chosen([reading], request(mem="3G"), lease(0, 7, "3G")) is None
+
+
+def test_a_gpu_without_a_reading_of_its_memory_is_not_shared() -> None:
+    assert chosen([gpu(used=None)], request(mem="1G")) is None
+    assert chosen([gpu(used=None)], request()) == [uuid(0)]
+
+
+def test_at_most_eight_jobs_share_a_gpu() -> None:
+    eight = [lease(0, number, "1G", slot=number) for number in range(8)]
+    assert chosen([gpu()], request(mem="1G"), *eight[:7]) == [uuid(0)]
+    assert chosen([gpu()], request(mem="1G"), *eight) is None
+
+
+def test_what_was_given_away_this_turn_is_gone() -> None:
+    books = ledger([gpu(0), gpu(1)])
+    for number, index in enumerate([0, 1], start=1):
+        assert books.choose(request()) == (uuid(index),)
+        books.take([uuid(index)], number, request())
+    assert books.choose(request()) is None
+    assert books.choose(request(mem="1G")) is None
+
+
+def test_gpus_that_others_wait_for_are_taken_last() -> None:
+    books = ledger([gpu(0), gpu(1), gpu(2)])
+    unwelcome = {uuid(0): 2, uuid(1): 1}
+    assert books.choose(request(2), lambda one: unwelcome.get(one, 0)) == (uuid(2), uuid(1))
+
+
+sizes = st.integers(1, 24)
+
+
+@STEADY
+@given(st.lists(sizes, max_size=24))
+def test_sharing_jobs_never_get_more_than_there_is(wishes: list[int]) -> None:
+    books = ledger([gpu(0), gpu(1)])
+    held = {uuid(0): [0], uuid(1): [0]}
+    for number, gib in enumerate(wishes):
+        wish = request(mem=f"{gib}G")
+        for name in books.choose(wish) or ():
+            books.take([name], number, wish)
+            held[name].append(gib)
+    for given_away in held.values():
+        assert sum(given_away) * GIB + POLICY.headroom_bytes <= 24 * GIB
+        assert len(given_away) - 1 <= POLICY.max_jobs_per_gpu
+
+
+@STEADY
+@given(sizes, st.integers(0, 24), st.integers(0, 24))
+def test_who_asks_for_less_is_never_refused_what_more_would_get(
+    outside: int, one: int, other: int
+) -> None:
+    less, more = sorted((one, other))
+    visited = [gpu(processes=[foreign(f"{outside}G")])]
+    if chosen(visited, request(mem=f"{more}G")):
+        assert chosen(visited, request(mem=f"{less}G"))
+
+
+# ── the sentence of who waits ──
+
+
+@pytest.mark.parametrize(
+    ("gpus", "leases", "wish", "sentence"),
+    [
+        (
+            [gpu(0), gpu(1)],
+            [lease(0, 7), lease(1, 8)],
+            request(2),
+            "wants 2 GPUs, 0 free (in use by jobs 7-8)",
+        ),
+        (
+            [gpu(0), gpu(1)],
+            [lease(0, 7)],
+            request(2),
+            "wants 2 GPUs, 1 free (in use by job 7)",
+        ),
+        (
+            [gpu(0, "80G", processes=[foreign()]), gpu(1)],
+            [lease(1, 7)],
+            request(mem="60G", exclusive=True),
+            "wants 1 GPU with 60G, 0 free (GPU 0 outside gpuq: python 4242 bob)",
+        ),
+        (
+            [gpu(0, used="20G", processes=[ours(7, "0K")])],
+            [lease(0, 7, cooling_since=1.0)],
+            request(),
+            "wants 1 GPU, 0 free (GPU 0 waiting until the memory of the last job is free again)",
+        ),
+        (
+            [gpu(0, fault="has fallen off the bus")],
+            [lease(0, 7)],
+            request(),
+            "wants 1 GPU, 0 free (in use by job 7; GPU 0 has fallen off the bus)",
+        ),
+        (
+            [gpu(0, used="250M")],
+            [],
+            request(mem="23.5G"),
+            "wants 1 GPU with 23.5G, 0 free (GPU 0 has 23.3G left)",
+        ),
+        (
+            [gpu(0, used=None)],
+            [],
+            request(mem="5G"),
+            "wants 1 GPU with 5G, 0 free (GPU 0 does not tell its memory)",
+        ),
+        (
+            [gpu(0), gpu(1, model="A100")],
+            [],
+            request(2, model="A100"),
+            "wants 2 GPUs of model A100, 1 free (1 such to be seen)",
+        ),
+    ],
+)
+def test_the_reason_names_what_stands_in_the_way_of_each_gpu(
+    gpus: list[Gpu], leases: list[Lease], wish: Request, sentence: str
+) -> None:
+    books = ledger(gpus, *leases)
+    assert books.choose(wish) is None
+    assert books.wants(wish) == sentence
+
+
+# ── once our jobs have ended ──
+
+
+@pytest.mark.parametrize(
+    ("reading", "held"),
+    [
+        (gpu(processes=[ours(7, "20G")]), lease(0, 7)),
+        (gpu(used="20G"), lease(0, 7)),  # in a container the driver shows no process
+        (gpu(used="20G", processes=None), lease(0, 7)),
+        (gpu(used="20G"), lease(0, 7, cooling_since=1.0)),
+        (gpu(processes=[ours(7, "5G")], calm_samples=1), lease(0, 7, "5G")),
+        (gpu(utilization_percent=100), lease(0, 7)),
+    ],
+)
+def test_memory_that_a_lease_may_explain_is_not_laid_to_a_stranger(
+    reading: Gpu, held: Lease
+) -> None:
+    assert ledger([reading], held).without_ours().choose(request()) == (uuid(0),)
+
+
+@pytest.mark.parametrize(
+    ("reading", "held"),
+    [
+        (gpu(processes=[ours(7, "5G"), foreign()]), [lease(0, 7)]),
+        (gpu(processes=[ours(7, "5G")], used="10G"), [lease(0, 7, "5G")]),
+        (gpu(processes=[foreign()]), []),
+        (gpu(fault="is lost"), [lease(0, 7)]),
+    ],
+)
+def test_strangers_stay_when_our_jobs_end(reading: Gpu, held: list[Lease]) -> None:
+    assert ledger([reading], *held).without_ours().choose(request()) is None
+
+
+def test_the_lowest_gpus_come_first() -> None:
+    backwards = [gpu(index) for index in (3, 1, 2, 0)]
+    found = chosen(backwards, request(4))
+    assert found is not None
+    assert all(one < other for one, other in pairwise(found))

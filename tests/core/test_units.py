@@ -1,0 +1,145 @@
+"""What people write is understood or refused, never guessed; what they read is short."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuq.core.units import (
+    count,
+    format_bytes,
+    format_ranges,
+    format_seconds,
+    parse_bytes,
+    parse_ranges,
+    parse_seconds,
+)
+from tests.builders import STEADY
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("24G", 24 * GIB),
+        ("1.5g", 3 * GIB // 2),
+        ("500M", 500 * 2**20),
+        ("24GiB", 24 * GIB),
+        ("24GB", 24 * GIB),
+        (" 1T ", 2**40),
+        ("0K", 0),
+    ],
+)
+def test_a_size_has_a_binary_unit(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["24", "G", "", "-1G", "1e3G", "24 G", "24Gb24", "9" * 400 + "G"])
+def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="write it like 24G or 500M"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (None, "–"),
+        (0, "0B"),
+        (1000, "1K"),
+        (512 * 2**20, "512M"),
+        (1000 * 2**20, "1G"),
+        (24564 * 2**20, "24G"),
+        (int(23.9 * GIB), "23.9G"),
+        (80 * GIB, "80G"),
+        (141 * GIB, "141G"),
+        (2**40, "1T"),
+    ],
+)
+def test_a_size_is_shown_short(size: int | None, text: str) -> None:
+    assert format_bytes(size) == text
+
+
+@STEADY
+@given(st.integers(0, 999 * 2**40))
+def test_a_shown_size_has_three_digits_at_most_and_is_nearly_the_size(size: int) -> None:
+    text = format_bytes(size)
+    assert sum(sign.isdigit() for sign in text) <= 3
+    if size >= 1000:
+        assert parse_bytes(text) == pytest.approx(size, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("0.5", 0.5),
+        ("10s", 10),
+        ("250ms", 0.25),
+        ("2h30m", 9000),
+        ("1d12h", 129600),
+        ("1:30", 90),
+        ("1:30:00", 5400),
+        ("2-00:00:00", 172800),
+        ("1-12:00", 129600),
+        (" 5M ", 300),
+    ],
+)
+def test_a_length_of_time_is_read_as_written(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "h", "2h30", "-5", "1:2", "5 m", "2h!30m", "10sec"])
+def test_what_is_no_length_of_time_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="write it like 90s, 2h30m or 1:30:00"):
+        parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (-3, "0.0s"),
+        (4.25, "4.2s"),
+        (59.9, "0:59"),
+        (600, "10:00"),
+        (7984, "2:13:04"),
+        (47.9 * 3600, "47:54:00"),
+        (74.5 * 3600, "3d02h"),
+    ],
+)
+def test_a_length_of_time_is_shown_as_a_clock(seconds: float | None, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+@STEADY
+@given(st.integers(10, 2 * 86400 - 1))
+def test_a_shown_length_of_time_can_be_typed_again(seconds: int) -> None:
+    assert parse_seconds(format_seconds(seconds)) == seconds
+
+
+def test_ranges_keep_their_order_and_are_not_unrolled() -> None:
+    assert parse_ranges("12-18, 20") == [range(12, 19), range(20, 21)]
+    assert parse_ranges("1-999999999999") == [range(1, 10**12)]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("5-3", "backwards"), ("1,,2", "neither"), ("-1", "neither"), ("a", "neither")],
+)
+def test_what_is_no_range_is_refused_by_its_part(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_ranges(text)
+
+
+@STEADY
+@given(st.sets(st.integers(0, 99), min_size=1))
+def test_numbers_shown_as_ranges_are_the_same_numbers(numbers: set[int]) -> None:
+    spans = parse_ranges(format_ranges(list(numbers)))
+    assert {number for span in spans for number in span} == numbers
+    assert all(one.stop < other.start for one, other in pairwise(spans))
+
+
+def test_one_is_no_plural() -> None:
+    assert [count(number, "GPU") for number in (0, 1, 2)] == ["0 GPUs", "1 GPU", "2 GPUs"]

@@ -1,0 +1,916 @@
+"""What a job is promised: started exactly as asked, ended whole, and its end told truly, whatever
+is killed in between. Launcher, runner and supervisor are the real ones, and so are the jobs."""
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuq.core.model import Exit, Outcome
+from gpuq.core.states import explain
+from gpuq.daemon import processes, runner
+from gpuq.daemon.supervisor import Exited, Gate, Known, News, Running, Supervisor, read_exit
+
+DEADLINE_S = 20.0
+PATH = "PATH=/usr/bin:/bin"
+
+
+# ─── a supervisor with jobs ──────────────────────────────────────────────────────────────────────
+
+
+class Desk:
+    """A supervisor, what it has told, and a folder for its jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.news: list[News] = []
+        self.known: list[Known] = []
+        self.supervisor = Supervisor(folder / "state", self.news.append)
+
+    async def start(self, *argv: str, job: int = 1, **changes: Any) -> Known:
+        """Sends a job to a runner; does not wait for it."""
+        gate = await self.supervisor.take_runner()
+        known = self.name(gate, job)
+        self.known.append(known)
+        self.supervisor.dispatch(gate, known, self.order(known, *argv, **changes))
+        return known
+
+    def name(self, gate: Gate, job: int = 1) -> Known:
+        return Known(
+            job=job,
+            attempt=1,
+            nonce=f"nonce{job}-{gate.pid}",
+            runner_pid=gate.pid,
+            runner_start=gate.start,
+            uid=os.getuid(),
+        )
+
+    def order(self, known: Known, *argv: str, env: tuple[str, ...] = (), **changes: Any) -> Any:
+        plain: dict[str, Any] = {
+            "version": runner.VERSION,
+            "job": known.job,
+            "attempt": known.attempt,
+            "nonce": known.nonce,
+            "argv": list(argv),
+            "environment": [PATH, known.mark.decode(), *env],
+            "cwd": str(self.folder),
+            "umask": 0o022,
+            "limits": {},
+            "log": str(self.log(known.job)),
+            "stderr": None,
+            "attempt_dir": self.supervisor.attempt_dir(known.job, known.attempt),
+            "output_dir": str(self.folder / f"output-{known.job}"),
+            "tmp_dir": str(self.tmp_dir(known.job)),
+            "grace_s": 10.0,
+        }
+        return plain | changes
+
+    async def run(self, *argv: str, job: int = 1, **changes: Any) -> Exit:
+        """Runs a job to its end."""
+        await self.start(*argv, job=job, **changes)
+        exit = await self.exited(job)
+        assert exit is not None
+        return exit
+
+    async def sh(self, script: str, **changes: Any) -> Exit:
+        return await self.run("sh", "-c", script, **changes)
+
+    async def exited(self, job: int = 1) -> Exit | None:
+        def told() -> list[Exited]:
+            return [n for n in self.news if isinstance(n, Exited) and n.job == job]
+
+        await until(told, f"the end of job {job}")
+        (only,) = told()
+        return only.exit
+
+    async def running(self, job: int = 1) -> Running:
+        def told() -> list[Running]:
+            return [n for n in self.news if isinstance(n, Running) and n.job == job]
+
+        await until(told, f"job {job} to run")
+        return told()[0]
+
+    def log(self, job: int = 1) -> Path:
+        return self.folder / f"log-{job}"
+
+    def tmp_dir(self, job: int = 1) -> Path:
+        return self.folder / f"tmp-{job}"
+
+    def lines(self) -> list[str]:
+        return self.log().read_text().splitlines()
+
+    def attempt_dir(self, job: int = 1) -> Path:
+        return Path(self.supervisor.attempt_dir(job, 1))
+
+    def record(self, known: Known) -> dict[str, Any] | None:
+        return runner.read_record(str(self.attempt_dir(known.job)), known.nonce)
+
+    async def file(self, name: str) -> Path:
+        """Waits for a job to make this file."""
+        await until((self.folder / name).exists, name)
+        return self.folder / name
+
+    async def pid_in(self, name: str) -> int:
+        path = await self.file(name)
+        await until(path.read_text, f"a pid in {name}")
+        return int(path.read_text())
+
+
+@asynccontextmanager
+async def desk_in(folder: Path) -> AsyncIterator[Desk]:
+    desk = Desk(folder)
+    desk.supervisor.start()
+    try:
+        yield desk
+    finally:
+        for known in desk.known:
+            await _end(known)
+        await desk.supervisor.close()
+
+
+async def _end(known: Known) -> None:
+    """Leaves nothing behind, however the test went."""
+
+    def gone() -> bool:
+        found = processes.marked(
+            known.mark, uid=known.uid, not_before=0, among=processes.all_pids()
+        )
+        found |= processes.descendants(known.runner_pid)
+        for pid, start in found.items():
+            processes.send(pid, signal.SIGKILL, start=start)
+        return not found and not processes.is_alive(known.runner_pid, known.runner_start)
+
+    await until(gone, f"job {known.job} and its runner to be gone")
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    deadline = asyncio.get_running_loop().time() + DEADLINE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"waited in vain for {what}"
+        await asyncio.sleep(0.005)
+
+
+def is_gone(pid: int) -> bool:
+    return processes.identity(pid) is None
+
+
+def with_desk(folder: Path, deed: Callable[[Desk], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with desk_in(folder) as desk:
+            await asyncio.wait_for(deed(desk), 2 * DEADLINE_S)
+
+    asyncio.run(main())
+
+
+def run(folder: Path, *argv: str, **changes: Any) -> Exit:
+    """One job from its start to its end."""
+    exits: list[Exit] = []
+
+    async def deed(desk: Desk) -> None:
+        exits.append(await desk.run(*argv, **changes))
+
+    with_desk(folder, deed)
+    return exits[0]
+
+
+def output(folder: Path, script: str, *words: str, **changes: Any) -> list[str]:
+    """What a shell script that ends well writes."""
+    exit = run(folder, "sh", "-c", script, *words, **changes)
+    text = (folder / "log-1").read_bytes().decode("utf-8", "surrogateescape")
+    assert (exit.exit_code, exit.stage) == (0, None), text
+    return text.splitlines()
+
+
+# ─── started exactly as asked ────────────────────────────────────────────────────────────────────
+
+ODD_WORDS = [
+    "",
+    "two words",
+    "'single' \"double\" `back` $HOME \\",
+    "line\nfeed\ttab",
+    "--flag=*",
+    "größe",
+    "\udcff\udcfe not text",
+    "",
+    "x" * 100_000,
+]
+
+
+def test_argv_is_exact(tmp_path: Path) -> None:
+    script = "cat /proc/$$/cmdline; :"
+    run(tmp_path, "sh", "-c", script, *ODD_WORDS)
+    told = (tmp_path / "log-1").read_bytes().decode("utf-8", "surrogateescape")
+    assert told.split("\0") == ["sh", "-c", script, *ODD_WORDS, ""]
+
+
+def test_the_environment_is_exactly_what_was_ordered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEAKED", "from the daemon")
+    wanted = ("EMPTY=", "A=b=c", "NEWLINE=a\nb", "ODD=\udcff", "HOME=/elsewhere")
+    run(tmp_path, "sh", "-c", "cat /proc/$$/environ; :", env=wanted)
+    told = (tmp_path / "log-1").read_bytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
+    assert [word for word in told if not word.startswith("GPUQ_MARK=")] == [PATH, *wanted]
+    assert len(told) == len(wanted) + 2
+
+
+def test_a_large_environment_arrives(tmp_path: Path) -> None:
+    wanted = tuple(f"BIG{n}=" + "x" * 120_000 for n in range(12))
+    assert output(tmp_path, "echo ${#BIG0} ${#BIG11}", env=wanted) == ["120000 120000"]
+
+
+def test_the_program_is_found_in_the_jobs_own_path(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin" / "tool"
+    tool.write_text("#!/bin/sh\necho mine\n")
+    tool.chmod(0o755)
+    assert (
+        run(tmp_path, "tool", environment=[f"PATH={tmp_path}/none:{tmp_path}/bin"]).exit_code == 0
+    )
+    assert (tmp_path / "log-1").read_text() == "mine\n"
+
+
+def test_a_relative_program_starts_in_the_jobs_directory(tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\nexit 5\n")
+    tool.chmod(0o755)
+    assert run(tmp_path, "./tool").exit_code == 5
+
+
+def test_directory_umask_and_limits_are_the_submitters(tmp_path: Path) -> None:
+    there = tmp_path / "a place\n"
+    there.mkdir()
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    told = output(
+        tmp_path,
+        "pwd -P | tr '\\n' '/'; echo; umask; ulimit -Sn; ulimit -Sc; ulimit -St; ulimit -Ss",
+        cwd=str(there),
+        umask=0o027,
+        limits={
+            "RLIMIT_NOFILE": most_files + 1,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_CPU": -1,
+            "RLIMIT_STACK": 2**20,
+            "RLIMIT_NONSENSE": 5,
+            "getrlimit": 5,
+        },
+    )
+    directory = f"{there}/".replace("\n", "/")
+    assert told == [directory, "0027", str(most_files), "0", "unlimited", "1024"]
+
+
+def test_files_are_made_with_the_jobs_umask(tmp_path: Path) -> None:
+    output(tmp_path, ": > made", umask=0o026)
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "log-1").stat().st_mode) == 0o640
+
+
+def test_a_limit_of_the_job_does_not_hinder_its_runner(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", "exit 3", limits={"RLIMIT_FSIZE": 0})
+        assert await desk.exited() is not None
+        assert (desk.record(known) or {}).get("exit_code") == 3
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_job_inherits_no_descriptor(tmp_path: Path) -> None:
+    leak = os.open("/dev/zero", os.O_RDONLY)
+    os.set_inheritable(leak, True)
+    try:
+        told = output(tmp_path, "ls /proc/$$/fd; readlink /proc/$$/fd/0 /proc/$$/fd/1; :")
+    finally:
+        os.close(leak)
+    assert told == ["0", "1", "2", "/dev/null", str(tmp_path / "log-1")]
+
+
+GLIBCS_OWN = (
+    1 << 31 | 1 << 32
+)  # 32 and 33: its posix_spawn leaves them ignored, and nobody has them
+
+
+@contextmanager
+def unfriendly_signals() -> Iterator[None]:
+    """As after `nohup gpuqd &` in a script, and a daemon that blocks a signal while it forks."""
+    ignored = {
+        number: signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP)
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in ignored.items():
+            signal.signal(number, handler)
+
+
+def test_no_signal_is_ignored_or_blocked_in_a_job(tmp_path: Path) -> None:
+    with unfriendly_signals():
+        run(tmp_path, "grep", "-E", "Sig(Blk|Ign|Pnd)|ShdPnd", "/proc/self/status")
+    lines = (tmp_path / "log-1").read_text().splitlines()
+    told = {name: int(mask, 16) for name, mask in (line.split(":\t") for line in lines)}
+    told["SigIgn"] &= ~GLIBCS_OWN
+    assert told == {"SigPnd": 0, "ShdPnd": 0, "SigBlk": 0, "SigIgn": 0}
+
+
+def test_a_job_leads_a_process_group_in_its_runners_session(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sleep", "600")
+        running = await desk.running()
+        assert os.getpgid(running.pid) == running.pid
+        assert os.getsid(running.pid) == known.runner_pid != os.getsid(0)
+        assert processes.identity(running.pid) == (running.pid, running.pid_start)
+
+    with_desk(tmp_path, deed)
+
+
+def test_stdout_and_stderr_go_to_one_log_in_order(tmp_path: Path) -> None:
+    (tmp_path / "log-1").write_text("kept\n")
+    assert output(tmp_path, "echo a; echo b >&2; echo c") == ["kept", "a", "b", "c"]
+
+
+def test_stderr_goes_where_it_is_asked_to(tmp_path: Path) -> None:
+    assert output(tmp_path, "echo a; echo b >&2", stderr=str(tmp_path / "errors")) == ["a"]
+    assert (tmp_path / "errors").read_text() == "b\n"
+
+
+def test_its_temporary_directory_is_private_and_goes_with_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("precious")
+    there = tmp_path / "tmp-1"
+    told = output(
+        tmp_path,
+        'stat -c %a "$TMPDIR"; mkdir "$TMPDIR/a"; : > "$TMPDIR/a/b"; ln -s ../kept "$TMPDIR/link"',
+        env=(f"TMPDIR={there}",),
+        umask=0o002,
+    )
+    assert told == ["700"]
+    assert not there.exists()
+    assert (tmp_path / "kept" / "file").read_text() == "precious"
+
+
+# ─── what cannot be started says why ─────────────────────────────────────────────────────────────
+
+
+def make_no_program(folder: Path) -> None:
+    (folder / "plain").write_text("echo hello\n")
+    (folder / "nameless").write_text("echo hello\n")
+    (folder / "nameless").chmod(0o755)
+    os.mkfifo(folder / "pipe")
+    (folder / "there").mkdir()
+    (folder / "there" / "file").write_text("precious")
+
+
+@pytest.mark.parametrize(
+    ("argv", "changes", "code", "sentence"),
+    [
+        (["nonesuch"], {}, 127, "executing nonesuch: no such file"),
+        (["./nonesuch"], {}, 127, "executing ./nonesuch: no such file"),
+        (["./plain/x"], {}, 127, "executing ./plain/x: no such file"),
+        (["./plain"], {}, 126, "executing ./plain: permission denied"),
+        (["./there"], {}, 126, "executing ./there: permission denied"),
+        (
+            ["./nameless"],
+            {},
+            126,
+            "executing ./nameless: not a program, and its first line names none (#!)",
+        ),
+        (["true", "x" * 200_000], {}, 126, "executing true: argument list too long"),
+        (["true", "\0"], {}, 126, "executing true: embedded null byte"),
+        (
+            ["true"],
+            {"environment": ["=x"]},
+            126,
+            "executing true: illegal environment variable name",
+        ),
+        (["true"], {"cwd": "{}/no/x"}, 125, "changing directory to {}/no/x: no such directory"),
+        (["true"], {"cwd": "{}/plain"}, 125, "changing directory to {}/plain: not a directory"),
+        (
+            ["true"],
+            {"cwd": "{}/\udcff\x1b"},
+            125,
+            "changing directory to {}/\\xff\\x1b: no such directory",
+        ),
+        (["true"], {"log": "{}/no/log"}, 125, "opening the log {}/no/log: no such file"),
+        (["true"], {"log": "{}/there"}, 125, "opening the log {}/there: is a directory"),
+        (["true"], {"log": "{}/pipe"}, 125, "opening the log {}/pipe: no such device or address"),
+        (["true"], {"stderr": "{}/no/err"}, 125, "opening {}/no/err: no such file"),
+        (
+            ["true"],
+            {"tmp_dir": "{}/there"},
+            125,
+            "making its temporary directory {}/there: file exists",
+        ),
+        (["true"], {"output_dir": "{}/plain/x"}, 125, "making its directories: not a directory"),
+        (["true"], {"attempt_dir": "{}/plain/x"}, 125, "making its directories: not a directory"),
+    ],
+)
+def test_the_stage_that_failed_is_named(
+    tmp_path: Path, argv: list[str], changes: dict[str, Any], code: int, sentence: str
+) -> None:
+    make_no_program(tmp_path)
+    changes = {
+        key: value.replace("{}", str(tmp_path)) if isinstance(value, str) else value
+        for key, value in changes.items()
+    }
+    exit = run(tmp_path, *argv, **changes)
+    told = explain(exit, Outcome.FAILED)
+    assert told.startswith(f"could not start: {sentence.replace('{}', str(tmp_path))}")
+    assert (exit.exit_code, exit.signal, exit.lost) == (code, None, None)
+    assert (tmp_path / "there" / "file").read_text() == "precious"
+    assert not (tmp_path / "tmp-1").exists()
+
+
+# ─── ends are told truly ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 125, 127, 255])
+def test_an_exit_code_is_told(tmp_path: Path, code: int) -> None:
+    exit = run(tmp_path, "sh", "-c", f"exit {code}")
+    assert (exit.exit_code, exit.signal, exit.stage, exit.leftovers) == (code, None, None, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGPIPE])
+def test_a_signal_is_told(tmp_path: Path, number: signal.Signals) -> None:
+    exit = run(tmp_path, "sh", "-c", f"kill -{int(number)} $$", limits={"RLIMIT_CORE": 0})
+    assert (exit.exit_code, exit.signal) == (None, number)
+
+
+def test_the_record_on_disk_says_what_was_told(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", "exit 42")
+        told = await desk.exited()
+        record = desk.record(known)
+        assert record is not None
+        assert read_exit(record) == told
+        assert (record["job"], record["attempt"], record["nonce"]) == (1, 1, known.nonce)
+        assert record["boot_id"] == processes.boot_id()
+        assert stat.S_IMODE((desk.attempt_dir() / runner.RECORD).stat().st_mode) == 0o600
+        assert stat.S_IMODE(desk.attempt_dir().stat().st_mode) == 0o700
+
+    with_desk(tmp_path, deed)
+
+
+def test_what_it_used_is_told(tmp_path: Path) -> None:
+    exit = run(tmp_path, "sh", "-c", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done")
+    assert (exit.user_s or 0) + (exit.system_s or 0) > 0
+    assert (exit.peak_rss_bytes or 0) > 2**18
+    assert exit.ended_at is not None
+
+
+def test_many_attempts_at_once_keep_their_ends_apart(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        for job in range(1, 13):
+            await desk.start("sh", "-c", f"exit {job}", job=job)
+        ends = [await desk.exited(job) for job in range(1, 13)]
+        assert [end.exit_code for end in ends if end is not None] == list(range(1, 13))
+
+    with_desk(tmp_path, deed)
+
+
+# ─── nobody is left behind ───────────────────────────────────────────────────────────────────────
+
+STUBBORN = """setsid sh -c 'trap "" TERM HUP INT; echo $$ > {name}; exec sleep 600' &
+while ! [ -s {name} ]; do sleep 0.01; done
+"""
+
+
+def test_what_the_main_process_leaves_behind_is_ended_and_counted(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        script = STUBBORN.format(name="one") + STUBBORN.format(name="two") + "exit 3"
+        exit = await desk.sh(script, grace_s=0.1)
+        assert (exit.exit_code, exit.leftovers) == (3, 2)
+        assert is_gone(await desk.pid_in("one"))
+        assert is_gone(await desk.pid_in("two"))
+
+    with_desk(tmp_path, deed)
+
+
+def test_what_is_left_behind_gets_its_grace(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        polite = """setsid sh -c 'trap ": > saved; exit" TERM; echo $$ > pid
+        while :; do sleep 0.01; done' &
+        while ! [ -s pid ]; do sleep 0.01; done"""
+        exit = await desk.sh(polite, grace_s=600.0)
+        assert exit.leftovers >= 1
+        assert (tmp_path / "saved").exists()
+
+    with_desk(tmp_path, deed)
+
+
+TREE = """mkdir pids
+for n in 1 2 3 4 5; do
+  sh -c ': > pids/$$; sh -c ": > pids/\\$\\$; exec sleep 600" & exec sleep 600' &
+done
+(setsid sh -c 'trap "" TERM HUP INT; : > pids/$$; echo $$ > stubborn; exec sleep 600' &)
+trap "" TERM  # as long as it lives its runner ends nobody
+: > pids/$$
+exec sleep 600
+"""
+
+
+def test_a_signal_reaches_everything_the_job_is(tmp_path: Path) -> None:
+    """Twelve processes; one has its own session, no parent of the job's, and ignores TERM."""
+
+    async def deed(desk: Desk) -> None:
+        await desk.start("sh", "-c", TREE, grace_s=600.0)
+        pids = tmp_path / "pids"
+        await until(lambda: pids.exists() and len(os.listdir(pids)) == 12, "twelve processes")
+        members = [int(pid) for pid in os.listdir(pids)]
+        stubborn = await desk.pid_in("stubborn")
+        main = (await desk.running()).pid
+        assert desk.supervisor.signal(1, signal.SIGTERM) == 12
+        others = [pid for pid in members if pid not in (stubborn, main)]
+        await until(lambda: all(map(is_gone, others)), "ten to be gone")
+        assert not is_gone(stubborn)
+        assert desk.supervisor.signal(1, signal.SIGKILL) == 2
+        assert (await desk.exited() or Exit()).signal == signal.SIGKILL
+        assert is_gone(stubborn)
+        assert desk.supervisor.signal(1, signal.SIGKILL) == 0
+
+    with_desk(tmp_path, deed)
+
+
+def test_term_reaches_a_stopped_job(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        await desk.start("sh", "-c", "kill -STOP $$; exit 0")
+        running = await desk.running()
+
+        def stopped() -> bool:
+            return " T " in Path(f"/proc/{running.pid}/stat").read_text()
+
+        await until(stopped, "the job to stop itself")
+        assert desk.supervisor.signal(1, signal.SIGTERM) == 1
+        assert (await desk.exited() or Exit()).signal == signal.SIGTERM
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_stray_signal_does_not_end_a_runner(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", "while ! [ -e go ]; do sleep 0.01; done; exit 4")
+        await desk.running()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            os.kill(known.runner_pid, number)
+        (tmp_path / "go").touch()
+        assert (await desk.exited() or Exit()).exit_code == 4
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_process_knows_its_job(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        await desk.start("sh", "-c", STUBBORN.format(name="pid") + "exec sleep 600")
+        assert desk.supervisor.owner_of(await desk.pid_in("pid")) == 1
+        assert desk.supervisor.owner_of((await desk.running()).pid) == 1
+        assert desk.supervisor.owner_of(os.getpid()) is None
+        assert desk.supervisor.owner_of(2**22) is None
+
+    with_desk(tmp_path, deed)
+
+
+# ─── whatever is killed ──────────────────────────────────────────────────────────────────────────
+
+
+def test_a_runner_without_an_order_leaves_and_runs_nothing(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        gate = await desk.supervisor.take_runner()
+        assert processes.is_alive(gate.pid, gate.start)
+        desk.supervisor.dismiss(gate)
+        await until(lambda: not processes.is_alive(gate.pid, gate.start), "the runner to leave")
+        assert list(tmp_path.iterdir()) == []
+        desk.supervisor.adopt(desk.name(gate))
+        assert await desk.exited() is None
+
+    with_desk(tmp_path, deed)
+
+
+def test_half_an_order_is_none(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        gate = await desk.supervisor.take_runner()
+        order = json.dumps(desk.order(desk.name(gate), "true")).encode()
+        gate.line.send(runner.HEADER.pack(len(order)) + order[:-1])
+        gate.line.close()
+        await until(lambda: not processes.is_alive(gate.pid, gate.start), "the runner to leave")
+        assert list(tmp_path.iterdir()) == []
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_standby_runner_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        assert desk.supervisor._standby is not None
+        standby = await desk.supervisor._standby
+        os.kill(standby.pid, signal.SIGKILL)
+        await until(lambda: not processes.is_alive(standby.pid, standby.start), "its death")
+        assert (await desk.sh("exit 6")).exit_code == 6
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_runner_killed_at_the_gate_ran_nothing(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        gate = await desk.supervisor.take_runner()
+        os.kill(gate.pid, signal.SIGKILL)
+        await until(lambda: not processes.is_alive(gate.pid, gate.start), "its death")
+        known = desk.name(gate)
+        desk.supervisor.dispatch(gate, known, desk.order(known, "touch", "ran"))
+        assert await desk.exited() is None
+        assert not (tmp_path / "ran").exists()
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_killed_launcher_is_started_again_and_its_jobs_go_on(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        await desk.start("sh", "-c", "while ! [ -e go ]; do sleep 0.01; done; exit 8", job=1)
+        await desk.running(1)
+        launcher = desk.supervisor._launcher
+        assert launcher is not None
+        launcher.kill()
+        for job in (2, 3, 4):
+            assert (await desk.sh(f"exit {job}", job=job)).exit_code == job
+        assert is_gone(launcher.pid)
+        (tmp_path / "go").touch()
+        assert (await desk.exited(1) or Exit()).exit_code == 8
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_job_whose_runner_is_killed_is_lost_and_swept(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", STUBBORN.format(name="pid") + "exec sleep 600")
+        stubborn, running = await desk.pid_in("pid"), await desk.running()
+        os.kill(known.runner_pid, signal.SIGKILL)
+        exit = await desk.exited()
+        assert exit == Exit(lost=f"its runner (pid {known.runner_pid}) was killed")
+        assert is_gone(stubborn)
+        assert is_gone(running.pid)
+
+    with_desk(tmp_path, deed)
+
+
+@contextmanager
+def strangers(folder: Path, mark: str) -> Iterator[dict[str, int]]:
+    """Processes that carry the mark of a job and are none of its: one older, one another user's."""
+    environ = {"GPUQ_MARK": mark, "PATH": "/usr/bin:/bin"}
+    commands = {"older": ["sleep", "600"]}
+    if os.geteuid() == 0:
+        commands["another user's"] = [
+            *("setpriv", "--reuid=65534", "--clear-groups"),
+            *("sh", "-c", f"while ! [ -e {folder}/began ]; do sleep 0.01; done; exec sleep 600"),
+        ]
+    children = {
+        who: subprocess.Popen(command, env=environ, cwd="/") for who, command in commands.items()
+    }
+    try:
+        yield {who: child.pid for who, child in children.items()}
+    finally:
+        for child in children.values():
+            child.kill()
+            child.wait()
+
+
+def test_a_mark_alone_makes_nobody_a_part_of_the_job(tmp_path: Path) -> None:
+    """Anybody can write the mark into his own environment: only uid and start time make it count."""
+    mark = "1.1:a-nonce-that-became-known"
+
+    async def deed(pids: dict[str, int]) -> None:
+        async with desk_in(tmp_path) as desk:
+            gate = await desk.supervisor.take_runner()
+            known = replace(desk.name(gate), nonce=mark.split(":")[1])
+            assert known.mark.decode() == f"GPUQ_MARK={mark}"
+            order = desk.order(known, "sh", "-c", ": > began; exec sleep 600")
+            desk.supervisor.dispatch(gate, known, order)
+            await desk.file("began")
+            running = await desk.running()
+            assert desk.supervisor.signal(1, 0) == 1
+            os.kill(known.runner_pid, signal.SIGKILL)
+            assert (await desk.exited() or Exit()).lost
+            assert is_gone(running.pid)
+            for who, pid in pids.items():
+                assert not is_gone(pid), who
+
+    with strangers(tmp_path, mark) as pids:
+        asyncio.run(deed(pids))
+
+
+HOST = """
+import asyncio, json, os, sys
+sys.path[:0] = [sys.argv[1]]
+from pathlib import Path
+import test_runner
+
+async def main():
+    desk = test_runner.Desk(Path(sys.argv[2]))
+    desk.supervisor.start()
+    known = await desk.start("sh", "-c", "while ! [ -e go ]; do sleep 0.01; done; exit 7")
+    running = await desk.running()
+    launcher = desk.supervisor._launcher.pid
+    print(json.dumps([known.nonce, known.runner_pid, known.runner_start, running.pid, launcher]))
+    sys.stdout.flush()
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def orphan(tmp_path: Path) -> Iterator[tuple[Known, int]]:
+    """A job whose daemon was killed: how it is known, and the pid of its process.
+
+    It ends with code 7 once there is a file `go`.
+    """
+    command = [sys.executable, "-c", HOST, str(Path(__file__).parent), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        nonce, runner_pid, runner_start, pid, launcher = json.loads(host.stdout.readline())
+        host.kill()
+    known = Known(
+        job=1,
+        attempt=1,
+        nonce=nonce,
+        runner_pid=runner_pid,
+        runner_start=runner_start,
+        uid=os.getuid(),
+    )
+    try:
+        asyncio.run(until(lambda: is_gone(launcher), "the launcher to leave"))
+        yield known, pid
+    finally:
+        (tmp_path / "go").touch()
+        asyncio.run(_end(known))
+
+
+def test_a_job_outlives_its_daemon_and_is_adopted(
+    tmp_path: Path, orphan: tuple[Known, int]
+) -> None:
+    known, pid = orphan
+
+    async def deed(desk: Desk) -> None:
+        desk.supervisor.adopt(known)
+        running = await desk.running()
+        assert (running.pid, running.pid_start) == processes.identity(pid)
+        assert desk.supervisor.owner_of(pid) == 1
+        assert desk.supervisor.signal(1, 0) >= 1
+        (tmp_path / "go").touch()
+        assert (await desk.exited() or Exit()).exit_code == 7
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_job_that_ends_while_nobody_listens_leaves_its_exit_code(
+    tmp_path: Path, orphan: tuple[Known, int]
+) -> None:
+    known, pid = orphan
+
+    async def deed(desk: Desk) -> None:
+        (tmp_path / "go").touch()
+        await until(lambda: desk.record(known) is not None, "the record")
+        await until(lambda: is_gone(known.runner_pid), "the runner to leave")
+        assert is_gone(pid)
+        assert (desk.record(known) or {})["exit_code"] == 7
+        desk.supervisor.adopt(known)
+        assert (await desk.exited() or Exit()).exit_code == 7
+        assert not any(isinstance(news, Running) for news in desk.news)
+
+    with_desk(tmp_path, deed)
+
+
+def test_an_adopted_job_can_be_ended(tmp_path: Path, orphan: tuple[Known, int]) -> None:
+    known, pid = orphan
+
+    async def deed(desk: Desk) -> None:
+        desk.supervisor.adopt(known)
+        assert desk.supervisor.signal(1, signal.SIGTERM) >= 1
+        assert (await desk.exited() or Exit()).signal == signal.SIGTERM
+        assert is_gone(pid)
+
+    with_desk(tmp_path, deed)
+
+
+def test_an_adopted_job_whose_runner_is_killed_is_lost_and_swept(
+    tmp_path: Path, orphan: tuple[Known, int]
+) -> None:
+    known, pid = orphan
+
+    async def deed(desk: Desk) -> None:
+        desk.supervisor.adopt(known)
+        await desk.running()
+        os.kill(known.runner_pid, signal.SIGKILL)
+        assert (await desk.exited() or Exit()).lost
+        assert is_gone(pid)
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_job_whose_runner_died_while_nobody_listened_is_lost_and_swept(
+    tmp_path: Path, orphan: tuple[Known, int]
+) -> None:
+    known, pid = orphan
+
+    async def deed(desk: Desk) -> None:
+        os.kill(known.runner_pid, signal.SIGKILL)
+        await until(lambda: is_gone(known.runner_pid), "its death")
+        desk.supervisor.adopt(known)
+        assert (await desk.exited() or Exit()).lost
+        assert is_gone(pid)
+
+    with_desk(tmp_path, deed)
+
+
+def test_an_orderly_end_of_the_daemon_leaves_jobs_and_nothing_else(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        first = Desk(tmp_path)
+        first.supervisor.start()
+        known = await first.start("sh", "-c", "while ! [ -e go ]; do sleep 0.01; done; exit 7")
+        desk.known.append(known)
+        await first.running()
+        standby, launcher = first.supervisor._standby, first.supervisor._launcher
+        assert standby is not None
+        assert launcher is not None
+        waiting = await standby
+        await first.supervisor.close()
+        assert is_gone(launcher.pid)
+        await until(lambda: is_gone(waiting.pid), "the standby runner to leave")
+        assert waiting.line.fileno() == -1
+        assert first.news[1:] == []
+        desk.supervisor.adopt(known)
+        await desk.running()
+        (tmp_path / "go").touch()
+        assert (await desk.exited() or Exit()).exit_code == 7
+
+    with_desk(tmp_path, deed)
+
+
+# ─── what lies on disk ───────────────────────────────────────────────────────────────────────────
+
+
+def spoil(record: bytes, how: str) -> bytes:
+    said = json.loads(record)
+    return {
+        "empty": b"",
+        "cut": record[:-1],
+        "no object": b"[1, 2]",
+        "another's": json.dumps(said | {"nonce": "another"}).encode(),
+        "no end": json.dumps(said | {"exit_code": None}).encode(),
+        "two ends": json.dumps(said | {"signal": 9}).encode(),
+        "zeros": b"\0" * len(record),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how", ["empty", "cut", "no object", "another's", "no end", "two ends", "zeros"]
+)
+def test_a_spoilt_record_counts_as_none(tmp_path: Path, how: str) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", "exit 9")
+        await desk.exited()
+        path = desk.attempt_dir() / runner.RECORD
+        path.write_bytes(spoil(path.read_bytes(), how))
+        desk.news.clear()
+        desk.supervisor.adopt(known)
+        assert (await desk.exited() or Exit()).lost
+
+    with_desk(tmp_path, deed)
+
+
+def test_what_an_earlier_attempt_left_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    """A number is given again after an attempt that never ran; the nonce tells the two apart."""
+
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", "exit 9")
+        await desk.exited()
+        desk.news.clear()
+        desk.supervisor.adopt(replace(known, nonce="another"))
+        assert await desk.exited() is None
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_disk_without_room_for_the_record_is_no_loss_while_the_daemon_lives(
+    tmp_path: Path,
+) -> None:
+    async def deed(desk: Desk) -> None:
+        script = "while ! [ -e go ]; do sleep 0.01; done; exit 9"
+        known = await desk.start("sh", "-c", script)
+        await desk.running()
+        shutil.rmtree(desk.attempt_dir())
+        (tmp_path / "go").touch()
+        assert (await desk.exited() or Exit()).exit_code == 9
+        assert desk.record(known) is None
+
+    with_desk(tmp_path, deed)
