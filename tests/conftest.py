@@ -127,7 +127,7 @@ def _belongs(pid: int, mark: bytes) -> tuple[int, str] | None:
     return None
 
 
-@pytest.fixture()
+@pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A running daemon with four simulated GPUs of 24 GiB."""
     running = Daemon(tmp_path).start()
@@ -135,7 +135,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     running.end()
 
 
-@pytest.fixture()
+@pytest.fixture
 def stopped_daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon that the test starts itself, as often as it likes."""
     waiting = Daemon(tmp_path)

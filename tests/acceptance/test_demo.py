@@ -35,7 +35,7 @@ class Demo:
         return [pid for pid, words in self.left() if "gpuq.demo.train" in words]
 
 
-@pytest.fixture()
+@pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     demo = Demo(tmp_path)
     yield demo

@@ -24,7 +24,7 @@ class Person(Daemon):
         super().end()
 
 
-@pytest.fixture()
+@pytest.fixture
 def person(tmp_path: Path) -> Iterator[Person]:
     person = Person(tmp_path)
     yield person
