@@ -8,18 +8,6 @@ from collections.abc import Sequence
 
 from gpuq.core.model import Gpu
 
-# What a shell may have set for itself: it would fight with what the job is given.
-INHERITED = frozenset(
-    {
-        "CUDA_VISIBLE_DEVICES",
-        "CUDA_DEVICE_ORDER",
-        "NVIDIA_VISIBLE_DEVICES",
-        "ROCR_VISIBLE_DEVICES",
-        "HIP_VISIBLE_DEVICES",
-        "GPU_DEVICE_ORDINAL",
-    }
-)
-
 
 def job_gpu_environment(gpus: Sequence[Gpu], *, whole: bool, visible: str) -> dict[str, str]:
     """The variables for a job that holds `gpus`, in that order; for none, no GPU is to be seen.

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gpuq.core.model import Exit
-from gpuq.daemon import launcher, processes, runner
+from gpuq.daemon import launcher, processes, record
+from gpuq.daemon.gate import HEADER
 
 SWEEP_AGAIN_S = 0.05
 
@@ -225,8 +226,8 @@ class Supervisor:
     async def _attend_adopted(self, known: Known) -> None:
         folder = self.attempt_dir(known.job, known.attempt)
         alive = processes.is_alive(known.runner_pid, known.runner_start)
-        if alive and runner.has_begun(folder, known.nonce):
-            pid, start = runner.main_process(folder, known.nonce) or (0, None)
+        if alive and record.has_begun(folder, known.nonce):
+            pid, start = record.main_process(folder, known.nonce) or (0, None)
             at = os.stat(folder).st_mtime
             message = {"pid": pid or None, "start": start, "at": at}
             self._report_running(known, message)
@@ -237,10 +238,10 @@ class Supervisor:
         """The runner is gone or about to be: what it left on disk tells how it ended."""
         await _wait_for_death(known)
         folder = self.attempt_dir(known.job, known.attempt)
-        record = runner.read_record(folder, known.nonce)
-        if record is not None:
-            self._report_ended(known, read_exit(record))
-        elif not runner.has_begun(folder, known.nonce):
+        told = record.read(folder, known.nonce)
+        if told is not None:
+            self._report_ended(known, read_exit(told))
+        elif not record.has_begun(folder, known.nonce):
             self._report_ended(known, None)
         else:
             await self._sweep(known)
@@ -287,24 +288,24 @@ class Supervisor:
             )
 
 
-def read_exit(record: Mapping[str, Any]) -> Exit:
+def read_exit(told: Mapping[str, Any]) -> Exit:
     """A record as a value. A newer runner may say more than we know, an older one less."""
     return Exit(
-        exit_code=record.get("exit_code"),
-        signal=record.get("signal"),
-        stage=record.get("stage"),
-        error=record.get("error"),
-        leftovers=record.get("leftovers") or 0,
-        ended_at=record.get("ended_at"),
-        user_s=record.get("user_s"),
-        system_s=record.get("system_s"),
-        peak_rss_bytes=record.get("peak_rss_bytes"),
+        exit_code=told.get("exit_code"),
+        signal=told.get("signal"),
+        stage=told.get("stage"),
+        error=told.get("error"),
+        leftovers=told.get("leftovers") or 0,
+        ended_at=told.get("ended_at"),
+        user_s=told.get("user_s"),
+        system_s=told.get("system_s"),
+        peak_rss_bytes=told.get("peak_rss_bytes"),
     )
 
 
 async def _send(line: socket.socket, message: Mapping[str, Any], fds: Sequence[int]) -> None:
     data = json.dumps(message).encode()
-    header = runner.HEADER.pack(len(data))
+    header = HEADER.pack(len(data))
     try:
         # Nothing lies in this socket yet, so a header always finds room.
         socket.send_fds(line, [header], list(fds)) if fds else line.send(header)
@@ -314,8 +315,8 @@ async def _send(line: socket.socket, message: Mapping[str, Any], fds: Sequence[i
 
 
 async def _receive(line: socket.socket) -> dict[str, Any] | None:
-    header = await _receive_exactly(line, runner.HEADER.size)
-    body = None if header is None else await _receive_exactly(line, runner.HEADER.unpack(header)[0])
+    header = await _receive_exactly(line, HEADER.size)
+    body = None if header is None else await _receive_exactly(line, HEADER.unpack(header)[0])
     if body is None:
         return None
     message: dict[str, Any] = json.loads(body)

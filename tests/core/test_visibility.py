@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.core.model import Gpu
-from gpuq.core.visibility import INHERITED, job_gpu_environment
+from gpuq.core.visibility import job_gpu_environment
+from gpuq.protocol import DROPPED_VARIABLES
 
 
 def gpu(index: int, *, simulated: bool = False, uuid: str | None = None) -> Gpu:
@@ -72,4 +73,4 @@ def test_what_a_job_sees_are_its_gpus_in_their_order(
 
 def test_what_a_shell_has_set_is_not_inherited_beside_it() -> None:
     given_to_jobs = set(job_gpu_environment([gpu(0)], whole=True, visible="auto"))
-    assert {name for name in given_to_jobs if not name.startswith("GPUQ_")} <= INHERITED
+    assert {name for name in given_to_jobs if not name.startswith("GPUQ_")} <= DROPPED_VARIABLES

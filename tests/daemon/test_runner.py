@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import pytest
 from gpuq.core.model import Exit, Outcome
 from gpuq.core.states import explain
 from gpuq.daemon import processes, runner
+from gpuq.daemon import record as record_on_disk
+from gpuq.daemon.gate import HEADER
 from gpuq.daemon.supervisor import Exited, Gate, Known, News, Running, Supervisor, read_exit
 
 DEADLINE_S = 20.0
@@ -115,7 +117,7 @@ class Desk:
         return Path(self.supervisor.attempt_dir(job, 1))
 
     def record(self, known: Known) -> dict[str, Any] | None:
-        return runner.read_record(str(self.attempt_dir(known.job)), known.nonce)
+        return record_on_disk.read(str(self.attempt_dir(known.job)), known.nonce)
 
     async def file(self, name: str) -> Path:
         """Waits for a job to make this file."""
@@ -458,7 +460,7 @@ def test_the_record_on_disk_says_what_was_told(tmp_path: Path) -> None:
         assert read_exit(record) == told
         assert (record["job"], record["attempt"], record["nonce"]) == (1, 1, known.nonce)
         assert record["boot_id"] == processes.boot_id()
-        assert stat.S_IMODE((desk.attempt_dir() / runner.RECORD).stat().st_mode) == 0o600
+        assert stat.S_IMODE((desk.attempt_dir() / record_on_disk.RECORD).stat().st_mode) == 0o600
         assert stat.S_IMODE(desk.attempt_dir().stat().st_mode) == 0o700
 
     with_desk(tmp_path, deed)
@@ -477,6 +479,16 @@ def test_many_attempts_at_once_keep_their_ends_apart(tmp_path: Path) -> None:
             await desk.start("sh", "-c", f"exit {job}", job=job)
         ends = [await desk.exited(job) for job in range(1, 13)]
         assert [end.exit_code for end in ends if end is not None] == list(range(1, 13))
+
+    with_desk(tmp_path, deed)
+
+
+def test_a_runner_that_has_left_is_no_zombie(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("true")
+        await desk.exited()
+        there = Path(f"/proc/{known.runner_pid}")
+        await until(lambda: not there.exists(), "the runner to be reaped")
 
     with_desk(tmp_path, deed)
 
@@ -501,7 +513,7 @@ def test_what_the_main_process_leaves_behind_is_ended_and_counted(tmp_path: Path
 
 def test_what_is_left_behind_gets_its_grace(tmp_path: Path) -> None:
     async def deed(desk: Desk) -> None:
-        polite = """setsid sh -c 'trap ": > saved; exit" TERM; echo $$ > pid
+        polite = """setsid sh -c 'trap "sleep 0.2; : > saved; exit" TERM; echo $$ > pid
         while :; do sleep 0.01; done' &
         while ! [ -s pid ]; do sleep 0.01; done"""
         exit = await desk.sh(polite, grace_s=600.0)
@@ -515,7 +527,7 @@ TREE = """mkdir pids
 for n in 1 2 3 4 5; do
   sh -c ': > pids/$$; sh -c ": > pids/\\$\\$; exec sleep 600" & exec sleep 600' &
 done
-(setsid sh -c 'trap "" TERM HUP INT; : > pids/$$; echo $$ > stubborn; exec sleep 600' &)
+(env -i setsid sh -c 'trap "" TERM HUP INT; : > pids/$$; echo $$ > stubborn; exec sleep 600' &)
 trap "" TERM  # as long as it lives its runner ends nobody
 : > pids/$$
 exec sleep 600
@@ -523,7 +535,8 @@ exec sleep 600
 
 
 def test_a_signal_reaches_everything_the_job_is(tmp_path: Path) -> None:
-    """Twelve processes; one has its own session, no parent of the job's, and ignores TERM."""
+    """Twelve processes; one has its own session, no parent of the job's and none of its
+    environment, and ignores TERM."""
 
     async def deed(desk: Desk) -> None:
         await desk.start("sh", "-c", TREE, grace_s=600.0)
@@ -602,7 +615,7 @@ def test_half_an_order_is_none(tmp_path: Path) -> None:
     async def deed(desk: Desk) -> None:
         gate = await desk.supervisor.take_runner()
         order = json.dumps(desk.order(desk.name(gate), "true")).encode()
-        gate.line.send(runner.HEADER.pack(len(order)) + order[:-1])
+        gate.line.send(HEADER.pack(len(order)) + order[:-1])
         gate.line.close()
         await until(lambda: not processes.is_alive(gate.pid, gate.start), "the runner to leave")
         assert list(tmp_path.iterdir()) == []
@@ -664,48 +677,41 @@ def test_a_job_whose_runner_is_killed_is_lost_and_swept(tmp_path: Path) -> None:
 
 
 @contextmanager
-def strangers(folder: Path, mark: str) -> Iterator[dict[str, int]]:
-    """Processes that carry the mark of a job and are none of its: one older, one another user's."""
+def stranger(mark: str, *prefix: str) -> Iterator[int]:
+    """A process that carries the mark of a job and is none of its."""
     environ = {"GPUQ_MARK": mark, "PATH": "/usr/bin:/bin"}
-    commands = {"older": ["sleep", "600"]}
-    if os.geteuid() == 0:
-        commands["another user's"] = [
-            *("setpriv", "--reuid=65534", "--clear-groups"),
-            *("sh", "-c", f"while ! [ -e {folder}/began ]; do sleep 0.01; done; exec sleep 600"),
-        ]
-    children = {
-        who: subprocess.Popen(command, env=environ, cwd="/") for who, command in commands.items()
-    }
+    child = subprocess.Popen([*prefix, "sleep", "600"], env=environ, cwd="/")
     try:
-        yield {who: child.pid for who, child in children.items()}
+        yield child.pid
     finally:
-        for child in children.values():
-            child.kill()
-            child.wait()
+        child.kill()
+        child.wait()
 
 
 def test_a_mark_alone_makes_nobody_a_part_of_the_job(tmp_path: Path) -> None:
     """Anybody can write the mark into his own environment: only uid and start time make it count."""
     mark = "1.1:a-nonce-that-became-known"
+    other_user = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else None
 
-    async def deed(pids: dict[str, int]) -> None:
+    async def deed(older: int) -> None:
         async with desk_in(tmp_path) as desk:
             gate = await desk.supervisor.take_runner()
             known = replace(desk.name(gate), nonce=mark.split(":")[1])
             assert known.mark.decode() == f"GPUQ_MARK={mark}"
-            order = desk.order(known, "sh", "-c", ": > began; exec sleep 600")
-            desk.supervisor.dispatch(gate, known, order)
-            await desk.file("began")
+            desk.supervisor.dispatch(gate, known, desk.order(known, "sleep", "600"))
             running = await desk.running()
-            assert desk.supervisor.signal(1, 0) == 1
-            os.kill(known.runner_pid, signal.SIGKILL)
-            assert (await desk.exited() or Exit()).lost
-            assert is_gone(running.pid)
-            for who, pid in pids.items():
-                assert not is_gone(pid), who
+            with stranger(mark, *other_user) if other_user else nullcontext() as foreign:
+                if foreign is not None:
+                    await until(lambda: processes.real_uid(foreign) == 65534, "another user")
+                assert desk.supervisor.signal(1, 0) == 1
+                os.kill(known.runner_pid, signal.SIGKILL)
+                assert (await desk.exited() or Exit()).lost
+                assert is_gone(running.pid)
+                assert not is_gone(older)
+                assert foreign is None or not is_gone(foreign)
 
-    with strangers(tmp_path, mark) as pids:
-        asyncio.run(deed(pids))
+    with stranger(mark) as older:
+        asyncio.run(deed(older))
 
 
 HOST = """
@@ -879,7 +885,7 @@ def test_a_spoilt_record_counts_as_none(tmp_path: Path, how: str) -> None:
     async def deed(desk: Desk) -> None:
         known = await desk.start("sh", "-c", "exit 9")
         await desk.exited()
-        path = desk.attempt_dir() / runner.RECORD
+        path = desk.attempt_dir() / record_on_disk.RECORD
         path.write_bytes(spoil(path.read_bytes(), how))
         desk.news.clear()
         desk.supervisor.adopt(known)
