@@ -21,6 +21,7 @@ from gpuq.core.model import (
     Decision,
     Exit,
     Gpu,
+    JobState,
     Lease,
     Plan,
     Release,
@@ -302,17 +303,25 @@ class Loop:
         self.wake()
 
     def _take_in_news(self) -> bool:
-        """Writes down what was heard, in order. What the disk refuses is kept and tried again."""
-        taken = False
-        while self._inbox:
-            try:
-                self._write_down(self._inbox[0])
-            except DiskTrouble as trouble:
-                self._note_disk_trouble(trouble)
-                break
+        """Writes down what was heard, in order and in one commit, and then tells who waits for it.
+
+        What the disk refuses is kept and tried again.
+        """
+        batch = list(self._inbox)
+        if not batch:
+            return False
+        try:
+            with self._store.transaction():
+                for news in batch:
+                    self._write_down(news)
+        except DiskTrouble as trouble:
+            self._note_disk_trouble(trouble)
+            return False
+        for news in batch:
             self._inbox.popleft()
-            taken = True
-        return taken
+            self._announce(news)
+        self._tell_probe()
+        return True
 
     def _write_down(self, news: News) -> None:
         match news:
@@ -320,12 +329,18 @@ class Loop:
                 self._store.happened.running(
                     news.job, news.attempt, news.pid, news.pid_start, news.at
                 )
-                self._watchers.publish(news.job, "started")
-                self._tell_probe()
             case Exited(exit=None):
                 self._return_to_queue(news.job, news.attempt)
             case Exited(exit=Exit() as exit):
                 self._end(news.job, news.attempt, exit)
+
+    def _announce(self, news: News) -> None:
+        if isinstance(news, Exited) and self._store.seen.state(news.job) != JobState.ENDED:
+            return  # it never ran and waits again
+        self._watchers.publish(news.job, "started")
+        if isinstance(news, Exited):
+            self._returns.pop(news.job, None)
+            self._watchers.publish(news.job, "ended")
 
     def _return_to_queue(self, job: int, attempt: int) -> None:
         self._returns[job] += 1
@@ -336,7 +351,6 @@ class Loop:
         self._store.happened.return_to_queue(job, attempt, cause=cause, now=time.time())
 
     def _end(self, job: int, attempt: int, exit: Exit) -> None:
-        self._returns.pop(job, None)
         outcome = conclude(exit, stopped=self._store.seen.is_stopping(job, attempt))
         self._store.happened.end(
             job,
@@ -347,9 +361,6 @@ class Loop:
             now=time.time(),
             cooling=self._cooling(),
         )
-        self._watchers.publish(job, "started")
-        self._watchers.publish(job, "ended")
-        self._tell_probe()
 
     def _cooling(self) -> tuple[float, str] | None:
         """From when the GPUs of a job that ended cool down; simulated ones are cool at once."""

@@ -286,12 +286,12 @@ def test_nobody_is_kept_back_where_another_gpu_will_do() -> None:
 
 
 def test_who_is_kept_back_is_not_overtaken_without_end_either() -> None:
-    queue = [job(gpus=3, passes=10), job(gpus=2, passes=10, model="T4"), job(mem="1G")]
-    gpus = [gpu(0), gpu(1, model="T4"), gpu(2, model="T4"), gpu(3)]
-    held = [lease(0, 99), lease(3, 98)]
-    decided = plan(world(gpus, queue, held))
+    gpus = [gpu(0, model="T4"), gpu(1, model="A100"), gpu(2, model="A100")]
+    queue = [job(gpus=2, model="A100", passes=10), job(gpus=2, passes=10), job()]
+    decided = plan(world(gpus, queue, [lease(1, 99)]))
     assert started(decided) == {}
     assert decided.reasons[2] == "behind 1, which has been overtaken 10 times"
+    assert decided.reasons[3] == "behind 2, which has been overtaken 10 times"
 
 
 def test_higher_priority_is_not_overtaking() -> None:
