@@ -7,7 +7,7 @@ what the blocked job could use is kept for it.
 """
 
 import signal as signals
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpuq.core.model import (
     ActiveJob,
@@ -36,7 +36,7 @@ def plan(snapshot: Snapshot) -> Plan:
     cancels = [Cancel(job=j.id, actor=j.stop.actor) for j in snapshot.waiting if j.stop]
     signals_due, signal_deadlines = _plan_signals(snapshot)
     releases, release_deadlines = _plan_releases(snapshot)
-    queue = _Queue(snapshot)
+    queue = _Queue(_once_released(snapshot, releases))
     for job in _in_order(snapshot):
         queue.consider(job)
         if queue.has_used_up(job.class_id):
@@ -48,6 +48,14 @@ def plan(snapshot: Snapshot) -> Plan:
         heads=queue.heads,
         wake_at=min([*signal_deadlines, *release_deadlines], default=None),
     )
+
+
+def _once_released(snapshot: Snapshot, releases: list[Release]) -> Snapshot:
+    """What cools no longer is there for whoever is first in line, before a later one takes a part
+    of it: releases come before starts."""
+    released = {(release.gpu, release.slot) for release in releases}
+    left = (lease for lease in snapshot.leases if (lease.gpu, lease.slot) not in released)
+    return replace(snapshot, leases=tuple(left)) if released else snapshot
 
 
 def _in_order(snapshot: Snapshot) -> list[WaitingJob]:

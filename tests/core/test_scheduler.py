@@ -393,7 +393,13 @@ def test_a_gpu_is_cool_only_by_a_reading_newer_than_the_end() -> None:
     assert (decisions(Release, stale), starts(stale)) == ([], {})
     assert plan(stale).wake_at == NOW + 29
     assert decisions(Release, fresh) == [Release(gpu=uuid(0), slot=0)]
-    assert starts(fresh) == {}  # in the next turn
+    assert starts(fresh) == {1: (0,)}
+
+
+def test_a_gpu_that_has_cooled_is_the_first_ones_in_line_at_once() -> None:
+    """In the next turn a later job would have taken the other GPU already."""
+    cooled = [lease(0, 99, cooling_since=NOW - 1)]
+    assert starts(world(2, [job(gpus=2), job()], cooled, now=NOW, read_at=NOW)) == {1: (0, 1)}
 
 
 def test_a_cooling_gpu_that_no_reading_shows_any_more_is_let_go() -> None:

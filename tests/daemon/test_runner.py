@@ -2,11 +2,13 @@
 is killed in between. Launcher, runner and supervisor are the real ones, and so are the jobs."""
 
 import asyncio
+import errno
 import json
 import os
 import resource
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -41,12 +43,14 @@ class Desk:
         self.known: list[Known] = []
         self.supervisor = Supervisor(folder / "state", self.news.append)
 
-    async def start(self, *argv: str, job: int = 1, **changes: Any) -> Known:
+    async def start(
+        self, *argv: str, job: int = 1, fds: tuple[int, ...] = (), **changes: Any
+    ) -> Known:
         """Sends a job to a runner; does not wait for it."""
         gate = await self.supervisor.take_runner()
         known = self.name(gate, job)
         self.known.append(known)
-        self.supervisor.dispatch(gate, known, self.order(known, *argv, **changes))
+        self.supervisor.dispatch(gate, known, self.order(known, *argv, **changes), fds)
         return known
 
     def name(self, gate: Gate, job: int = 1) -> Known:
@@ -296,6 +300,38 @@ def test_a_job_inherits_no_descriptor(tmp_path: Path) -> None:
     finally:
         os.close(leak)
     assert told == ["0", "1", "2", "/dev/null", str(tmp_path / "log-1")]
+
+
+def test_what_the_daemon_has_locked_stays_locked_as_long_as_the_job(tmp_path: Path) -> None:
+    name = f"\0gpuq-test-{os.getpid()}-{tmp_path.name}"
+
+    def locked() -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+            return not _may_bind(other, name)
+
+    async def deed(desk: Desk) -> None:
+        script = "ls /proc/$$/fd; : > listed; while ! [ -e go ]; do sleep 0.01; done"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+            lock.bind(name)
+            known = await desk.start("sh", "-c", script, fds=(lock.fileno(),))
+            await desk.file("listed")
+        assert locked(), "by the runner, whose daemon has let go"
+        assert desk.log().read_text().split() == ["0", "1", "2"], "and not by the job"
+        (tmp_path / "go").touch()
+        assert (await desk.exited() or Exit()).exit_code == 0
+        await until(lambda: is_gone(known.runner_pid), "the runner to leave")
+        assert not locked()
+
+    with_desk(tmp_path, deed)
+
+
+def _may_bind(free: socket.socket, name: str) -> bool:
+    try:
+        free.bind(name)
+    except OSError as error:
+        assert error.errno == errno.EADDRINUSE
+        return False
+    return True
 
 
 GLIBCS_OWN = (

@@ -605,6 +605,16 @@ def test_the_clients_errors_are_the_daemons(path: Path) -> None:
     with_server(path, deed)
 
 
+def test_a_refused_hello_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HELLO_LIMIT", 16)
+
+    async def deed(server: Server) -> None:
+        with Client(str(path)) as client, pytest.raises(UsageError, match="connection was closed"):
+            await asyncio.to_thread(client.call, "echo")
+
+    with_server(path, deed)
+
+
 def test_a_request_too_large_is_refused_before_it_is_sent(path: Path) -> None:
     async def deed(server: Server) -> None:
         with Client(str(path)) as client:

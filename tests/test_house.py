@@ -1,0 +1,69 @@
+"""The house keeps its walls: who may import whom, and what a client's start may cost."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+
+# What a script that asks the daemon one question must not have to load.
+HEAVY = {
+    *("asyncio", "dataclasses", "enum", "subprocess", "tomllib", "typer", "click", "rich"),
+    *("apsw", "psutil", "pynvml", "structlog", "textual", "torch", "gpuq.daemon", "gpuq.core"),
+}
+
+
+def test_the_walls_stand() -> None:
+    check = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    ran = subprocess.run(
+        [sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout
+    contracts = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    assert f"Contracts: {len(contracts['contracts'])} kept, 0 broken." in ran.stdout
+
+
+@pytest.mark.parametrize("module", ["gpuq", "gpuq.client", "gpuq.follow", "gpuq.autostart"])
+def test_a_client_starts_without_what_it_does_not_need(module: str) -> None:
+    """Python itself loads some of it, as `re` does `enum`; more than a bare start may not."""
+    bare = _loaded("import json, re, socket, select, fcntl, hashlib, resource, typing")
+    assert not HEAVY & (_loaded(f"import {module}") - bare)
+
+
+def test_every_module_imports_alone_from_anywhere() -> None:
+    modules = sorted(
+        ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (PROJECT / "gpuq").rglob("*.py")
+    )
+    assert len(modules) > 50
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    for loaded in [m for m in sys.modules if m.split('.')[0] == 'gpuq']:\n"
+        "        del sys.modules[loaded]\n"
+        "    importlib.import_module(name)\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code, *modules], cwd="/", check=True)
+
+
+def test_the_readme_gives_the_command_that_ci_runs() -> None:
+    readme = (PROJECT / "README.md").read_text().splitlines()
+    command = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
+    assert readme.count(command) == 1
+    assert (
+        "grep -x 'python3 -m venv .venv && .*pytest' README.md"
+        in (PROJECT / ".ci" / "run").read_text()
+    )
+
+
+def _loaded(code: str) -> set[str]:
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(ran.stdout.split())
