@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from gpuq import paths
@@ -15,10 +16,10 @@ LOG_NAME = "daemon.log"
 FIRST_FD = 3
 
 
-def start_own_daemon(state_dir: str | None) -> str:
+def start_own_daemon(state_dir: str | None, *flags: str) -> str:
     """Starts it and waits until it answers; returns the line that tells the user so."""
     state_dir = state_dir or paths.default_state_dir(os.environ, os.geteuid())
-    pid = spawn_daemon(state_dir, os.environ)
+    pid = spawn_daemon(state_dir, os.environ, *flags)
     if pid is None:
         return f"your own daemon was being started by somebody else (state in {state_dir})"
     return (
@@ -100,9 +101,18 @@ def _somebody_answers(path: str) -> bool:
     return True
 
 
+def _has_ended(pid: int) -> bool:
+    """It closed the pipe as one of its last deeds: its end is a moment away, if it comes."""
+    for _ in range(200):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def _why_not(pid: int, state_dir: str) -> str:
     log = os.path.join(state_dir, LOG_NAME)
-    if os.waitpid(pid, os.WNOHANG)[0] == 0:
+    if not _has_ended(pid):
         return f"your own daemon (pid {pid}) did not get ready in {READY_S:g} s. See {log}"
     with open(log, "rb") as file:
         lines = file.read().decode("utf-8", "replace").strip().splitlines()

@@ -9,15 +9,21 @@ from hashlib import sha256
 from typing import Any
 
 from gpuq import protocol
-from gpuq.errors import GpuqError
+from gpuq.errors import GpuqError, UsageError
 
 Job = dict[str, Any]
 
 
 def environment() -> list[str]:
-    """NAME=value as text, sorted, so that equal environments have equal hashes."""
+    """NAME=value as text, sorted, so that equal environments have equal hashes.
+
+    A job's own temporary directory ends with that job, so a job that it submits gets none of it.
+    """
+    dropped = {"TMPDIR"} if "GPUQ_JOB_ID" in os.environ else set()
     return sorted(
-        f"{name}={value}" for name, value in os.environ.items() if not protocol.is_dropped(name)
+        f"{name}={value}"
+        for name, value in os.environ.items()
+        if not protocol.is_dropped(name) and name not in dropped
     )
 
 
@@ -26,9 +32,36 @@ def digest(variables: list[str]) -> str:
     return sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+# What `Client.submit` takes: the wire ignores what it does not know, a caller should hear of it.
+OPTIONS = frozenset(
+    (
+        *("argv", "gpus", "gpu_mem_bytes", "exclusive", "gpu_model", "cpus", "name", "priority"),
+        *(
+            "cwd",
+            "env",
+            "grace_s",
+            "tags",
+            "output",
+            "stderr",
+            "visible",
+            "seed",
+            "umask",
+            "limits",
+        ),
+    )
+)
+
+
 def spec(options: Job) -> Job:
     """A job as it goes over the wire, with what this process would have given to a child."""
+    if unknown := sorted(options.keys() - OPTIONS):
+        raise UsageError(_unknown(unknown[0]))
     spec = {name: value for name, value in options.items() if value is not None}
+    if isinstance(spec["argv"], str | bytes):
+        raise UsageError(
+            f"argv is a list of words, not one text: write {spec['argv'].split()!r}, "
+            "or ['sh', '-c', text] for what a shell is to read"
+        )
     spec["argv"] = [os.fspath(word) for word in spec["argv"]]
     spec["cwd"] = os.path.abspath(spec.get("cwd") or _working_directory())
     for field in ("output", "stderr"):
@@ -39,6 +72,14 @@ def spec(options: Job) -> Job:
     spec.setdefault("limits", _soft_limits())
     spec.setdefault("seed", int.from_bytes(os.urandom(4), "little"))
     return spec
+
+
+def _unknown(option: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(option, OPTIONS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(OPTIONS))}"
+    return f"submit has no option {option!r}; {hint}"
 
 
 def _working_directory() -> str:

@@ -87,9 +87,9 @@ class Client:
     def submit(self, argv: Sequence[str], **options: Any) -> int:
         """Queues one job and returns its id. It is on disk when this returns.
 
-        Options are those of `gpuq submit`: gpus, gpu_mem_bytes, exclusive, gpu_model, cpus, name,
-        priority, cwd, env (a dict set over this process's environment), grace_s, tags, output,
-        stderr, visible, seed.
+        Options, as `gpuq submit` has them but with units in their names: gpus, gpu_mem_bytes,
+        exclusive, gpu_model, cpus, name, priority, cwd, env (a dict set over this process's
+        environment), grace_s, tags, output, stderr, visible, seed.
         """
         return self.submit_many([dict(options, argv=list(argv))])[0]
 

@@ -84,16 +84,35 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, mode: str = "u
 
 def read_file(path: str) -> dict[str, Any]:
     """The settings in a TOML file, read and checked. The screen's `[top]` table is left to it."""
-    try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {error}") from None
+    table = _parse(path)
     table.pop("top", None)
     known = {setting.name: setting for setting in SETTINGS}
     return {name: _checked(known, name, value, path) for name, value in table.items()}
+
+
+def peek(path: str) -> dict[str, str]:
+    """Where the file puts the daemon. A mistake elsewhere in it must not keep a client from asking
+    a daemon that runs; what cannot be read is taken for empty, and the daemon or doctor says why."""
+    try:
+        table = _parse(path)
+        known = {setting.name: setting for setting in SETTINGS}
+        wanted = ("socket", "state_dir")
+        return {name: _checked(known, name, table[name], path) for name in wanted if name in table}
+    except UsageError:
+        return {}
+
+
+def _parse(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: nested too deeply to be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        hint = 'In TOML a text stands in quotes: grace = "3s"'
+        raise UsageError(f"{path}: {error}. {hint}") from None
 
 
 def _config_path(
@@ -188,7 +207,10 @@ def _size(value: Any) -> int:
 
 
 def _duration(value: Any) -> float:
-    return parse_seconds(str(value))
+    seconds = parse_seconds(str(value))
+    if seconds > 10**9:
+        raise ValueError(f"{str(value)[:20]!r} is longer than gpuq will live")
+    return seconds
 
 
 def _text(value: Any) -> str:

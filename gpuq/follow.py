@@ -1,10 +1,11 @@
 """Following a log: reading a file as it grows, until its job has ended."""
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gpuq.errors import NothingMatched
+from gpuq.errors import GpuqError, NothingMatched
 
 CHUNK = 256 * 1024
 QUIET_S = 0.1  # between two looks at the file
@@ -85,12 +86,21 @@ class _Tail:
         if self._path is None:
             return False
         try:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_log(self._path)
         except FileNotFoundError:
             return False
         if self._lines is not None:
             os.lseek(self._fd, start_of_last_lines(self._fd, self._lines), os.SEEK_SET)
         return True
+
+
+def open_log(path: str) -> int:
+    """A descriptor of a log. A pipe would keep its reader waiting, and holds nothing of the past."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise GpuqError(f"{path} is a pipe: what went through it cannot be read again")
 
 
 def start_of_last_lines(fd: int, lines: int) -> int:

@@ -56,9 +56,9 @@ def _from_config_file() -> Address | None:
     path = os.environ.get("GPUQ_CONFIG") or paths.default_config(os.environ)
     if not os.path.exists(path):
         return None
-    from gpuq.config import read_file
+    from gpuq.config import peek
 
-    values = read_file(path)
+    values = peek(path)
     if values.get("socket"):
         return Address(values["socket"], path, values.get("state_dir"), may_start=False)
     if values.get("state_dir"):

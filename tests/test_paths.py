@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from gpuq import config, locate, paths
-from gpuq.errors import UsageError
 
 USER = 1000
 
@@ -165,12 +164,15 @@ def test_a_job_starts_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not locate.locate().may_start
 
 
-def test_a_config_file_that_is_wrong_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_in_the_config_file_keeps_nobody_from_a_daemon_that_runs(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = home / "x.toml"
-    file.write_text("statedir = '/x'\n")
     monkeypatch.setenv("GPUQ_CONFIG", str(file))
-    with pytest.raises(UsageError, match="did you mean state_dir"):
-        locate.locate()
+    file.write_text("state_dir = '/x'\ncolour = 'red'\ngrace = 'soon'\n")
+    assert locate.locate().socket == "/x/gpuq.sock"
+    file.write_text("state_dir = \n")
+    assert locate.locate().origin == "your own daemon's default place"
 
 
 def test_client_and_daemon_mean_the_same_place(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,11 @@ def _alone(function: Callable[..., Any], kind: type[TyperCommand]) -> typer.Type
 
 def family(**settings: Any) -> typer.Typer:
     return typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **settings
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
     )
 
 

@@ -53,18 +53,41 @@ def run(
     os.execv(sys.executable, [sys.executable, "-m", "gpuq.daemon.main", *flags, *(words or [])])
 
 
+Gpus = Annotated[
+    str | None,
+    Option(metavar="GPUS", help="nvml, nvml:0-3, none, or simulated ones: sim:4x24G."),
+]
+
+
 @daemon.command("start", cls=Command)
-def start(context: typer.Context) -> None:
-    """Start your own, detached from this terminal."""
+def start(context: typer.Context, gpus: Gpus = None) -> None:
+    """Start your own, detached from this terminal.
+
+    Examples:
+      gpuq daemon start
+      gpuq daemon start --gpus sim:4x24G    on simulated GPUs, until it is stopped
+
+    For good, a setting stands in the config file. See: gpuq config
+    """
     with console.connect(context) as client:
         if there := _ping(client):
+            _check_same(there, gpus or os.environ.get("GPUQ_GPUS"))
             console.say(f"it runs already (pid {there['pid']})")
             return
         if client.address.state_dir is None:
             raise GpuqError(_not_yours(client.address))
         from gpuq.autostart import start_own_daemon
 
-        console.say(start_own_daemon(client.address.state_dir))
+        flags = ("--gpus", gpus) if gpus is not None else ()
+        console.say(start_own_daemon(client.address.state_dir, *flags))
+
+
+def _check_same(there: dict[str, Any], gpus: str | None) -> None:
+    if gpus is not None and gpus != there["gpu_backend"]:
+        raise GpuqError(
+            f"a daemon (pid {there['pid']}) runs already, with --gpus {there['gpu_backend']}. "
+            f"To change that: gpuq daemon restart --gpus {gpus}"
+        )
 
 
 def _not_yours(address: Address) -> str:
@@ -92,15 +115,27 @@ def _wait_until_gone(address: Address, pid: int) -> None:
 
 
 @daemon.command("restart", cls=Command)
-def restart(context: typer.Context) -> None:
-    """Stop it and start your own anew, as after an upgrade. Running jobs go on."""
+def restart(context: typer.Context, gpus: Gpus = None) -> None:
+    """Stop it and start your own anew, as after an upgrade. Running jobs go on.
+
+    It keeps the GPUs that it was started with, unless others are given here.
+    """
     with console.connect(context) as client:
         if client.address.state_dir is None:
             raise GpuqError(_not_yours(client.address))
-        is_there = _ping(client) is not None
-    if is_there:
+        there = _ping(client)
+        gpus = gpus or (_gpus_given(client) if there else None)
+    if there is not None:
         stop(context)
-    start(context)
+    start(context, gpus)
+
+
+def _gpus_given(client: Client) -> str | None:
+    """What a flag or the environment said when it was started; the file is read again anyway."""
+    for setting in client.call("config")["settings"]:
+        if setting["name"] == "gpus" and setting["origin"] in ("--gpus", "GPUQ_GPUS"):
+            return str(setting["value"])
+    return None
 
 
 @daemon.command("status", cls=Command)

@@ -81,6 +81,9 @@ def _look_over(client: Client) -> Iterator[Finding]:
     if state_dir is not None:
         yield _file_system(state_dir)
         yield _disk(state_dir)
+    yield _config(client)
+    if there is None:
+        yield _driver()
     yield from _kernel()
     yield _torch()
 
@@ -131,7 +134,30 @@ def _gpus(client: Client) -> Iterator[Finding]:
 def _remedy(answer: dict[str, Any]) -> str:
     if os.path.exists("/proc/driver/nvidia/version"):
         return "The driver is loaded, so ask it: nvidia-smi"
-    return "Without NVIDIA's driver: GPUQ_GPUS=sim:4x24G simulates four, `--gpus 0` needs none"
+    return (
+        "Without NVIDIA's driver: gpuq daemon restart --gpus sim:4x24G simulates four GPUs; "
+        "a job with --gpus 0 needs none"
+    )
+
+
+def _config(client: Client) -> Finding:
+    from gpuq.config import load
+
+    try:
+        settings = load({"state_dir": client.address.state_dir}, os.environ)
+    except GpuqError as error:
+        return Finding("failure", str(error), "A daemon started now would refuse it")
+    return Finding("ok", f"settings of {settings.config}, the environment and the defaults")
+
+
+def _driver() -> Finding:
+    """What can be told without a daemon, which alone loads the driver's library."""
+    try:
+        with open("/proc/driver/nvidia/version") as file:
+            return Finding("ok", file.readline().strip())
+    except OSError:
+        remedy = "To try gpuq out on simulated GPUs: gpuq daemon start --gpus sim:4x24G"
+        return Finding("warning", "no NVIDIA driver is loaded", remedy)
 
 
 def _file_system(state_dir: str) -> Finding:

@@ -29,12 +29,14 @@ SHOWN_FIRST = (
     "started_at",
     "ended_at",
 )
-SHOWN_ELSEWHERE = frozenset(("id", "name", "substate", "outcome", "attempts", "environment"))
+SHOWN_ELSEWHERE = frozenset(
+    ("id", "name", "substate", "outcome", "attempts", "environment", "gpus_simulated")
+)
 
 
 def job_fields(job: Job) -> list[tuple[str, str]]:
     """Every field that says something, the important ones first."""
-    known = dict(job, state=_state(job))
+    known = dict(job, state=_state(job), gpus=_gpus(job))
     names = [*SHOWN_FIRST, *(name for name in known if name not in SHOWN_FIRST)]
     pairs = [("job", f"{job['id']} {job['name']}")]
     for name in names:
@@ -46,6 +48,10 @@ def job_fields(job: Job) -> list[tuple[str, str]]:
 
 def _says_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, list | dict | str) and not value)
+
+
+def _gpus(job: Job) -> str:
+    return indices(job["gpus"]) + (" (simulated)" if job.get("gpus_simulated") else "")
 
 
 def _state(job: Job) -> str:

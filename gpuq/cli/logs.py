@@ -12,7 +12,7 @@ from gpuq.cli.job_text import farewell
 from gpuq.cli.render import Job, printable
 from gpuq.client import Client
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
-from gpuq.follow import CHUNK, start_of_last_lines
+from gpuq.follow import CHUNK, open_log, start_of_last_lines
 
 
 def logs(
@@ -98,9 +98,11 @@ def _log(job: Job, attempt: int | None) -> str | None:
 
 def _print(job: Job, path: str, lines: int | None) -> None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_log(path)
     except PermissionError:
         raise _not_yours(job) from None
+    except FileNotFoundError:
+        raise GpuqError(f"there is no log of job {job['id']} at {path}. {farewell(job)}") from None
     except OSError as error:
         raise GpuqError(f"the log of job {job['id']}: {path}: {error.strerror}") from None
     try:

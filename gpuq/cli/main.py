@@ -97,6 +97,10 @@ def _carry_out(words: list[str]) -> int:
 
 def _write_anything() -> None:
     """No byte of a job's name or command may end in a UnicodeEncodeError."""
+    if sys.stdout is None:  # `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as we live
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we live
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 

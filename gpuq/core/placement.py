@@ -4,6 +4,7 @@ A reading may veto a GPU, never grant one: what grants is that no lease stands i
 are committed before anything starts.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -42,7 +43,17 @@ def never_fits(request: Request, gpus: Sequence[Gpu], policy: Policy) -> str | N
         return f"{wanted} can never start: this machine has no GPU"
     if fitting == len(gpus):
         return f"{wanted} can never start: this machine has {count(len(gpus), 'GPU')}"
-    return f"{wanted} can never start: {fitting} of this machine's {len(gpus)} GPUs would do"
+    have = f"{fitting} of this machine's {len(gpus)} GPUs would do"
+    return f"{wanted} can never start: {have} ({_census(gpus)})"
+
+
+def _census(gpus: Sequence[Gpu]) -> str:
+    """ "2 x NVIDIA H100 with 79.6G, 1 x …"."""
+    kinds = Counter((gpu.model, gpu.memory_total_bytes) for gpu in gpus)
+    return ", ".join(
+        f"{number} x {model} with {format_bytes(memory)}"
+        for (model, memory), number in kinds.items()
+    )
 
 
 def _wish_words(request: Request) -> str:
@@ -135,6 +146,9 @@ class _Account:
         known += sum(lease.memory_bytes or 0 for lease in unmeasured)
         return max((self.gpu.memory_used_bytes or 0) - known, 0)
 
+    def is_shared(self) -> bool:
+        return bool(self.leases) and not any(lease.exclusive for lease in self.leases)
+
     def leased_bytes(self) -> int:
         """Per lease the larger of what was declared and what is measured."""
         return sum(max(lease.memory_bytes or 0, self._measured(lease)) for lease in self.leases)
@@ -203,12 +217,16 @@ class Ledger:
         """ "wants 2 GPUs with 60G, 1 free (…)" with what stands in the way of the others."""
         eligible = [a for a in self._accounts.values() if matches(a.gpu, request)]
         blocked = [a for a in eligible if not self._accepts(a, request)]
-        wish = f"wants {count(request.gpus, 'GPU')}"
+        whole = "whole " if request.exclusive and request.gpu_mem_bytes is not None else ""
+        wish = f"wants {count(request.gpus, whole + 'GPU')}"
         if request.gpu_mem_bytes is not None:
             wish += f" with {format_bytes(request.gpu_mem_bytes)}"
         if request.gpu_model is not None:
             wish += f" of model {request.gpu_model}"
         obstacles = self._obstacles(blocked)
+        if not request.exclusive and (shared := [a for a in blocked if a.is_shared()]):
+            room = max(self._room(account) or 0 for account in shared)
+            obstacles.append(f"a shared one has {format_bytes(max(room, 0))} left at most")
         if len(eligible) < request.gpus:
             obstacles.insert(0, f"{len(eligible)} such to be seen")
         because = f" ({'; '.join(obstacles)})" if obstacles else ""

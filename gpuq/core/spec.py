@@ -73,6 +73,8 @@ def read_request(wire: Mapping[str, Any], default_gpus: int) -> Request:
         memory = _integer(wire, "gpu_mem_bytes", 0, 1, 2**50)
     gpus = _integer(wire, "gpus", default_gpus, 0, 64)
     model = wire.get("gpu_model")
+    if model == "":
+        raise UsageError("gpu_model: an empty name fits every GPU; leave it out")
     if not gpus and (memory is not None or model is not None):
         raise UsageError("--gpus 0 takes no --gpu-mem and no --gpu-model: it gets no GPU")
     return Request(

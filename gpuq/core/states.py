@@ -39,7 +39,7 @@ def explain(exit: Exit, outcome: Outcome, stop: StopWish | None = None) -> str:
     sentence = _explain_exit(exit)
     if outcome is Outcome.CANCELLED and stop is not None:
         sentence = f"cancelled by {stop.actor}: {sentence}"
-    if exit.leftovers:
+    if exit.leftovers and outcome is not Outcome.CANCELLED:  # there, all of it was to go
         one = exit.leftovers == 1
         left = "a process" if one else f"{exit.leftovers} processes"
         sentence += f"; it left {left} behind, which {'was' if one else 'were'} ended"

@@ -2,7 +2,6 @@
 touch a process. What follows from a wish is the loop's to do, and to tell."""
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,11 +9,11 @@ from typing import Any, Protocol
 
 import gpuq
 from gpuq.config import Config
-from gpuq.core.model import Gpu, JobState, Outcome, Plan, Substate
+from gpuq.core.model import Gpu, JobState, Outcome, Plan
 from gpuq.core.placement import never_fits
 from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
 from gpuq.core.units import format_ranges
-from gpuq.daemon import views
+from gpuq.daemon import fields, views
 from gpuq.daemon.commits import GroupCommit
 from gpuq.daemon.peer import Peer
 from gpuq.daemon.refs import References
@@ -25,9 +24,7 @@ from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NeverFits, NotPermitted, UsageError
 
 FIRST_READING_S = 5.0  # how long a submit waits for the GPUs to be known
-PAGE = 500  # jobs in one answer
 MOST_JOBS_PER_SUBMIT = 10_000
-LONGEST_WAIT_S = 60.0
 
 Answer = dict[str, Any]
 
@@ -116,13 +113,13 @@ class Handlers:
 
     async def submit(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Answers only once the jobs are on disk."""
-        token = _token(request)
+        token = fields.token(request)
         if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
             return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": None}
         await self._world.first_reading(FIRST_READING_S)
         specs, note = self._read_specs(request)
         digest = specs[0].environment
-        content = _environment(request, digest)
+        content = fields.environment(request, digest)
         if content is None and not self._store.asked.knows_environment(peer.uid, digest):
             return {"wanted": "environment"}
         by = Submitter(peer.uid, peer.gid, peer.user)
@@ -175,7 +172,7 @@ class Handlers:
     # ── wished ──
 
     async def kill(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        rows = self._refs.find(_named(request), peer)
+        rows = self._refs.find(fields.named(request), peer)
         for row in rows:
             if peer.uid not in (0, row["uid"]):
                 raise NotPermitted(
@@ -220,7 +217,7 @@ class Handlers:
     async def status(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         if request.get("after_turn"):
             await self._world.settle()
-        limit = _limit(request.get("limit"))
+        limit = fields.limit(request.get("limit"))
         rows, cursor = self._page(request, peer, limit)
         answer = {
             "jobs": [views.job_view(row, self._world.plan, self._config.state_dir) for row in rows],
@@ -237,16 +234,16 @@ class Handlers:
         Active jobs come oldest first, since what runs and what is next is asked for; with ended
         ones among them the newest come first.
         """
-        refs = _named(request)
+        refs = fields.named(request)
         everything = bool(request.get("all")) or bool(refs)
-        filters = _filters(request)
-        cursor = request.get("before")
+        filters = fields.filters(request)
+        cursor = fields.cursor(request, "before")
         rows = self._store.seen.jobs(
             ids=self._refs.resolve(refs, peer) if refs else None,
             ended=everything or _wants_ended(filters["states"]),
             uid=peer.uid if request.get("mine") else None,
             limit=limit,
-            cursor=cursor if isinstance(cursor, int) else None,
+            cursor=cursor,
             **filters,
         )
         if refs and not rows and cursor is None:
@@ -285,21 +282,19 @@ class Handlers:
         }
 
     async def events(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        since = request.get("since") or 0
-        if not isinstance(since, int):
-            raise UsageError(f"since: {since!r} is not a whole number")
-        return {"events": self._store.seen.events(since, PAGE)}
+        since = fields.cursor(request, "since") or 0
+        return {"events": self._store.seen.events(since, fields.PAGE)}
 
     async def wait(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Answers when all jobs have ended (`any`: the first; `started`: have left the queue).
 
         `ended` are the ids of those that have, as ranges.
         """
-        rows = self._refs.find(_named(request), peer)
+        rows = self._refs.find(fields.named(request), peer)
         moment = "started" if request.get("started") else "ended"
         open_ids = [row["id"] for row in rows if not _is_past(row["state"], moment)]
         wanted = (1 if request.get("any") else len(rows)) - (len(rows) - len(open_ids))
-        timeout_s = _timeout_s(request.get("timeout_s") or 0.0)
+        timeout_s = fields.timeout_s(request.get("timeout_s") or 0.0)
         left = await self._wait_for(open_ids, moment, wanted, timeout_s)
         ended = [row["id"] for row in rows if row["id"] not in left]
         return {"timed_out": len(left) > len(open_ids) - wanted, "ended": format_ranges(ended)}
@@ -323,72 +318,8 @@ class Handlers:
                 future.cancel()
 
 
-def _token(request: Mapping[str, Any]) -> str | None:
-    token = request.get("token")
-    if token is not None and (not isinstance(token, str) or not 0 < len(token) <= 64):
-        raise UsageError("token: a text of up to 64 signs is wanted")
-    return token
-
-
-def _environment(request: Mapping[str, Any], digest: bytes) -> bytes | None:
-    """The environment that came with a submit, held against its hash; None where none came."""
-    variables = request.get("environment")
-    if variables is None:
-        return None
-    if not isinstance(variables, list) or not all(isinstance(v, str) for v in variables):
-        raise UsageError("environment: a list of NAME=value is wanted")
-    try:
-        content = "".join(f"{v}\0" for v in variables).encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise UsageError("environment: holds half a character") from None
-    if hashlib.sha256(content).digest() != digest:
-        raise UsageError("environment: it does not have the hash that came with it")
-    longest = max((len(v) for v in variables), default=0)
-    if longest > 128 * 1024 - 1:
-        name = next(v for v in variables if len(v) == longest).split("=")[0]
-        raise UsageError(
-            f"environment: {name} has {longest} characters; Linux passes at most 131071. "
-            f"Unset it: env -u {name} gpuq …"
-        )
-    return content
-
-
-def _timeout_s(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise UsageError(f"timeout_s: {value!r} is no length of time in seconds")
-    return float(min(value, LONGEST_WAIT_S))
-
-
-def _named(request: Mapping[str, Any]) -> list[Any]:
-    """A text would be taken for a list of its signs: "12" for jobs 1 and 2."""
-    refs = request.get("refs") or []
-    if not isinstance(refs, list):
-        raise UsageError(f"refs: {refs!r} is not a list")
-    return refs
-
-
-def _limit(value: Any) -> int:
-    return min(value, PAGE) if isinstance(value, int) and value > 0 else PAGE
-
-
-def _filters(request: Mapping[str, Any]) -> dict[str, Any]:
-    aliases = {"oom": "out_of_memory", "timeout": "timed_out"}
-    states = [aliases.get(str(state), str(state)) for state in request.get("states") or []]
-    if unknown := [state for state in states if state not in STATE_WORDS]:
-        raise UsageError(f"{unknown[0]!r} is no state: {', '.join(STATE_WORDS)}")
-    return {
-        "states": states,
-        "user": request.get("user"),
-        "tag": request.get("tag"),
-        "name": request.get("name"),
-    }
-
-
 def _is_past(state: str, moment: str) -> bool:
     return state == JobState.ENDED or (moment == "started" and state != JobState.QUEUED)
-
-
-STATE_WORDS = (*JobState, *Substate, *Outcome)
 
 
 def _wants_ended(states: list[str]) -> bool:

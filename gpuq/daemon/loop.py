@@ -11,7 +11,9 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from signal import SIGKILL
 
 import structlog
 
@@ -47,9 +49,14 @@ DISK_AGAIN_S = 5.0
 WATCHED_S = 10.0  # how long somebody who looked counts as still looking
 READ_OFTEN_S, READ_SELDOM_S = 1.0, 5.0
 MOST_RETURNS = 3
+FORK_AGAIN_S = 1.0
 RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
 
 log = structlog.get_logger()
+
+
+class CannotFork(Exception):
+    """No runner is to be had now: the machine is full, or the launcher hangs."""
 
 
 class Loop:
@@ -158,10 +165,15 @@ class Loop:
         self.plan = plan(snapshot)
         try:
             self._cancel([one for one in self.plan.decisions if isinstance(one, Cancel)])
+            self._signal([one for one in self.plan.decisions if isinstance(one, Signal)])
             for decision in self.plan.decisions:
                 await self._carry_out(decision, snapshot)
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
+            return False
+        except CannotFork as trouble:
+            log.error("no runner could be forked", why=str(trouble), again_in_s=FORK_AGAIN_S)
+            asyncio.get_running_loop().call_later(FORK_AGAIN_S, self.wake)
             return False
         return bool(self.plan.decisions)
 
@@ -197,8 +209,6 @@ class Loop:
         match decision:
             case Start():
                 await self._start(decision, snapshot)
-            case Signal():
-                self._signal(decision)
             case Release():
                 self._store.happened.release(
                     decision.gpu, decision.slot, warm=decision.warm, now=time.time()
@@ -225,9 +235,8 @@ class Loop:
         try:
             async with asyncio.timeout(RUNNER_S):
                 gate = await self._supervisor.take_runner()
-        except TimeoutError:
-            log.error("no runner could be forked", job=start.job, waited_s=RUNNER_S)
-            return
+        except (TimeoutError, OSError) as error:
+            raise CannotFork(str(error) or f"none came in {RUNNER_S:g} s") from error
         gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
         new = self._new_attempt(start, gate, gpus, snapshot)
         try:
@@ -268,6 +277,7 @@ class Loop:
                 for gpu in gpus
             ),
             gpu_indices=tuple(gpu.index for gpu in gpus),
+            simulated=any(gpu.simulated for gpu in gpus),
             passed=start.passed,
         )
 
@@ -286,15 +296,21 @@ class Loop:
         self._watchers.publish(new.job, "started")
         self._tell_probe()
 
-    def _signal(self, decision: Signal) -> None:
+    def _signal(self, signals: Sequence[Signal]) -> None:
         """The step is noted before it is taken: taken twice it does no harm, unnoted it would
         make a cancelled job look like one that failed."""
-        if decision.ends:
-            column = "kill_mono" if decision.signal == 9 else "term_mono"
-            self._store.happened.stop_step(decision.job, decision.attempt, column, time.monotonic())
-        else:
-            self._store.happened.signal_sent(decision.job)
-        self._supervisor.signal(decision.job, decision.signal)
+        if not signals:
+            return
+        with self._store.transaction():
+            for one in signals:
+                if one.ends:
+                    column = "kill_mono" if one.signal == SIGKILL else "term_mono"
+                    self._store.happened.stop_step(one.job, one.attempt, column, time.monotonic())
+                else:
+                    self._store.happened.signal_sent(one.job)
+        table = processes.Table()
+        for one in signals:
+            self._supervisor.signal(one.job, one.signal, table)
 
     # ── news ──
 
@@ -387,7 +403,8 @@ class Loop:
                 self._hear(Exited(job=left.job, attempt=left.attempt, exit=lost))
             else:
                 log.info("adopting", job=left.job, attempt=left.attempt)
-                self._supervisor.adopt(_known(left))
+                has_run = left.state is JobState.RUNNING
+                self._supervisor.adopt(replace(_known(left), has_run=has_run))
 
     # ── GPUs ──
 

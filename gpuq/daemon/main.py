@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import fcntl
 import os
+import resource
 import shutil
 import signal as signals
 import sys
@@ -29,6 +30,7 @@ from gpuq.errors import GpuqError, UsageError
 
 SCRUBBED = ("GPUQ_", "LISTEN_", "NOTIFY_", "WATCHDOG_")
 LOCK_NAME = "lock"
+MOST_DESCRIPTORS = 65536
 LOG_NAME = "daemon.log"  # its own output, where whoever started it put it there
 
 log = structlog.get_logger()
@@ -36,6 +38,8 @@ log = structlog.get_logger()
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `gpuqd` command."""
+    if sys.stderr is None:  # `2>&-`
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we live
     asked = _parser().parse_args(arguments)
     try:
         settings = _settings(asked, os.environ)
@@ -51,6 +55,7 @@ def _serve(settings: config.Config, asked: argparse.Namespace) -> None:
     _make_state_dir(settings, must_be_empty=asked.throwaway is not None)
     os.chdir("/")
     os.umask(0o077)
+    _raise_descriptor_limit()
     with _locked(settings):
         store = Store(os.path.join(settings.state_dir, paths.DATABASE_NAME))
         try:
@@ -133,6 +138,14 @@ def _scrub_environment() -> None:
     for name in list(os.environ):
         if name.startswith(SCRUBBED):
             del os.environ[name]
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection or a running job takes one; a job gets the limit of its submitter."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _make_state_dir(settings: config.Config, *, must_be_empty: bool) -> None:

@@ -8,6 +8,9 @@ import os
 import signal as signals
 from collections.abc import Iterable
 
+# What is to end a process that is stopped has to wake it too.
+ENDING = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT)
+
 
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as file:
@@ -44,25 +47,49 @@ def all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def descendants(ancestor: int) -> dict[int, int]:
-    """All living descendants with their start times, zombies left out; none where the ancestor is
-    gone.
+class Table:
+    """All processes at one moment, read once: to look for many families costs no more than for one."""
 
-    Under a child subreaper nobody gets away from this tree: orphans come back to its root.
-    """
-    children: dict[int, list[tuple[int, list[bytes]]]] = {}
-    for pid in all_pids():
-        fields = _stat(pid)
-        if fields is not None:
-            children.setdefault(int(fields[1]), []).append((pid, fields))
-    found: dict[int, int] = {}
-    unseen = [ancestor]
-    while unseen:
-        for pid, fields in children.get(unseen.pop(), ()):
-            unseen.append(pid)
+    def __init__(self) -> None:
+        self._children: dict[int, list[int]] = {}
+        self._sessions: dict[int, list[int]] = {}
+        self._starts: dict[int, int] = {}  # of the living: zombies are left out
+        for pid in all_pids():
+            fields = _stat(pid)
+            if fields is None:
+                continue
+            self._children.setdefault(int(fields[1]), []).append(pid)
             if fields[0] not in (b"Z", b"X"):
-                found[pid] = int(fields[19])
-    return found
+                self._sessions.setdefault(int(fields[3]), []).append(pid)
+                self._starts[pid] = int(fields[19])
+
+    def descendants(self, ancestor: int) -> dict[int, int]:
+        """All living descendants with their start times; none where the ancestor is gone.
+
+        Under a child subreaper nobody gets away from this tree: orphans come back to its root.
+        """
+        found: dict[int, int] = {}
+        unseen = [ancestor]
+        while unseen:
+            for pid in self._children.get(unseen.pop(), ()):
+                unseen.append(pid)
+                if pid in self._starts:
+                    found[pid] = self._starts[pid]
+        return found
+
+    def left_in_session(self, leader: int, not_before: int) -> dict[int, int]:
+        """Who lives on in the session of a leader that is dead; none where a process of that pid
+        lives, since it may be a later one with a session of its own. The kernel gives a pid away
+        again only when nobody is left in its session (setsid(2))."""
+        if leader in self._starts:
+            return {}
+        members = {pid: self._starts[pid] for pid in self._sessions.get(leader, ())}
+        return {pid: start for pid, start in members.items() if start >= not_before}
+
+
+def descendants(ancestor: int) -> dict[int, int]:
+    """As Table.descendants, for a single look."""
+    return Table().descendants(ancestor)
 
 
 def ancestors(pid: int) -> list[int]:
@@ -127,7 +154,7 @@ def send(pid: int, number: int, *, start: int) -> bool:
         if not is_alive(pid, start):
             return False
         signals.pidfd_send_signal(fd, number)
-        if number not in (signals.SIGKILL, signals.SIGSTOP, signals.SIGTSTP):
+        if number in ENDING:
             _continue(fd)
         return True
     except OSError:

@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 BEGAN, RECORD = "began", "record"
+LONGEST_RECORD = 64 * 1024
 
 Message = dict[str, Any]
 
@@ -61,14 +62,33 @@ def read(attempt_dir: str, nonce: str) -> Message | None:
     """The record of that attempt; None where there is none, or an empty, cut or foreign one."""
     try:
         with open(os.path.join(attempt_dir, RECORD), "rb") as file:
-            record = json.loads(file.read())
-    except (OSError, ValueError):
+            record = json.loads(file.read(LONGEST_RECORD))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("nonce") != nonce:
         return None
+    return record if _is_sound(record) else None
+
+
+def _is_sound(record: Message) -> bool:
+    """Does it say how the attempt ended, in values that can be stored? A job that runs as this
+    daemon's own user can write there."""
     if (record.get("exit_code") is None) == (record.get("signal") is None):
-        return None  # it does not say how the attempt ended
-    return record
+        return False
+    whole = ("exit_code", "signal", "leftovers", "peak_rss_bytes")
+    numbers = ("ended_at", "user_s", "system_s")
+    texts = ("stage", "error")
+    return (
+        all(_is_number(record.get(name), int) for name in whole)
+        and all(_is_number(record.get(name), (int, float)) for name in numbers)
+        and all(isinstance(record.get(name), str | None) for name in texts)
+    )
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 2**62
 
 
 def _began(attempt_dir: str, nonce: str) -> str:
@@ -83,7 +103,12 @@ def main_process(attempt_dir: str, nonce: str) -> tuple[int, int] | None:
     """(pid, start) of the job, as `note_main_process` left it."""
     try:
         with open(_began(attempt_dir, nonce)) as file:
-            pid, start = file.read().split()
+            pid, start = map(int, file.read(100).split())
     except (OSError, ValueError):
         return None
-    return int(pid), int(start)
+    return (pid, start) if 0 < pid < 2**31 and 0 <= start < 2**62 else None
+
+
+def began_at(attempt_dir: str, nonce: str) -> float:
+    """When it began (s since the epoch), by the file."""
+    return os.stat(_began(attempt_dir, nonce)).st_mtime

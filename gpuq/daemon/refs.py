@@ -25,7 +25,7 @@ class References:
             raise self.no_such_job(refs, peer)
         found = {row["id"] for row in rows}
         for ref in refs:
-            if str(ref).isdigit() and int(ref) not in found:
+            if _is_number(str(ref)) and int(ref) not in found:
                 raise self.no_such_job([ref], peer)
         return sorted(rows, key=lambda row: int(row["id"]))
 
@@ -36,13 +36,13 @@ class References:
         """ "12", "12-18,20", "@" and "@~2" (counted among your own submissions), "g12"."""
         if ref.startswith("@"):
             back = ref.removeprefix("@").removeprefix("~") or "0"
-            if ref not in ("@", f"@~{back}") or not back.isdigit():
+            if ref not in ("@", f"@~{back}") or not _is_number(back):
                 raise UsageError(f"{ref!r} is no job: write @ or @~2")
             group = self._seen.submission(peer.uid, int(back))
             if group is None:
                 raise NothingMatched(f"you have no job {ref}: you have submitted fewer")
             return [group]
-        if ref.startswith("g") and ref[1:].isdigit():
+        if ref.startswith("g") and _is_number(ref[1:]):
             group = self._seen.group(int(ref[1:]))
             if group is None:
                 raise NothingMatched(f"no group {ref}. See: gpuq status -a")
@@ -50,9 +50,14 @@ class References:
         try:
             return parse_ranges(ref)
         except ValueError as error:
-            raise UsageError(f"{error}; a job is named like 12, 12-18,20, @ or g12") from None
+            raise UsageError(f"{error}; a job is named like 12, 12-18,20, @, @~2 or g12") from None
 
     def no_such_job(self, refs: Sequence[Any], peer: Peer) -> NothingMatched:
         last = self._seen.last_id(peer.uid)
         yours = f"your last is {last}" if last is not None else "you have submitted none yet"
         return NothingMatched(f"no job {' '.join(map(str, refs))} ({yours}). See: gpuq status -a")
+
+
+def _is_number(text: str) -> bool:
+    """ASCII digits, and no more of them than an id can have."""
+    return text.isascii() and text.isdecimal() and len(text) <= 18

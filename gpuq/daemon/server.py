@@ -6,6 +6,7 @@ limited, a line begun must be finished, and who does not read is not written to 
 
 import asyncio
 import os
+import resource
 import socket
 import stat
 from collections import deque
@@ -21,7 +22,7 @@ from gpuq.errors import GpuqError, NotPermitted, UsageError
 HELLO_S = 5.0
 FRAME_S = 30.0  # from the first byte of a line to its last
 MOST_PIPELINED = 64
-MOST_CONNECTIONS = 4096  # of one user
+MOST_CONNECTIONS = 4096  # of one user, where the limit of descriptors leaves room for the jobs
 
 log = structlog.get_logger()
 
@@ -178,7 +179,7 @@ class Connection(asyncio.Protocol):
             you = self.peer.user
             return f"this is {owner}'s own daemon; you are {you}. Start yours: gpuq daemon start"
         same = sum(other.peer.uid == self.peer.uid for other in self._server.connections)
-        if same >= MOST_CONNECTIONS:
+        if same >= min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
             return f"you have {same} connections open already; close some first"
         return None
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+TMP_DIR = b"/tmp"
 NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 125
 # Python and the runner ignore some, and so may whoever started the daemon (`nohup`, a shell's `&`):
 # a job must find none ignored.
@@ -64,7 +65,7 @@ class Spawn:
     def __init__(self, order: Message) -> None:
         self._order = order
         self._log = self._stderr = -1
-        self._has_tmp_dir = False
+        self._tmp_dir = b""  # once it has been made
         self._limits: dict[int, tuple[int, int]] = {}
 
     def start(self) -> int:
@@ -87,9 +88,15 @@ class Spawn:
             self._close_log()
 
     def clean_up(self) -> None:
-        """Removes the private temporary directory, if it is ours; its own links are not followed."""
-        if self._has_tmp_dir:
-            shutil.rmtree(_raw(self._order["tmp_dir"]), ignore_errors=True)
+        """Removes the private temporary directory, if it is ours; its own links are not followed.
+
+        Whatever a job has made in there, how it ended is told all the same.
+        """
+        if self._tmp_dir:
+            try:
+                shutil.rmtree(self._tmp_dir, ignore_errors=True)
+            except RecursionError:  # a thousand folders deep, which rm does without recursion
+                os.spawnv(os.P_WAIT, "/bin/rm", ["rm", "-rf", "--", self._tmp_dir])
 
     def _set_umask(self) -> None:
         os.umask(self._order["umask"])
@@ -105,8 +112,11 @@ class Spawn:
             self._stderr = _open_for_appending(self._order["stderr"])
 
     def _make_tmp_dir(self) -> None:
-        os.mkdir(_raw(self._order["tmp_dir"]), 0o700)
-        self._has_tmp_dir = True
+        wanted = _raw(self._order["tmp_dir"])
+        if not os.path.isdir(os.path.dirname(wanted)):  # the submitter's is gone by now
+            wanted = os.path.join(TMP_DIR, os.path.basename(wanted))
+        os.mkdir(wanted, 0o700)
+        self._tmp_dir = wanted
 
     def _set_limits(self) -> None:
         for name, soft in self._order["limits"].items():
@@ -129,6 +139,8 @@ class Spawn:
     def _execute(self) -> int:
         argv = [_raw(word) for word in self._order["argv"]]
         environment = dict(_raw(pair).split(b"=", 1) for pair in self._order["environment"])
+        if b"TMPDIR" in environment:
+            environment[b"TMPDIR"] = self._tmp_dir
         stage = f"executing {_shown(self._order['argv'][0])}"
         files = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

@@ -32,6 +32,7 @@ class Known:
     runner_pid: int
     runner_start: int
     uid: int
+    has_run: bool = False  # an earlier daemon saw it run
 
     @property
     def mark(self) -> bytes:
@@ -78,6 +79,7 @@ class Supervisor:
         self._state_dir = state_dir
         self._report = report
         self._attempts: dict[int, Known] = {}  # by job
+        self._mains: dict[int, tuple[int, int]] = {}  # (pid, start) of the job's own, by job
         self._tasks: set[asyncio.Task[None]] = set()
         self._standby: asyncio.Task[Gate] | None = None
         self._launcher: subprocess.Popen[bytes] | None = None
@@ -134,17 +136,19 @@ class Supervisor:
 
     # ── ending ──
 
-    def signal(self, job: int, number: int) -> int:
+    def signal(self, job: int, number: int, table: processes.Table | None = None) -> int:
         """Sends a signal to everything the job is; returns to how many processes.
 
-        That is the runner's descendants, which nobody leaves while the runner lives, and what
-        carries the attempt's mark, for when it does not.
+        That is the runner's descendants, which nobody leaves while the runner lives; `table` is a
+        look at all processes that several jobs share.
         """
         known = self._attempts.get(job)
         if known is None:
             return 0
-        members = self._members(known).items()
-        return sum(processes.send(pid, number, start=start) for pid, start in members)
+        # A runner that somebody stopped would never tell of the end.
+        processes.send(known.runner_pid, signals.SIGCONT, start=known.runner_start)
+        members = self._members(known, table or processes.Table())
+        return sum(processes.send(pid, number, start=start) for pid, start in members.items())
 
     def owner_of(self, pid: int) -> int | None:
         """The job to which a process belongs; None for a process outside gpuq."""
@@ -155,15 +159,22 @@ class Supervisor:
                 return known.job
         return None
 
-    def _members(self, known: Known) -> dict[int, int]:
-        found: dict[int, int] = {}
+    def _members(self, known: Known, table: processes.Table) -> dict[int, int]:
         if processes.is_alive(known.runner_pid, known.runner_start):
-            found |= processes.descendants(known.runner_pid)
-        return found | self._marked(known)
+            return table.descendants(known.runner_pid)
+        return self._orphans(known, table)
 
-    def _marked(self, known: Known) -> dict[int, int]:
-        return processes.marked(
-            known.mark, uid=known.uid, not_before=known.runner_start, among=processes.all_pids()
+    def _orphans(self, known: Known, table: processes.Table) -> dict[int, int]:
+        """Who belongs to the job when its runner is dead: its session, its main process with all
+        below it, and whoever carries the mark."""
+        start = known.runner_start
+        found = table.left_in_session(known.runner_pid, start)
+        folder = self.attempt_dir(known.job, known.attempt)
+        main = self._mains.get(known.job) or record.main_process(folder, known.nonce)
+        if main is not None and processes.is_alive(*main):
+            found |= {main[0]: main[1]} | table.descendants(main[0])
+        return found | processes.marked(
+            known.mark, uid=known.uid, not_before=start, among=processes.all_pids()
         )
 
     # ── the launcher ──
@@ -224,15 +235,23 @@ class Supervisor:
         await self._conclude(known)
 
     async def _attend_adopted(self, known: Known) -> None:
-        folder = self.attempt_dir(known.job, known.attempt)
-        alive = processes.is_alive(known.runner_pid, known.runner_start)
-        if alive and record.has_begun(folder, known.nonce):
-            pid, start = record.main_process(folder, known.nonce) or (0, None)
-            at = os.stat(folder).st_mtime
-            message = {"pid": pid or None, "start": start, "at": at}
-            self._report_running(known, message)
-        await _wait_for_death(known)
+        watching = asyncio.ensure_future(self._watch_for_main(known))
+        try:
+            await _wait_for_death(known)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         await self._conclude(known)
+
+    async def _watch_for_main(self, known: Known) -> None:
+        """An adopted runner has no gate to us: what it notes on disk says that its job runs."""
+        folder = self.attempt_dir(known.job, known.attempt)
+        pause_s = 0.01
+        while (main := record.main_process(folder, known.nonce)) is None:
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 1.0)
+        at = record.began_at(folder, known.nonce)
+        self._report_running(known, {"pid": main[0], "start": main[1] or None, "at": at})
 
     async def _conclude(self, known: Known) -> None:
         """The runner is gone or about to be: what it left on disk tells how it ended."""
@@ -241,21 +260,24 @@ class Supervisor:
         told = record.read(folder, known.nonce)
         if told is not None:
             self._report_ended(known, read_exit(told))
-        elif not record.has_begun(folder, known.nonce):
+        elif not (known.has_run or known.job in self._mains) and not record.has_begun(
+            folder, known.nonce
+        ):
             self._report_ended(known, None)
         else:
             await self._sweep(known)
-            cause = f"its runner (pid {known.runner_pid}) was killed"
+            cause = f"its runner (pid {known.runner_pid}) is gone and left no record of its end"
             self._report_ended(known, Exit(lost=cause))
 
     async def _sweep(self, known: Known) -> None:
-        """Without its runner a job has nobody: what carries its mark is ended."""
-        while found := self._marked(known):
+        """Without its runner a job has nobody: what is left of it is ended."""
+        while found := self._orphans(known, processes.Table()):
             for pid, start in found.items():
                 processes.send(pid, signals.SIGKILL, start=start)
             await asyncio.sleep(SWEEP_AGAIN_S)
 
     def _report_running(self, known: Known, said: Mapping[str, Any]) -> None:
+        self._mains[known.job] = (said["pid"], said["start"] or 0)
         self._report(
             Running(
                 job=known.job,
@@ -268,6 +290,7 @@ class Supervisor:
 
     def _report_ended(self, known: Known, exit: Exit | None) -> None:
         self._attempts.pop(known.job, None)
+        self._mains.pop(known.job, None)
         self._report(Exited(job=known.job, attempt=known.attempt, exit=exit))
 
     def attempt_dir(self, job: int, attempt: int) -> str:

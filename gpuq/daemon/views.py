@@ -40,6 +40,7 @@ def job_view(row: Mapping[str, Any], plan: Plan, state_dir: str) -> View:
         "gpu_count": request.gpus,
         "gpus": gpus.get("indices", []) if has_gpus else [],
         "gpu_uuids": gpus.get("uuids", []) if has_gpus else [],
+        "gpus_simulated": gpus.get("simulated", False) if has_gpus else False,
         "gpu_mem_bytes": request.gpu_mem_bytes,
         "exclusive": request.exclusive,
         "gpu_model": request.gpu_model,

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from gpuq.core.model import (
     ActiveJob,
     Cancel,
+    Decision,
     Gpu,
     GpuProcess,
     JobState,
@@ -257,24 +258,31 @@ class Box:
             assert plan(snapshot) == self.plan, "the same world gave another plan"
             if not self.plan.decisions:
                 break
-            waiting = {job.id for job in self.heads().values() if self.waits_for_us(job.request)}
-            for decision in self.plan.decisions:
-                self.carry_out(decision, waiting)
-                self.check_nothing_is_given_twice()
+            self.carry_out_plan()
         else:
             raise AssertionError("it never came to rest")
         self.check_rest()
 
-    def carry_out(self, decision: Start | Cancel | Signal | Release, waiting: set[int]) -> None:
+    def carry_out_plan(self) -> None:
+        starts = [one for one in self.plan.decisions if isinstance(one, Start)]
+        others = self.plan.decisions[: len(self.plan.decisions) - len(starts)]
+        for decision in others:
+            self.carry_out(decision)
+        waiting = {job.id for job in self.heads().values() if self.waits_for_us(job.request)}
+        for start in starts:
+            self.start(start, waiting)
+            self.check_nothing_is_given_twice()
+
+    def carry_out(self, decision: Decision) -> None:
         match decision:
-            case Start():
-                self.start(decision, waiting)
             case Cancel():
                 assert self.queue.pop(decision.job).stop is not None
             case Signal():
                 self.signal(decision)
             case Release():
                 self.release(decision)
+            case Start():
+                raise AssertionError("starts come last")
 
     def start(self, decision: Start, waiting: set[int]) -> None:
         job = self.queue[decision.job]

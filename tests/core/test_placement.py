@@ -59,11 +59,13 @@ def test_a_gpu_that_tells_no_memory_can_be_had_whole_but_not_shared() -> None:
         (request(3), "--gpus 3 can never start: this machine has 2 GPUs"),
         (
             request(2, "60G"),
-            "--gpus 2 --gpu-mem 60G can never start: 1 of this machine's 2 GPUs would do",
+            "--gpus 2 --gpu-mem 60G can never start: 1 of this machine's 2 GPUs would do "
+            "(1 x RTX 4090 with 24G, 1 x RTX 4090 with 80G)",
         ),
         (
             request(model="A100"),
-            "--gpus 1 --gpu-model A100 can never start: 0 of this machine's 2 GPUs would do",
+            "--gpus 1 --gpu-model A100 can never start: 0 of this machine's 2 GPUs would do "
+            "(1 x RTX 4090 with 24G, 1 x RTX 4090 with 80G)",
         ),
         (request(0, cpus=9), "--cpus 9 can never start: this machine has 8 CPU slots"),
         (request(2), None),
@@ -352,7 +354,7 @@ def test_who_asks_for_less_is_never_refused_what_more_would_get(
             [gpu(0, "80G", processes=[foreign()]), gpu(1)],
             [lease(1, 7)],
             request(mem="60G", exclusive=True),
-            "wants 1 GPU with 60G, 0 free (GPU 0 outside gpuq: python 4242 bob)",
+            "wants 1 whole GPU with 60G, 0 free (GPU 0 outside gpuq: python 4242 bob)",
         ),
         (
             [gpu(0, used="20G", processes=[ours(7, "0K")])],

@@ -76,7 +76,10 @@ def test_twenty_jobs_of_5g_run_as_four_on_each_of_four_gpus_of_24g() -> None:
     placed = [index for places in started(decided).values() for index in places]
     assert list(started(decided)) == list(range(1, 17))
     assert [placed.count(index) for index in range(4)] == [4, 4, 4, 4]
-    assert decided.reasons[17] == "wants 1 GPU with 5G, 0 free (in use by jobs 1-16)"
+    assert (
+        decided.reasons[17]
+        == "wants 1 GPU with 5G, 0 free (in use by jobs 1-16; a shared one has 3.5G left at most)"
+    )
     assert {decided.reasons[number] for number in (18, 19, 20)} == {"behind 17"}
 
 

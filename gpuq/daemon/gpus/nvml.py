@@ -35,7 +35,7 @@ _FATAL = (
 _UNAVAILABLE: dict[int, str] = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
         "no NVIDIA driver on this machine (libnvidia-ml.so.1 is not installed); "
-        "to try gpuq out without one, simulate GPUs: sim:4x24G"
+        "to try gpuq out on simulated GPUs: gpuq daemon restart --gpus sim:4x24G"
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
         "the NVIDIA driver is not loaded: run nvidia-smi, or modprobe nvidia, and see dmesg"

@@ -17,7 +17,17 @@ HEADER_BYTES = 100
 APPLICATION_ID_AT = 68
 APPLICATION_ID = 0x67707571  # "gpuq"
 
-DISK_ERRORS = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError)
+# A lock that another program holds on the file passes like a full disk does.
+DISK_ERRORS = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.ReadOnlyError,
+    apsw.BusyError,
+    apsw.LockedError,
+)
+BUSY_MS = (
+    500  # the loop waits as long: it is alone with its database, unless somebody looks into it
+)
 
 Row = dict[str, Any]
 Values = Sequence[Any] | Mapping[str, Any]
@@ -150,7 +160,7 @@ class Database:
             raise
 
     def _configure(self) -> None:
-        self._db.set_busy_timeout(5000)
+        self._db.set_busy_timeout(BUSY_MS)
         for pragma in (
             "journal_mode = wal",
             "synchronous = full",  # a commit that was answered survives a power cut
@@ -287,6 +297,8 @@ def _trouble(path: str, error: apsw.Error) -> str:
     folder = Path(path).parent
     if isinstance(error, apsw.FullError):
         what = f"the disk is full. Free some space under {folder}"
+    elif isinstance(error, apsw.BusyError | apsw.LockedError):
+        return f"nothing was changed: another program holds {path} locked. Close it and try again"
     elif isinstance(error, apsw.ReadOnlyError):
         what = f"the file system of {folder} is read-only. Make it writable"
     elif isinstance(error, apsw.CantOpenError):

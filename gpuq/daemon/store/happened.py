@@ -24,6 +24,7 @@ class NewAttempt:
     runner_version: int
     leases: tuple[Lease, ...] = ()
     gpu_indices: tuple[int, ...] = ()
+    simulated: bool = False
     passed: tuple[int, ...] = ()
 
 
@@ -184,6 +185,7 @@ class Happened:
         held = {
             "indices": list(new.gpu_indices),
             "uuids": [lease.gpu for lease in new.leases],
+            "simulated": new.simulated,
         }
         self._db.insert(
             "attempts",

@@ -1,0 +1,94 @@
+"""Fields of a request, checked: what comes from outside has any type until it has been looked at."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from gpuq.core.model import JobState, Outcome, Substate
+from gpuq.errors import UsageError
+
+PAGE = 500  # jobs or events in one answer
+LONGEST_WAIT_S = 60.0
+STATE_WORDS = (*JobState, *Substate, *Outcome)
+
+
+def token(request: Mapping[str, Any]) -> str | None:
+    token = request.get("token")
+    if token is None:
+        return None
+    if not isinstance(token, str) or not 0 < len(token) <= 64 or not token.isascii():
+        raise UsageError("token: up to 64 ASCII signs are wanted")
+    return token
+
+
+def environment(request: Mapping[str, Any], digest: bytes) -> bytes | None:
+    """The environment that came with a submit, held against its hash; None where none came."""
+    variables = request.get("environment")
+    if variables is None:
+        return None
+    if not isinstance(variables, list) or not all(isinstance(v, str) for v in variables):
+        raise UsageError("environment: a list of NAME=value is wanted")
+    try:
+        content = "".join(f"{v}\0" for v in variables).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UsageError("environment: holds half a character") from None
+    if hashlib.sha256(content).digest() != digest:
+        raise UsageError("environment: it does not have the hash that came with it")
+    longest = max((len(v) for v in variables), default=0)
+    if longest > 128 * 1024 - 1:
+        name = next(v for v in variables if len(v) == longest).split("=")[0]
+        raise UsageError(
+            f"environment: {name} has {longest} characters; Linux passes at most 131071. "
+            f"Unset it: env -u {name} gpuq …"
+        )
+    return content
+
+
+def timeout_s(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise UsageError(f"timeout_s: {value!r} is no length of time in seconds")
+    return float(min(value, LONGEST_WAIT_S))
+
+
+def named(request: Mapping[str, Any]) -> list[Any]:
+    """A text would be taken for a list of its signs: "12" for jobs 1 and 2."""
+    refs = request.get("refs") or []
+    if not isinstance(refs, list):
+        raise UsageError(f"refs: {refs!r} is not a list")
+    return refs
+
+
+def limit(value: Any) -> int:
+    return min(value, PAGE) if isinstance(value, int) and value > 0 else PAGE
+
+
+def cursor(request: Mapping[str, Any], field: str) -> int | None:
+    value = request.get(field)
+    if value is not None and (not isinstance(value, int) or not -(2**63) <= value < 2**63):
+        raise UsageError(f"{field}: {value!r} is not a whole number that can be one")
+    return value
+
+
+def filters(request: Mapping[str, Any]) -> dict[str, Any]:
+    aliases = {"oom": "out_of_memory", "timeout": "timed_out"}
+    states = request.get("states") or []
+    if not isinstance(states, list):
+        raise UsageError(f"states: {states!r} is not a list")
+    states = [aliases.get(str(state), str(state)) for state in states]
+    if unknown := [state for state in states if state not in STATE_WORDS]:
+        raise UsageError(f"{unknown[0]!r} is no state: {', '.join(STATE_WORDS)}")
+    return {"states": states} | {field: _text(request, field) for field in ("user", "tag", "name")}
+
+
+def _text(request: Mapping[str, Any], field: str) -> str | None:
+    """Text that can be compared with what is stored, which is valid Unicode."""
+    value = request.get(field)
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str):
+            value.encode()
+            return value
+    except UnicodeEncodeError:
+        pass
+    raise UsageError(f"{field}: {value!r} is not a text")
