@@ -19,6 +19,19 @@ from gpuq.cli.render import printable
 from gpuq.errors import GpuqError, UsageError
 
 INTERRUPTED = 130
+# `gpuq` alone is `gpuq status`, so its options are tried there too.
+STATUS_OPTIONS = (
+    "-a",
+    "--all",
+    "-m",
+    "--mine",
+    "-u",
+    "-s",
+    "--state",
+    "--tag",
+    "--limit",
+    "--json",
+)
 PIPE_CLOSED = 141  # what a shell sees of a program that SIGPIPE ended
 
 app = family(cls=Commands, subcommand_metavar="COMMAND ...", options_metavar=OPTIONS)
@@ -119,6 +132,9 @@ def _sentence(error: ClickException) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "gpuq"
+    option = getattr(error, "option_name", None)
+    if where == "gpuq" and option in STATUS_OPTIONS:
+        return f"{option} belongs to a command. You may mean: gpuq status {option}"
     return f"{message[:1].lower()}{message[1:]}. See: {where} --help"
 
 

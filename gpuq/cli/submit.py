@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from gpuq.cli import console
 from gpuq.cli.ending import exit_code, own_failures
+from gpuq.cli.foresight import foresee
 from gpuq.cli.gpu_text import are_simulated
 from gpuq.cli.job_options import describe, with_options_of
 from gpuq.cli.job_text import farewell, greeting
@@ -47,8 +48,10 @@ def submit(
     """
     if follow and json:
         raise UsageError("--json and --follow both want stdout: choose one")
+    asked = describe(words or [], **options)
+    foresee(asked)
     with console.connect(context, autostart=True) as client:
-        number = client.submit(**describe(words or [], **options))
+        number = _submit(client, asked)
         if follow:
             console.note(f"job {number} queued")
             return _follow(client, number)
@@ -68,8 +71,10 @@ def run(context: typer.Context, words: Words = None, **options: Any) -> int:
 
     The first Ctrl-C detaches: the job goes on. A second one, right after, kills it.
     """
+    asked = describe(words or [], **options)
+    foresee(asked)
     with console.connect(context, autostart=True) as client:
-        number = client.submit(**describe(words or [], **options))
+        number = _submit(client, asked)
         console.note(_come_back(number, f"job {number} queued"))
         try:
             return _follow(client, number)
@@ -78,6 +83,14 @@ def run(context: typer.Context, words: Words = None, **options: Any) -> int:
         except BrokenPipeError:
             console.note(_come_back(number, f"nobody reads any more; job {number} goes on"))
             raise
+
+
+def _submit(client: Client, asked: dict[str, Any]) -> int:
+    try:
+        return client.submit(**asked)
+    except KeyboardInterrupt:
+        console.note("interrupted while it was being queued; it may be there. See: gpuq status @")
+        raise
 
 
 def _say_submitted(context: typer.Context, client: Client, number: int, json: bool) -> None:

@@ -96,7 +96,7 @@ class Spawn:
             try:
                 shutil.rmtree(self._tmp_dir, ignore_errors=True)
             except RecursionError:  # a thousand folders deep, which rm does without recursion
-                os.spawnv(os.P_WAIT, "/bin/rm", ["rm", "-rf", "--", self._tmp_dir])
+                os.spawnv(os.P_WAIT, "/bin/rm", [b"rm", b"-rf", b"--", self._tmp_dir])
 
     def _set_umask(self) -> None:
         os.umask(self._order["umask"])

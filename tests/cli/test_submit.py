@@ -279,3 +279,39 @@ def test_a_reader_who_leaves_does_not_end_the_job(fake: FakeDaemon, tmp_path: Pa
     assert "nobody reads any more; job 184 goes on" in err
     assert "Traceback" not in err
     assert fake.requests("kill") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "doubt"),
+    [
+        (["no-such-program"], "'no-such-program' is no program that can be found"),
+        (["python train.py | tee x"], "goes to a shell with --shell"),
+        (["-C", "/no/such", "true"], "no directory /no/such"),
+        (["-o", "/no/such/log", "true"], "no directory /no/such for --output"),
+        (["./setup.cfg.txt"], "chmod +x"),
+    ],
+)
+def test_what_is_going_to_fail_is_said_and_queued_all_the_same(
+    words: list[str], doubt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpuq.cli.foresight import foresee
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup.cfg.txt").write_text("x")
+    said: list[str] = []
+    monkeypatch.setattr("gpuq.cli.console.note", said.append)
+    options = {"-C": "cwd", "-o": "output"}
+    asked: dict[str, object] = {"argv": words[-1:]}
+    if words[0] in options:
+        asked[options[words[0]]] = words[1]
+    foresee(asked)
+    assert len(said) == 1
+    assert doubt in said[0]
+
+
+def test_nothing_is_said_of_what_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpuq.cli.foresight import foresee
+
+    monkeypatch.setattr("gpuq.cli.console.note", pytest.fail)
+    foresee({"argv": ["true"]})
+    foresee({"argv": ["/bin/sh", "-c", "x"], "cwd": "/", "output": "/tmp/log"})

@@ -57,7 +57,7 @@ REQUESTS = [
     request(2),
     request(3),
     request(mem="5G"),
-    request(mem="11G"),
+    request(mem="12G"),
     request(2, "20G"),
     request(mem="60G", exclusive=True),
     request(model="A100"),
@@ -446,9 +446,10 @@ class Life(RuleBasedStateMachine):
         self.box.submit(wish, priority)
 
     @precondition(lambda self: self.box.active)
-    @rule(which=st.integers(0, 99), lingers=st.booleans())
-    def a_job_ends(self, which: int, lingers: bool) -> None:
-        self.box.end(self.some_active(which))
+    @rule(which=st.integers(0, 99), n=st.integers(1, 3), lingers=st.booleans())
+    def jobs_end(self, which: int, n: int, lingers: bool) -> None:
+        for _ in range(min(n, len(self.box.active))):
+            self.box.end(self.some_active(which))
         if not lingers:
             self.memory_comes_back()
 
@@ -495,16 +496,19 @@ class Life(RuleBasedStateMachine):
     def strangers_leave(self, which: int) -> None:
         self.box.cards[which % len(self.box.cards)].strangers = ()
 
-    @precondition(lambda self: not self.box.trouble)
-    @rule(n=st.integers(1, 3))
-    def the_gpus_are_read(self, n: int) -> None:
-        for _ in range(n):
-            self.box.now += 1.0
-            self.box.take_reading()
-
-    @rule(seconds=st.sampled_from([0.5, 2.0, 31.0]))
+    @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, 31.0]))
     def time_passes(self, seconds: float) -> None:
-        self.box.now += seconds
+        """A reading a second; half a second is too short for one."""
+        self.box.now += seconds - min(int(seconds), 3)
+        for _ in range(min(int(seconds), 3)):
+            self.box.now += 1.0
+            if not self.box.trouble:
+                self.box.take_reading()
+
+    @precondition(lambda self: not self.box.trouble)
+    @rule()
+    def somebody_asks_for_a_reading(self) -> None:
+        self.box.take_reading()
 
     @precondition(lambda self: not self.at_once and self.box.plan.wake_at is not None)
     @rule()

@@ -420,6 +420,7 @@ def test_memory_that_a_lease_may_explain_is_not_laid_to_a_stranger(
     ("reading", "held"),
     [
         (gpu(processes=[ours(7, "5G"), foreign()]), [lease(0, 7)]),
+        (gpu(processes=[ours(7, "5G"), foreign("0K")]), [lease(0, 7)]),
         (gpu(processes=[ours(7, "5G")], used="10G"), [lease(0, 7, "5G")]),
         (gpu(processes=[foreign()]), []),
         (gpu(fault="is lost"), [lease(0, 7)]),
