@@ -418,11 +418,16 @@ class Box:
 
 
 class Life(RuleBasedStateMachine):
-    @initialize(cards=st.sampled_from(CARDS), simulated=st.booleans())
-    def a_box(self, cards: list[tuple[str, str]], simulated: bool) -> None:
+    @initialize(
+        cards=st.sampled_from(CARDS),
+        simulated=st.booleans(),
+        wishes=st.lists(st.sampled_from(REQUESTS), max_size=16),
+    )
+    def a_box(self, cards: list[tuple[str, str]], simulated: bool, wishes: list[Request]) -> None:
+        self.at_once = 0
         self.box = Box(cards, simulated)
         self.box.take_reading()
-        self.at_once = 0
+        self.jobs_are_submitted(wishes, n=1)
 
     @invariant()
     def it_lives(self) -> None:
@@ -563,6 +568,6 @@ def test_the_core_keeps_its_promises_whatever_happens() -> None:
     run_state_machine_as_test(
         Life,
         settings=settings(
-            STEADY, max_examples=300, stateful_step_count=40, report_multiple_bugs=False
+            STEADY, max_examples=500, stateful_step_count=40, report_multiple_bugs=False
         ),
     )
