@@ -38,6 +38,7 @@ class Daemon:
     """gpuqd as a person starts it. `environment` points its client commands at it."""
 
     def __init__(self, folder: Path, gpus: str = "sim:4x24G") -> None:
+        folder.mkdir(exist_ok=True)
         self.state = folder / "state"
         self.log = folder / "gpuqd.log"
         self.gpus = gpus

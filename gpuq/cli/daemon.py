@@ -177,7 +177,7 @@ def _ping(client: Client) -> dict[str, Any] | None:
 
 
 def ping(context: typer.Context) -> None:
-    """Does the daemon answer, and how fast? Exit 4 where it does not.
+    """Does a daemon answer, which one, and how fast? Exit 4 where none does.
 
     Examples:
       gpuq ping
@@ -188,7 +188,13 @@ def ping(context: typer.Context) -> None:
         began = time.monotonic()
         there = client.call("ping")
         took_ms = (time.monotonic() - began) * 1000
-    console.say(f"gpuqd {there['version']} (pid {there['pid']}) answers in {took_ms:.1f} ms")
+        address = client.address
+    console.say(
+        f"gpuqd {there['version']} (pid {there['pid']}) answers in {took_ms:.1f} ms",
+        f"socket    {printable(address.socket)} (from {printable(address.origin)})",
+        f"database  {printable(there['database'])}",
+        f"up        {format_seconds(there['uptime_s'])}, since {clock(there['started_at'])}",
+    )
 
 
 def config(

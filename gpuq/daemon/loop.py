@@ -49,14 +49,15 @@ DISK_AGAIN_S = 5.0
 WATCHED_S = 10.0  # how long somebody who looked counts as still looking
 READ_OFTEN_S, READ_SELDOM_S = 1.0, 5.0
 MOST_RETURNS = 3
-FORK_AGAIN_S = 1.0
+START_AGAIN_S = 1.0
 RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
 
 log = structlog.get_logger()
 
 
-class CannotFork(Exception):
-    """No runner is to be had now: the machine is full, or the launcher hangs."""
+class CannotStart(Exception):
+    """Nothing can be started now: no runner is to be had, or the schema refuses a lease that the
+    plan gave. Trying again at once would only try it again."""
 
 
 class Loop:
@@ -171,9 +172,9 @@ class Loop:
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
             return False
-        except CannotFork as trouble:
-            log.error("no runner could be forked", why=str(trouble), again_in_s=FORK_AGAIN_S)
-            asyncio.get_running_loop().call_later(FORK_AGAIN_S, self.wake)
+        except CannotStart as trouble:
+            log.error("cannot start a job", why=str(trouble), again_in_s=START_AGAIN_S)
+            asyncio.get_running_loop().call_later(START_AGAIN_S, self.wake)
             return False
         return bool(self.plan.decisions)
 
@@ -236,14 +237,15 @@ class Loop:
             async with asyncio.timeout(RUNNER_S):
                 gate = await self._supervisor.take_runner()
         except (TimeoutError, OSError) as error:
-            raise CannotFork(str(error) or f"none came in {RUNNER_S:g} s") from error
+            why = str(error) or f"none came in {RUNNER_S:g} s"
+            raise CannotStart(f"no runner could be forked: {why}") from error
         gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
         new = self._new_attempt(start, gate, gpus, snapshot)
         try:
             committed = self._store.happened.start(new, now=time.time())
         except LeaseRefused as refusal:  # the keys of the schema held where the plan did not
-            log.error("lease refused", job=start.job, why=str(refusal))
-            committed = False
+            self._supervisor.dismiss(gate)
+            raise CannotStart(f"job {start.job}: {refusal}") from refusal
         except DiskTrouble:
             self._supervisor.dismiss(gate)
             raise

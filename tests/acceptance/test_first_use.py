@@ -110,3 +110,29 @@ def test_stopping_the_daemon_leaves_jobs_and_queue(person: Person) -> None:
     assert person.gpuq("daemon", "start").returncode == 0
     states = [line.split("\t")[1] for line in person.gpuq("status").stdout.splitlines()]
     assert states == ["running", "queued"]
+
+
+def test_ping_tells_which_daemon_answers_and_why_it_was_asked(
+    person: Person, tmp_path: Path
+) -> None:
+    other = Daemon(tmp_path / "other", "sim:1x80G").start()
+    try:
+        person.gpuq("daemon", "start")
+        ours = person.gpuq("ping").stdout
+        theirs = person.gpuq("--state-dir", str(other.state), "ping").stdout
+        assert f"{person.state}/gpuq.sock (from your own daemon's default place)" in ours
+        assert f"{other.state}/gpuq.sock (from --state-dir)" in theirs
+        assert str(other.state / "gpuq.db") in theirs
+        assert f"(pid {other.pid})" in theirs
+    finally:
+        other.end()
+
+
+def test_restarting_keeps_the_gpus_it_was_started_with(person: Person) -> None:
+    del person.environment["GPUQ_GPUS"]
+    person.gpuq("daemon", "start", "--gpus", "sim:3x24G")
+    differs = person.gpuq("daemon", "start", "--gpus", "sim:1x80G")
+    assert differs.returncode == 1
+    assert "gpuq daemon restart --gpus sim:1x80G" in differs.stderr
+    assert person.gpuq("daemon", "restart").returncode == 0
+    assert len(json.loads(person.gpuq("gpus", "--json").stdout)["gpus"]) == 3
