@@ -163,10 +163,11 @@ class _Throwaway:
 
     def _start_on(self, gpus: str) -> None:
         ours, self._leash = os.pipe()
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("GPUQ_")}
         flags = ("--gpus", gpus, "--config", os.devnull)
         try:
-            self._pid = autostart.spawn_daemon(self.state_dir, clean, *flags, throwaway_fd=ours)
+            self._pid = autostart.spawn_daemon(
+                self.state_dir, _clean_environment(), *flags, throwaway_fd=ours
+            )
         finally:
             os.close(ours)
         self.client = Client(socket=os.path.join(self.state_dir, paths.SOCKET_NAME))
@@ -205,7 +206,25 @@ class _Throwaway:
             self.client.close()
             _wait_for_child(self._pid)
             self._pid = None
+            if os.path.exists(os.path.join(self.state_dir, paths.DATABASE_NAME)):
+                self._end_after_crash()
         _remove(self.state_dir)
+
+    def _end_after_crash(self) -> None:
+        """It did not clean up, so it was killed, and its trials go on: another takes them over."""
+        flags = ("--gpus", "none", "--config", os.devnull)
+        pid = autostart.spawn_daemon(self.state_dir, _clean_environment(), *flags)
+        with Client(socket=os.path.join(self.state_dir, paths.SOCKET_NAME)) as queue:
+            if jobs := [job["id"] for job in queue.jobs()]:
+                queue.kill(jobs, grace_s=0)
+                queue.wait(jobs, timeout_s=LEAVE_S)
+            queue.call("stop")
+        if pid is not None:
+            _wait_for_child(pid)
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: v for name, v in os.environ.items() if not name.startswith("GPUQ_")}
 
 
 def _why_not_real() -> str | None:

@@ -87,6 +87,16 @@ def test_a_killed_demo_leaves_nothing(demo: Demo) -> None:
     running.communicate()
 
 
+def test_a_demo_whose_daemon_is_killed_leaves_nothing_either(demo: Demo) -> None:
+    running = demo.start()
+    until(lambda: len(demo.trials()) == 4)
+    for pid, words in demo.left():
+        if "gpuq.daemon.main" in words:
+            os.kill(pid, signal.SIGKILL)
+    running.send_signal(signal.SIGINT)  # or it would wait half a minute for a new one
+    running.communicate(timeout=60)
+
+
 def test_without_torch_it_says_how_to_get_it(demo: Demo) -> None:
     script = "import sys; sys.modules['torch'] = None; import gpuq.cli.main as m; m.main()"
     ran = subprocess.run(

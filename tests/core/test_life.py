@@ -42,7 +42,7 @@ from gpuq.core.model import (
 from gpuq.core.placement import count_calm
 from gpuq.core.scheduler import plan
 from gpuq.core.units import parse_bytes
-from tests.builders import GIB, STEADY, foreign, gpu, lease, ours, request, uuid, window
+from tests.builders import GIB, STEADY, foreign, gpu, lease, ours, request, stop, uuid, window
 
 POLICY = Policy(cpu_slots=4, max_bypass=3, max_jobs_per_gpu=3)
 PER_CLASS = 3
@@ -50,7 +50,7 @@ TERM = 15
 
 CARDS = [
     [("24G", "T4"), ("24G", "T4")],
-    [("24G", "T4"), ("80G", "A100"), ("80G", "A100")],
+    [("80G", "A100"), ("80G", "A100"), ("24G", "T4")],
 ]
 REQUESTS = [
     request(),
@@ -446,9 +446,14 @@ class Life(RuleBasedStateMachine):
         for wish in wishes * n:
             self.box.submit(wish, priority=0)
 
-    @rule(wish=st.sampled_from(REQUESTS), priority=st.integers(-1, 1))
-    def a_job_with_priority_is_submitted(self, wish: Request, priority: int) -> None:
+    @rule(wish=st.sampled_from(REQUESTS), priority=st.integers(-1, 1), unwanted=st.booleans())
+    def a_job_with_priority_is_submitted(
+        self, wish: Request, priority: int, unwanted: bool
+    ) -> None:
         self.box.submit(wish, priority)
+        if unwanted:  # before anybody has looked
+            last = self.box.submitted
+            self.box.queue[last] = replace(self.box.queue[last], stop=stop())
 
     @precondition(lambda self: self.box.active)
     @rule(which=st.integers(0, 99), n=st.integers(1, 3), lingers=st.booleans())
@@ -464,11 +469,11 @@ class Life(RuleBasedStateMachine):
             card.lingering = 0
 
     @precondition(lambda self: self.box.active)
-    @rule(which=st.integers(0, 99), share=st.sampled_from([0.5, 1.0, 1.7]))
+    @rule(which=st.integers(0, 99), share=st.sampled_from([0.5, 3.0]))
     def a_job_uses_memory(self, which: int, share: float) -> None:
         job = self.some_active(which)
         declared = self.box.active[job].request.gpu_mem_bytes or 20 * GIB
-        self.box.uses[job] = int(declared * share) // GIB * GIB
+        self.box.uses[job] = min(int(declared * share) // GIB, 20) * GIB
 
     @precondition(lambda self: self.box.active)
     @rule(which=st.integers(0, 99))
@@ -568,6 +573,6 @@ def test_the_core_keeps_its_promises_whatever_happens() -> None:
     run_state_machine_as_test(
         Life,
         settings=settings(
-            STEADY, max_examples=500, stateful_step_count=40, report_multiple_bugs=False
+            STEADY, max_examples=400, stateful_step_count=40, report_multiple_bugs=False
         ),
     )
