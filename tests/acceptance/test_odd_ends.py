@@ -200,3 +200,18 @@ def test_a_mistake_in_the_config_file_hides_no_running_daemon(
     found = daemon.gpuq("doctor", env=environment)
     assert found.returncode == 1
     assert 'grace = "3s"' in found.stdout
+
+
+def test_nothing_is_answered_on_a_database_that_was_taken_away(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for file in daemon.state.glob("gpuq.db*"):
+        file.rename(aside / file.name)
+    refused = daemon.gpuq("submit", "true")
+    assert refused.returncode == 1
+    assert "was deleted or replaced" in refused.stderr
+    for file in aside.iterdir():
+        file.rename(daemon.state / file.name)
+    assert daemon.gpuq("submit", "true").returncode == 0

@@ -51,10 +51,12 @@ class Database:
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
         self._depth = 0
+        self._inode: int | None = None  # known once it is open; none in memory
         try:
             if self.path != ":memory:" and not _is_ours(Path(self.path)):
                 self._create_file()
             self._open(self.path)
+            self._inode = None if self.path == ":memory:" else os.stat(self.path).st_ino
         except (apsw.CorruptError, apsw.NotADBError) as error:
             raise StoreRefused(f"{self.path}: {_damage(error)}") from error
         except (*DISK_ERRORS, apsw.CantOpenError) as error:
@@ -107,6 +109,7 @@ class Database:
             with self._part():
                 yield
             return
+        self._check_place()
         self._depth = 1
         try:
             self._db.execute("begin immediate")
@@ -120,6 +123,20 @@ class Database:
             raise
         finally:
             self._depth = 0
+
+    def _check_place(self) -> None:
+        """A file that was deleted or replaced can still be written, and what is written is lost."""
+        if self._inode is None:
+            return
+        try:
+            if os.stat(self.path).st_ino == self._inode:
+                return
+        except OSError:
+            pass
+        raise DiskTrouble(
+            f"nothing was changed: {self.path} was deleted or replaced while it was in use. "
+            "Stop the daemon, put the file back, and start it again"
+        )
 
     @contextmanager
     def _part(self) -> Iterator[None]:
