@@ -50,7 +50,8 @@ class Connection:
         while True:
             message = protocol.decode(self._line(deadline))
             if "bye" in message:
-                raise Gone(f"the daemon was stopped: {message['bye']}", for_good=True)
+                for_good = not message.get("back")
+                raise Gone(f"the daemon was stopped: {message['bye']}", for_good=for_good)
             if request_id is None or message.get("id") in (request_id, None):
                 return message
 

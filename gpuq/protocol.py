@@ -3,7 +3,8 @@
 The client begins with `{"hello": {"version": "0.1.0", "protocol": 1}}`; the daemon answers with a
 hello of its own. Then come requests, `{"id": 7, "do": "submit", …}`, each answered by
 `{"id": 7, "ok": {…}}` or `{"id": 7, "error": {"code": "never_fits", "message": "…"}}`. Without an
-id the daemon says `{"bye": "reason"}` before it leaves in an orderly way.
+id the daemon says `{"bye": "reason"}` before it leaves in an orderly way, with `"back": true` where
+another takes its place at once.
 
 The wire only ever gains fields: unknown ones are ignored on both sides, and none changes its
 meaning. Bytes that are not UTF-8 travel as lone surrogates (PEP 383), escaped by JSON.

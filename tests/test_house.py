@@ -1,5 +1,6 @@
 """The house keeps its walls: who may import whom, and what a client's start may cost."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,18 @@ HEAVY = {
     *("apsw", "psutil", "pynvml", "structlog", "textual", "torch", "gpuq.daemon", "gpuq.core"),
 }
 
+# Each foreign library has one door.
+DOORS = {
+    "apsw": "gpuq/daemon/store",
+    "pynvml": "gpuq/daemon/gpus/nvml.py",
+    "typer": "gpuq/cli",
+    "textual": "gpuq/tui",
+    "torch": "gpuq/demo",
+}
+
+# All that the core may know beside itself: nothing that reads a clock, a file or a socket.
+PURE = {"collections", "dataclasses", "enum", "math", "re", "signal", "typing", "gpuq.errors"}
+
 
 def test_the_walls_stand() -> None:
     check = "from importlinter.cli import lint_imports_command; lint_imports_command()"
@@ -24,6 +37,18 @@ def test_the_walls_stand() -> None:
     assert ran.returncode == 0, ran.stdout
     contracts = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]
     assert f"Contracts: {len(contracts['contracts'])} kept, 0 broken." in ran.stdout
+
+
+def test_each_foreign_library_has_one_door() -> None:
+    for path in (PROJECT / "gpuq").rglob("*.py"):
+        for name in _imports(path) & set(DOORS):
+            assert path.is_relative_to(PROJECT / DOORS[name]), f"{path} imports {name}"
+
+
+def test_the_core_knows_nothing_of_the_world() -> None:
+    for path in (PROJECT / "gpuq" / "core").glob("*.py"):
+        strange = {name for name in _imports(path) if not name.startswith("gpuq.core")} - PURE
+        assert not strange, f"{path} imports {strange}"
 
 
 @pytest.mark.parametrize("module", ["gpuq", "gpuq.client", "gpuq.follow", "gpuq.autostart"])
@@ -67,3 +92,14 @@ def _loaded(code: str) -> set[str]:
         check=True,
     )
     return set(ran.stdout.split())
+
+
+def _imports(path: Path) -> set[str]:
+    """What a file imports, wherever in it: packages of others by name, modules of ours in full."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name if name.startswith("gpuq.") else name.split(".")[0] for name in names}

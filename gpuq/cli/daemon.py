@@ -98,9 +98,13 @@ def _not_yours(address: Address) -> str:
 @daemon.command("stop", cls=Command)
 def stop(context: typer.Context) -> None:
     """Stop it. Running jobs go on; the next daemon takes them over."""
+    _stop(context)
+
+
+def _stop(context: typer.Context, *, restart: bool = False) -> None:
     with console.connect(context) as client:
         running = client.call("ping")["counts"]["running"]
-        pid = client.call("stop")["pid"]
+        pid = client.call("stop", restart=restart)["pid"]
     _wait_until_gone(client.address, pid)
     goes_on = f"; {count(running, 'job')} {'keeps' if running == 1 else 'keep'} running"
     console.say(f"stopped the daemon (pid {pid}){goes_on if running else ''}")
@@ -126,7 +130,7 @@ def restart(context: typer.Context, gpus: Gpus = None) -> None:
         there = _ping(client)
         gpus = gpus or (_gpus_given(client) if there else None)
     if there is not None:
-        stop(context)
+        _stop(context, restart=True)
     start(context, gpus)
 
 

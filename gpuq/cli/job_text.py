@@ -1,6 +1,7 @@
 """Jobs as text: the list, and the sentences about one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from gpuq.cli.render import (
     CYAN,
@@ -12,6 +13,7 @@ from gpuq.cli.render import (
     Column,
     Job,
     Look,
+    clock,
     command_line,
     indices,
     ordinal,
@@ -42,7 +44,42 @@ LETTERS = {
     "skipped": ("N", DIM),
 }
 
+PIPE_COLUMNS = (
+    "id",
+    "state",
+    "substate",
+    "outcome",
+    "name",
+    "user",
+    "gpus",
+    "priority",
+    "started",
+    "ended",
+    "reason",
+    "command",
+)
+LIFE = ("queued", "starting", "running", "ended")
+ORDERS: dict[str, Callable[[Job], Any]] = {
+    "id": lambda job: job["id"],
+    "priority": lambda job: job["priority"],
+    "started": lambda job: job["started_at"],
+    "ended": lambda job: job["ended_at"],
+    "submitted": lambda job: job["submitted_at"],
+    "name": lambda job: job["name"],
+    "user": lambda job: job["user"],
+    "state": lambda job: LIFE.index(job["state"]) if job["state"] in LIFE else len(LIFE),
+}
+
 # ── the list ──
+
+
+def in_order(jobs: Sequence[Job], order: str = "id") -> list[Job]:
+    """By one of ORDERS, with a leading "-" from the end; equals by id, and last those without."""
+    key = ORDERS[order.removeprefix("-")]
+    by_id = sorted(jobs, key=ORDERS["id"])
+    known = [job for job in by_id if key(job) is not None]
+    unknown = [job for job in by_id if key(job) is None]
+    return sorted(known, key=key, reverse=order.startswith("-")) + unknown
 
 
 def job_table(jobs: Sequence[Job], look: Look) -> list[str]:
@@ -99,24 +136,69 @@ def _command_or_reason(job: Job) -> str:
     return command_line(job["command"])
 
 
-def job_row(job: Job) -> str:
-    """For a pipe: the same columns always."""
-    return tabbed(
-        [
-            job["id"],
-            job["state"],
-            job["substate"],
-            job["outcome"],
-            job["name"],
-            job["user"],
-            gpus_of(job),
-            job["priority"],
-            rfc3339(job["started_at"]),
-            rfc3339(job["ended_at"]),
-            job["reason"],
-            command_line(job["command"]),
-        ]
-    )
+def job_row(job: Job, columns: Sequence[str] = PIPE_COLUMNS, now: float = 0.0) -> str:
+    """For a pipe: the same columns always, but for those that were asked for."""
+    values = column_values(now)
+    return tabbed([values[name](job) for name in columns])
+
+
+def chosen_table(jobs: Sequence[Job], names: Sequence[str], look: Look) -> list[str]:
+    """For a terminal: these columns, whether they say something or not."""
+    values = column_values(look.now) | {
+        "state": lambda job: (job["state"], letter(job)[1]),
+        "submitted": lambda job: _clock(job["submitted_at"]),
+        "started": lambda job: _clock(job["started_at"]),
+        "ended": lambda job: _clock(job["ended_at"]),
+        "time": lambda job: format_seconds(elapsed(job, look.now)),
+    }
+    right = ("priority", "time")
+    columns = [
+        Column(name.upper(), _cell(values[name]), right=name in right, unused=None)
+        for name in names
+    ]
+    return table(columns, jobs, look)
+
+
+def column_values(now: float) -> dict[str, Callable[[Job], Any]]:
+    """What `--columns` knows, as a pipe gets it."""
+    return {
+        "id": lambda job: job["id"],
+        "state": lambda job: job["state"],
+        "substate": lambda job: job["substate"],
+        "outcome": lambda job: job["outcome"],
+        "exit": _exit,
+        "name": lambda job: job["name"],
+        "user": lambda job: job["user"],
+        "group": lambda job: job["group"],
+        "tags": lambda job: ",".join(job["tags"]),
+        "gpus": gpus_of,
+        "priority": lambda job: job["priority"],
+        "submitted": lambda job: rfc3339(job["submitted_at"]),
+        "started": lambda job: rfc3339(job["started_at"]),
+        "ended": lambda job: rfc3339(job["ended_at"]),
+        "time": lambda job: _whole_seconds(elapsed(job, now)),
+        "reason": lambda job: job["reason"],
+        "command": lambda job: command_line(job["command"]),
+        "cwd": lambda job: job["cwd"],
+    }
+
+
+def _whole_seconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _clock(seconds: float | None) -> str | None:
+    return None if seconds is None else clock(seconds)
+
+
+def _cell(value: Callable[[Job], Any]) -> Callable[[Job], Cell]:
+    def cell(job: Job) -> Cell:
+        said = value(job)
+        if isinstance(said, tuple):
+            return printable(said[0]), said[1]
+        return "-" if said is None else printable(str(said))
+
+    return cell
 
 
 # ── sentences ──

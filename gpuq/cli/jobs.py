@@ -1,7 +1,8 @@
 """`gpuq status`, `show` and `why`: what runs, what waits, and for what."""
 
+import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer import Argument, Option
@@ -9,11 +10,32 @@ from typer import Argument, Option
 from gpuq.cli import console
 from gpuq.cli.gpu_text import are_simulated, census, gpu_table
 from gpuq.cli.job_page import attempt_table, job_fields, submit_line
-from gpuq.cli.job_text import job_row, job_table, why_lines
-from gpuq.cli.render import Gpu, Job, Look, command_line, fields, plain, printable
+from gpuq.cli.job_text import (
+    ORDERS,
+    PIPE_COLUMNS,
+    chosen_table,
+    column_values,
+    in_order,
+    job_row,
+    job_table,
+    why_lines,
+)
+from gpuq.cli.render import Gpu, Job, Look, clip, command_line, fields, plain, printable
 from gpuq.client import Client
+from gpuq.errors import UsageError
 
 ROWS_ON_A_TERMINAL = 25
+FEWEST_ROWS = 4  # of jobs under --watch: the GPUs give way in a small window
+
+
+class Query(NamedTuple):
+    """Which jobs are asked for, in which order (None: by id), and which columns of them."""
+
+    refs: list[str]
+    filters: dict[str, Any]
+    since: str | None
+    order: str | None
+    columns: list[str] | None
 
 
 def status(
@@ -29,9 +51,26 @@ def status(
         ),
     ] = None,
     tag: Annotated[str | None, Option(metavar="TAG", help="Only those with this tag.")] = None,
+    since: Annotated[
+        str | None,
+        Option(
+            metavar="TIME",
+            help="Submitted, started or ended since, those that have ended too: 2h, 2026-07-31, ...",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        Option(metavar="FIELD", help=f"By {', '.join(ORDERS)}; -FIELD from the end."),
+    ] = None,
     limit: Annotated[
         int | None, Option(metavar="N", help="At most N; 0: all. On a terminal 25.")
     ] = None,
+    columns: Annotated[
+        str | None, Option("-o", "--columns", metavar="NAMES", help="These: id,state,time,...")
+    ] = None,
+    watch: Annotated[
+        bool, Option("-w", "--watch", help="Redraw it as it changes, until Ctrl-C.")
+    ] = False,
     no_trunc: Annotated[bool, Option("--no-trunc", help="Cut nothing to fit.")] = False,
     json: Annotated[bool, Option("--json", help="Print all about them as JSON.")] = False,
 ) -> int | None:
@@ -41,32 +80,60 @@ def status(
       gpuq                       the GPUs, and all that runs or waits
       gpuq status -a -s failed   what failed
       gpuq status 12-18,20       these
+      gpuq status -w             watch them
+      gpuq status --since 2h --sort -ended
       gpuq status | cut -f1,2    on a pipe: TAB-separated, no head, all columns
       gpuq status --json | jq '.jobs[] | select(.state == "running")'
 
     On a pipe the columns are id, state, substate, outcome, name, user, gpus, priority, started,
-    ended, reason, command. Beside ids a JOB may be @ (your last submission), @~2 (the one before
-    that but one) or a group like g12.
+    ended, reason, command; -o also knows exit, group, tags, submitted, time, cwd. With --watch,
+    --json prints a line whenever something has changed. Beside ids a JOB may be @ (your last
+    submission), @~2 (the one before that but one) or a group like g12.
     """
-    asked: dict[str, Any] = {
+    filters: dict[str, Any] = {
         "mine": mine,
-        "all": all_,
+        "all": all_ or since is not None,
         "user": user,
         "states": split_words(state or []),
         "tag": tag,
     }
-    refs = list(jobs or [])
+    query = Query(list(jobs or []), filters, since, _order(sort), _columns(columns))
+    if json and columns is not None:
+        raise UsageError("--columns and --json exclude each other: JSON has every field")
+    if watch and no_trunc and not json:
+        raise UsageError("--watch and --no-trunc exclude each other: the picture has to fit")
     with console.connect(context) as client:
+        if watch:
+            _watch(context, client, query, limit or None, json)
+            return None
         look = console.look(context)
         if json:
-            console.say_json(jobs=client.jobs(refs, limit=limit or None, **asked))
+            console.say_json(jobs=_listed(client, query, look.now, limit or None))
         elif look.terminal:
             look = look._replace(width=10**6) if no_trunc else look
-            shown = ROWS_ON_A_TERMINAL if limit is None else limit
-            _show_status(client, look, refs, asked, shown or None)
+            shown = ROWS_ON_A_TERMINAL if limit is None else limit or None
+            answer = _answer(client, query, look.now, shown and shown + 1)
+            console.say(*_picture(answer, query, look, shown))
         else:
-            console.say(*map(job_row, client.jobs(refs, limit=limit or None, **asked)))
+            found = _listed(client, query, look.now, limit or None)
+            names = query.columns or PIPE_COLUMNS
+            console.say(*(job_row(job, names, look.now) for job in found))
     return None
+
+
+def _order(sort: str | None) -> str | None:
+    if sort is not None and sort.removeprefix("-") not in ORDERS:
+        raise UsageError(f"--sort: {sort!r} is no order: {', '.join(ORDERS)}")
+    return sort
+
+
+def _columns(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names, known = split_words([text.lower()]), column_values(0.0)
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"--columns: {unknown[0]!r} is no column: {', '.join(known)}")
+    return names
 
 
 def split_words(given: Sequence[str]) -> list[str]:
@@ -74,22 +141,102 @@ def split_words(given: Sequence[str]) -> list[str]:
     return [word.strip() for text in given for word in text.split(",")]
 
 
-def _show_status(
-    client: Client, look: Look, refs: list[str], asked: dict[str, Any], limit: int | None
+# ── asked ──
+
+
+def _listed(client: Client, query: Query, now: float, limit: int | None) -> list[Job]:
+    return _chosen(_answer(client, query, now, limit)["jobs"], query.order, limit)
+
+
+def _answer(client: Client, query: Query, now: float, limit: int | None) -> dict[str, Any]:
+    """The daemon's answer with the jobs of all its pages, the oldest active or the newest first.
+
+    What is first in another order is known only once all are here.
+    """
+    wanted = None if query.order else limit
+    since = None if query.since is None else read_since(query.since, now)
+    jobs: list[Job] = []
+    before: int | None = None
+    while True:
+        answer = client.call(
+            "status", refs=query.refs, before=before, limit=wanted, since=since, **query.filters
+        )
+        jobs += answer["jobs"]
+        before = answer.get("before")
+        if before is None or (wanted is not None and len(jobs) >= wanted):
+            return answer | {"jobs": jobs}
+
+
+def _chosen(jobs: Sequence[Job], order: str | None, limit: int | None) -> list[Job]:
+    if order is None:
+        return in_order(jobs[:limit])
+    return in_order(jobs, order)[:limit]
+
+
+def read_since(text: str, now: float) -> float:
+    """ "2h" ago, or "2026-07-31", "2026-07-31T14:00" by the reader's own clock."""
+    from datetime import datetime
+
+    from gpuq.core.units import parse_seconds
+
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        pass  # "20260731" is a date, so lengths of time come second
+    try:
+        return max(now - parse_seconds(text), 0.0)
+    except ValueError:
+        raise UsageError(
+            f"--since: {text!r} is neither a length of time like 2h nor a date like "
+            "2026-07-31 or 2026-07-31T14:00"
+        ) from None
+
+
+# ── shown ──
+
+
+def _watch(
+    context: typer.Context, client: Client, query: Query, limit: int | None, json: bool
 ) -> None:
-    one_more = 1 if limit is None else limit + 1
-    answer = client.call("status", refs=refs, limit=one_more, **asked)
-    found = client.jobs(refs, **asked) if limit is None else answer["jobs"]
-    jobs = sorted(found[:limit], key=lambda job: int(job["id"]))
-    if not refs:
-        console.say(*_gpu_lines(answer["gpus"], jobs, answer["gpu_trouble"], look))
-    console.say(*job_table(jobs, look))
+    from gpuq.cli import watch
+
+    if json:
+        watch.print_changes(lambda: _listed(client, query, console.look(context).now, limit))
+        return
+    if not sys.stdout.isatty():
+        raise UsageError("--watch draws on a terminal. In a pipe: gpuq status --watch --json")
+
+    def picture(columns: int, rows: int) -> list[str]:
+        look = console.look(context)._replace(width=columns)
+        answer = _answer(client, query, look.now, rows + 1)
+        lines = _picture(answer, query, look, limit, rows)
+        return [plain(clip(line, columns), look) for line in lines[:rows]]
+
+    watch.redraw(picture)
+
+
+def _picture(
+    answer: dict[str, Any], query: Query, look: Look, limit: int | None, rows: int | None = None
+) -> list[str]:
+    """At most `limit` jobs, and with what stands around them `rows` lines."""
+    found = answer["jobs"]
+    top = [] if query.refs else _gpu_lines(answer["gpus"], found, answer["gpu_trouble"], look)
+    if rows is not None:
+        room = rows - 2 - len(top)  # a head and a foot
+        if room < FEWEST_ROWS:
+            top, room = [], max(rows - 2, 0)
+        limit = min(limit or room, room)
+    jobs = _chosen(found, query.order, limit)
+    names = query.columns
+    lines = job_table(jobs, look) if names is None else chosen_table(jobs, names, look)
     hidden = ""
     if len(found) > len(jobs):
-        number = 0 if any(asked.values()) or refs else _active(answer) - len(jobs)
-        hidden = f", {f'{number} ' if number > 0 else ''}more not shown: --limit 0"
-    if not refs or hidden:
-        console.say(plain(_foot(answer, hidden), look))
+        some = query.since or query.refs or any(query.filters.values())
+        number = 0 if some else _active(answer) - len(jobs)
+        how = ": --limit 0" if rows is None else ""
+        hidden = f", {f'{number} ' if number > 0 else ''}more not shown{how}"
+    foot = [] if query.refs and not hidden else [plain(_foot(answer, hidden), look)]
+    return [*top, *lines, *foot]
 
 
 def _active(answer: dict[str, Any]) -> int:

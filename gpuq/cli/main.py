@@ -21,16 +21,8 @@ from gpuq.errors import GpuqError, UsageError
 INTERRUPTED = 130
 # `gpuq` alone is `gpuq status`, so its options are tried there too.
 STATUS_OPTIONS = (
-    "-a",
-    "--all",
-    "-m",
-    "--mine",
-    "-u",
-    "-s",
-    "--state",
-    "--tag",
-    "--limit",
-    "--json",
+    *("-a", "--all", "-m", "--mine", "-u", "--user", "-s", "--state", "--tag", "--since", "--sort"),
+    *("--limit", "-o", "--columns", "--no-trunc", "-w", "--watch", "--json"),
 )
 PIPE_CLOSED = 141  # what a shell sees of a program that SIGPIPE ended
 

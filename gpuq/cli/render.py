@@ -5,6 +5,7 @@ uncut, separated by TABs. What other people wrote (names, commands) is shown wit
 characters in it, which could otherwise repaint the reader's terminal.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ Cell = str | tuple[str, str]  # a text, or a text and its colour
 
 RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
 GAP = "  "
+_PAINT = re.compile(r"(\x1b\[\d*m)")
 PLAIN = str.maketrans("…–×█▉▊▋▌▍▎▏░", "~-x########.")
 
 
@@ -32,12 +34,13 @@ class Look(NamedTuple):
 
 
 class Column(NamedTuple):
-    """`unused` is what a row says that has nothing to say: a column in which all do is left out."""
+    """`unused` is what a row says that has nothing to say: a column in which all do is left out;
+    None where it is wanted in any case."""
 
     title: str
     text: Callable[[Any], Cell]
     right: bool = False
-    unused: str = ""
+    unused: str | None = ""
 
 
 def table(columns: Sequence[Column], values: Sequence[Any], look: Look) -> list[str]:
@@ -107,6 +110,21 @@ def cut(text: str, room: int) -> str:
     while width(text) > room - 1:
         text = text[: room - 1] if len(text) >= room else text[:-1]
     return text + "…"
+
+
+def clip(line: str, room: int) -> str:
+    """A painted line cut to the terminal's width, its colours switched off all the same."""
+    pieces = []
+    for piece in _PAINT.split(line):
+        if not piece.startswith("\x1b"):
+            piece = cut(piece, room) if room > 0 else ""
+            room -= width(piece)
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def unpainted(line: str) -> str:
+    return _PAINT.sub("", line)
 
 
 def printable(text: str) -> str:

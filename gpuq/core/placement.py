@@ -225,12 +225,18 @@ class Ledger:
             wish += f" of model {request.gpu_model}"
         obstacles = self._obstacles(blocked)
         if not request.exclusive and (shared := [a for a in blocked if a.is_shared()]):
-            room = max(self._room(account) or 0 for account in shared)
-            obstacles.append(f"a shared one has {format_bytes(max(room, 0))} left at most")
+            obstacles.append(self._shared_words(shared))
         if len(eligible) < request.gpus:
             obstacles.insert(0, f"{len(eligible)} such to be seen")
         because = f" ({'; '.join(obstacles)})" if obstacles else ""
         return f"{wish}, {len(eligible) - len(blocked)} free{because}"
+
+    def _shared_words(self, accounts: Sequence[_Account]) -> str:
+        most = self._policy.max_jobs_per_gpu
+        rooms = [self._room(account) or 0 for account in accounts if len(account.leases) < most]
+        if not rooms:
+            return f"a shared one takes {count(most, 'job')} at most"
+        return f"a shared one has {format_bytes(max(*rooms, 0))} left at most"
 
     def _accepts(self, account: _Account, request: Request) -> bool:
         gpu, policy = account.gpu, self._policy

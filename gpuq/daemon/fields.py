@@ -77,7 +77,18 @@ def filters(request: Mapping[str, Any]) -> dict[str, Any]:
     states = [aliases.get(str(state), str(state)) for state in states]
     if unknown := [state for state in states if state not in STATE_WORDS]:
         raise UsageError(f"{unknown[0]!r} is no state: {', '.join(STATE_WORDS)}")
-    return {"states": states} | {field: _text(request, field) for field in ("user", "tag", "name")}
+    texts = {field: _text(request, field) for field in ("user", "tag", "name")}
+    return {"states": states, "since": _moment(request, "since")} | texts
+
+
+def _moment(request: Mapping[str, Any], field: str) -> float | None:
+    """Seconds since 1970."""
+    value = request.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
+        raise UsageError(f"{field}: {value!r} is no time in seconds since 1970")
+    return float(value)
 
 
 def _text(request: Mapping[str, Any], field: str) -> str | None:

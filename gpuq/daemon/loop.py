@@ -67,6 +67,7 @@ class Loop:
         self.plan = Plan()
         self.gpu_trouble: str | None = None
         self.stop_reason: str | None = None
+        self.is_replaced = False
         self.turns = 0
         self._store = store
         self._config = config
@@ -108,8 +109,9 @@ class Loop:
         self._watched_until = time.monotonic() + WATCHED_S
         self._set_pace()
 
-    def ask_to_stop(self, reason: str) -> None:
-        """The daemon is to leave; jobs stay."""
+    def ask_to_stop(self, reason: str, *, back: bool = False) -> None:
+        """The daemon is to leave; jobs stay. `back`: another is about to take its place."""
+        self.is_replaced = self.is_replaced or back
         self.stop_reason = self.stop_reason or reason
         self._stopping.set()
 
@@ -412,6 +414,7 @@ class Loop:
 
     def _take_reading(self, raw: list[Gpu]) -> None:
         leases = self._store.seen.leases()
+        raw = [_without_dead(gpu) for gpu in raw]
         changed = self._watch.accept(raw, leases, self._supervisor.owner_of, time.monotonic())
         self._remember_gpus()
         self._gpus_seen.set()
@@ -456,6 +459,15 @@ class Loop:
     def _previous_probe(self) -> tuple[int, int] | None:
         boot, pid, start = self._store.seen.fact("probe") or (None, 0, 0)
         return (pid, start) if boot == self._boot_id else None
+
+
+def _without_dead(gpu: Gpu) -> Gpu:
+    """A reading that was under way when a process ended must not make a stranger of it. From inside
+    a container the pids are not ours to look up: there the memory in use speaks for strangers."""
+    if gpu.processes is None:
+        return gpu
+    living = tuple(p for p in gpu.processes if p.job is not None or processes.identity(p.pid))
+    return replace(gpu, processes=living)
 
 
 def _known(attempt: NewAttempt | UnendedAttempt) -> Known:

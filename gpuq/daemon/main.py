@@ -87,7 +87,7 @@ async def _run(settings: config.Config, store: Store, asked: argparse.Namespace)
         if turning.done():
             turning.result()
     finally:
-        await server.close(loop.stop_reason or "a fault, see its log")
+        await server.close(loop.stop_reason or "a fault, see its log", back=loop.is_replaced)
         for task in (turning, leaving):
             task.cancel()
         await asyncio.gather(turning, leaving, return_exceptions=True)

@@ -46,12 +46,12 @@ class Server:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: Connection(self), sock=sock)
 
-    async def close(self, reason: str) -> None:
-        """An orderly end: who is connected is told not to wait for us."""
+    async def close(self, reason: str, *, back: bool = False) -> None:
+        """An orderly end: who is connected is told not to wait for us, or that another comes."""
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
-            connection.say_bye(reason)
+            connection.say_bye(reason, back=back)
         try:
             os.unlink(self.path)
         except OSError:
@@ -118,8 +118,8 @@ class Connection(asyncio.Protocol):
 
     # ── lines ──
 
-    def say_bye(self, reason: str) -> None:
-        self._transport.write(protocol.encode({"bye": reason}))
+    def say_bye(self, reason: str, *, back: bool) -> None:
+        self._transport.write(protocol.encode({"bye": reason} | ({"back": True} if back else {})))
         self._transport.close()
 
     def _take_line(self, line: bytes) -> None:

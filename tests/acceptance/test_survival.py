@@ -144,3 +144,39 @@ def _words(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def test_who_follows_a_log_misses_nothing_through_a_restart(daemon: Daemon, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"echo one; while [ ! -e {go} ]; do sleep 0.02; done; echo two; exit 5"
+    following = _follow(daemon, script)
+    with daemon.client() as client:
+        client.call("stop", restart=True)
+    assert daemon.process is not None
+    daemon.process.wait(10)
+    daemon.start()
+    go.touch()
+    out, _ = following.communicate(timeout=30)
+    assert (out, following.returncode) == ("two\n", 5)
+
+
+def test_who_follows_is_told_when_the_daemon_is_stopped(daemon: Daemon) -> None:
+    following = _follow(daemon, "echo one; sleep 300")
+    daemon.stop()
+    _, err = following.communicate(timeout=10)
+    assert following.returncode == 125, "gpuq's own failure, not the job's"
+    assert "the daemon was stopped" in err
+
+
+def _follow(daemon: Daemon, script: str) -> "subprocess.Popen[str]":
+    """`gpuq run` of a script that says "one" and then goes on."""
+    following = subprocess.Popen(
+        [BIN / "gpuq", "run", "--", "sh", "-c", script],
+        env=daemon.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline() == "one\n"
+    return following

@@ -85,6 +85,7 @@ def answering(fake: FakeDaemon) -> FakeDaemon:
         (["status"], "jobs"),
         (["--color", "always", "status"], "jobs"),
         (["status", "--json"], "jobs"),
+        (["status", "--since", "2h", "--sort", "-started", "-o", "id,time"], "jobs"),
         (["show", "184"], "jobs"),
         (["why", "184"], "jobs"),
         (["kill", "184"], "kill"),
@@ -104,6 +105,7 @@ def test_a_command_imports_what_it_needs_and_no_more(
     tops = {name.split(".")[0] for name in modules}
     assert not FORBIDDEN & (modules | tops)
     loaded = {name for name in FAMILIES if f"gpuq.cli.{name}" in modules}
+    assert "gpuq.cli.watch" not in modules
     assert loaded - {"jobs"} <= {family}  # `kill` takes the words for states from there
 
 

@@ -10,6 +10,7 @@ from gpuq.cli.render import (
     Column,
     Look,
     bar,
+    clip,
     clock,
     command_line,
     cut,
@@ -56,6 +57,14 @@ def test_only_the_last_column_is_cut_at_the_terminals_edge() -> None:
     lines = table(COLUMNS, [row(12345678, text="0123456789" * 9)], Look(width=30))
     assert lines[1] == "12345678  0123456789012345678…"
     assert len(lines[1]) == 30
+
+
+def test_a_painted_line_is_cut_by_what_is_seen_and_ends_its_colour() -> None:
+    painted = "ab \x1b[31mred\x1b[0m end"
+    assert clip(painted, 10) == painted
+    assert clip(painted, 8) == "ab \x1b[31mred\x1b[0m …"
+    assert clip(painted, 5) == "ab \x1b[31mr…\x1b[0m"
+    assert clip(painted, 2) == "a…\x1b[31m\x1b[0m"
 
 
 def test_colour_moves_no_column_and_is_nowhere_without_leave() -> None:

@@ -285,6 +285,7 @@ class Box:
                 raise AssertionError("starts come last")
 
     def start(self, decision: Start, waiting: set[int]) -> None:
+        assert decision.job in self.queue, "a job was started that is gone"
         job = self.queue[decision.job]
         gpus = [one for one in self.gpus or () if one.uuid in decision.gpus]
         assert job.stop is None, "a job was started that somebody wanted gone"

@@ -375,6 +375,12 @@ def test_who_asks_for_less_is_never_refused_what_more_would_get(
             "wants 1 GPU with 23.5G, 0 free (GPU 0 has 23.3G left)",
         ),
         (
+            [gpu(0)],
+            [lease(0, number, "1G", slot=number) for number in range(8)],
+            request(mem="1G"),
+            "wants 1 GPU with 1G, 0 free (in use by jobs 0-7; a shared one takes 8 jobs at most)",
+        ),
+        (
             [gpu(0, used=None)],
             [],
             request(mem="5G"),

@@ -140,11 +140,13 @@ class Seen:
         states: Sequence[str] = (),
         tag: str | None = None,
         name: str | None = None,
+        since: float | None = None,
         limit: int | None = None,
         cursor: int | None = None,
     ) -> list[Row]:
         """Rows for status and show. With ended jobs among them the newest come first, otherwise the
-        oldest; `cursor` is the last id of the page before."""
+        oldest; `cursor` is the last id of the page before. `since`: submitted, started or ended
+        at that time or later."""
         chosen = _Where()
         if ids is not None:
             spans = json.dumps([(span.start, span.stop - 1) for span in ids])
@@ -161,6 +163,8 @@ class Seen:
             chosen.add("exists (select 1 from json_each(s.tags) where value = ?)", tag)
         if states:
             chosen.add(" or ".join(_STATE_WORDS.get(word, "false") for word in states))
+        if since is not None:
+            chosen.add(_TOUCHED_SINCE, since, since, since)
         if cursor is not None:
             chosen.add("j.id < ?" if ended else "j.id > ?", cursor)
         order = "desc" if ended else "asc"
@@ -301,6 +305,17 @@ _IN_SPANS = """
 j.id in (
   select k.id from json_each(?) span
   cross join jobs k on k.id between span.value ->> 0 and span.value ->> 1
+)
+"""
+
+# What has ended did so last of all, so the two indexes find them: this costs as much as there are
+# such jobs and active ones, not as there is history.
+_TOUCHED_SINCE = """
+j.id in (
+  select id from jobs indexed by jobs_ended where state = 'ended' and ended_at >= ?
+  union all
+  select id from jobs indexed by jobs_unended
+  where state <> 'ended' and (submitted_at >= ? or started_at >= ?)
 )
 """
 
