@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import typer
@@ -77,6 +78,13 @@ def _user() -> str:
 def say(*lines: str) -> None:
     for line in lines:
         sys.stdout.write(line + "\n")
+
+
+def draw_over(lines: Sequence[str], *, up: int) -> None:
+    """Over the `up` lines drawn before, line by line and in one go, so that nothing flickers."""
+    start = f"\x1b[{up}A" if up else ""
+    sys.stdout.write(start + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
+    sys.stdout.flush()
 
 
 def note(line: str) -> None:

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 
+from gpuq.cli import console
 from gpuq.cli.gpu_text import gpu_table
 from gpuq.cli.render import GREEN, RED, Cell, Column, Gpu, Job, Look, bar, table
 from gpuq.core.units import format_seconds
@@ -21,7 +22,9 @@ class Progress:
 
     def show(self, jobs: Sequence[Job], gpus: Sequence[Gpu], said: Mapping[int, str]) -> None:
         if sys.stdout.isatty():
-            self._draw([*gpu_table(gpus, jobs, self._look), "", *self._jobs(jobs, said)])
+            lines = [*gpu_table(gpus, jobs, self._look), "", *self._jobs(jobs, said)]
+            console.draw_over(lines, up=self._drawn)
+            self._drawn = len(lines)
             return
         for job in jobs:
             state = job["outcome"] or job["state"]
@@ -29,13 +32,6 @@ class Progress:
                 self._told[job["id"]] = state
                 sys.stdout.write(_news(job, state, gpus) + "\n")
         sys.stdout.flush()
-
-    def _draw(self, lines: Sequence[str]) -> None:
-        """Over what was drawn before, line by line, so that nothing flickers."""
-        up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        sys.stdout.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
-        sys.stdout.flush()
-        self._drawn = len(lines)
 
     def _jobs(self, jobs: Sequence[Job], said: Mapping[int, str]) -> list[str]:
         columns = [
@@ -65,7 +61,7 @@ def _state(job: Job) -> Cell:
 
 
 def _progress_bar(said: str, job: Job) -> str:
-    if job["outcome"] == "succeeded":
+    if job["outcome"] == "succeeded" or said.startswith("done"):
         return bar(1, 1)
     match = STEP.match(said)
     return bar(int(match[1]), int(match[2])) if match else bar(0, 1)

@@ -30,7 +30,7 @@ def redraw(picture: Callable[[int, int], Sequence[str]]) -> None:
     for seen in _again_and_again(look):
         lines, columns, rows = seen
         if seen != drawn:
-            _draw(lines, up=min(_height(drawn[0], columns), rows - 1))
+            console.draw_over(lines, up=min(_height(drawn[0], columns), rows - 1))
             drawn = seen
 
 
@@ -63,10 +63,3 @@ def _size() -> tuple[int, int]:
 def _height(lines: Sequence[str], columns: int) -> int:
     """A window that became narrower has wrapped what was drawn when it was wider."""
     return sum(max(-(-width(unpainted(line)) // columns), 1) for line in lines)
-
-
-def _draw(lines: Sequence[str], *, up: int) -> None:
-    """Over what was drawn before, line by line and in one go, so that nothing flickers."""
-    start = f"\x1b[{up}A" if up else ""
-    sys.stdout.write(start + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
-    sys.stdout.flush()
