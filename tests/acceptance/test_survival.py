@@ -1,8 +1,10 @@
 """What must not be lost when the daemon is."""
 
 import os
+import random
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from gpuq.daemon import processes
@@ -180,3 +182,29 @@ def _follow(daemon: Daemon, script: str) -> "subprocess.Popen[str]":
     assert following.stdout is not None
     assert following.stdout.readline() == "one\n"
     return following
+
+
+def test_whenever_the_daemon_is_killed_each_job_runs_once(daemon: Daemon, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    ran.mkdir()
+    moments = random.Random(7)
+    codes = {}
+    with daemon.client() as client:
+        for number in range(100):
+            code = number % 5
+            script = f"echo x >> {ran}/$GPUQ_JOB_ID; sleep 0.0{number % 7}; exit {code}"
+            codes[client.submit(["sh", "-c", script], gpus=number % 3)] = code
+            if number % 10 == 9:
+                time.sleep(moments.random() * 0.1)
+                daemon.kill()
+                daemon.start()
+        ended = client.wait([f"1-{len(codes)}"], timeout_s=60)
+        assert {job["id"]: job["exit_code"] for job in ended} == codes
+        assert {file.name: file.read_text() for file in ran.iterdir()} == {
+            str(number): "x\n" for number in codes
+        }
+        seqs, since = [], 0
+        while page := client.call("events", since=since)["events"]:
+            seqs += [event["seq"] for event in page]
+            since = seqs[-1]
+    assert seqs == list(range(1, len(seqs) + 1)), "no event is missing"
