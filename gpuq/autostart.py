@@ -12,7 +12,6 @@ from gpuq import paths
 from gpuq.errors import DaemonUnreachable
 
 READY_S = 20.0
-LOG_NAME = "daemon.log"
 FIRST_FD = 3
 
 
@@ -57,7 +56,7 @@ def _spawn(
 ) -> int:
     """In a session of its own: a closed terminal and a Ctrl-C do not reach it."""
     command = [sys.executable, "-P", "-m", "gpuq.daemon.main", "--state-dir", state_dir]
-    log = os.path.join(state_dir, LOG_NAME)
+    log = os.path.join(state_dir, paths.LOG_NAME)
     passed = [_lifted(fd) for fd in descriptors]
     try:
         return os.posix_spawn(
@@ -111,7 +110,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _why_not(pid: int, state_dir: str) -> str:
-    log = os.path.join(state_dir, LOG_NAME)
+    log = os.path.join(state_dir, paths.LOG_NAME)
     if not _has_ended(pid):
         return f"your own daemon (pid {pid}) did not get ready in {READY_S:g} s. See {log}"
     with open(log, "rb") as file:

@@ -77,7 +77,8 @@ def spec(options: Job) -> Job:
 def _unknown(option: str) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(option, OPTIONS, n=1)
+    begun = sorted(name for name in OPTIONS if name.startswith(option))  # gpu_mem, without its unit
+    near = (begun if len(begun) == 1 else []) or get_close_matches(option, OPTIONS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(OPTIONS))}"
     return f"submit has no option {option!r}; {hint}"
 

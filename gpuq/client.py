@@ -91,7 +91,7 @@ class Client:
         exclusive, gpu_model, cpus, name, priority, cwd, env (a dict set over this process's
         environment), grace_s, tags, output, stderr, visible, seed.
         """
-        return self.submit_many([dict(options, argv=list(argv))])[0]
+        return self.submit_many([dict(options, argv=argv)])[0]
 
     def submit_many(self, jobs: Sequence[Job]) -> range:
         """Queues several jobs in one go, all or none; returns their ids."""
@@ -116,7 +116,8 @@ class Client:
         before: int | None = None
         limit = filters.pop("limit", None)
         while True:
-            page = self.call("status", refs=_names(refs), before=before, limit=limit, **filters)
+            left = None if limit is None else limit - len(jobs)
+            page = self.call("status", refs=_names(refs), before=before, limit=left, **filters)
             jobs += page["jobs"]
             before = page.get("before")
             if before is None or (limit is not None and len(jobs) >= limit):

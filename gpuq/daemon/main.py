@@ -31,7 +31,6 @@ from gpuq.errors import GpuqError, UsageError
 SCRUBBED = ("GPUQ_", "LISTEN_", "NOTIFY_", "WATCHDOG_")
 LOCK_NAME = "lock"
 MOST_DESCRIPTORS = 65536
-LOG_NAME = "daemon.log"  # its own output, where whoever started it put it there
 
 log = structlog.get_logger()
 
@@ -162,7 +161,7 @@ def _make_state_dir(settings: config.Config, *, must_be_empty: bool) -> None:
             f"the state directory {path} is on {kind}: a queue needs a disk of this machine. "
             f"Give another: --state-dir /var/tmp/gpuq-{os.geteuid()}"
         )
-    if must_be_empty and set(os.listdir(path)) - {LOG_NAME}:
+    if must_be_empty and set(os.listdir(path)) - {paths.LOG_NAME}:
         raise UsageError(f"--throwaway removes the state directory, and {path} is not empty")
 
 

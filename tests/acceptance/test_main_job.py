@@ -7,6 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from gpuq.errors import UsageError
 from tests.conftest import Daemon, until
 
 TREE = """
@@ -67,6 +70,37 @@ def test_a_job_without_gpus_sees_none_and_runs_beside_others(daemon: Daemon) -> 
         client.submit(["sleep", "100"], gpus=4)
         job = client.submit(["sh", "-c", 'echo "<$CUDA_VISIBLE_DEVICES>"'], gpus=0)
         assert Path(client.wait([job])[0]["log"]).read_text() == "<>\n"
+
+
+def test_a_slip_in_python_is_refused_and_nothing_is_queued(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        with pytest.raises(UsageError, match="argv is a list of words"):
+            client.submit("python train.py")
+        with pytest.raises(UsageError, match="did you mean gpu_mem_bytes"):
+            client.submit(["true"], gpu_mem="10G")
+        with pytest.raises(UsageError, match="did you mean gpus"):
+            client.submit(["true"], gpu=3)
+        assert client.jobs(all=True) == []
+
+
+def test_a_limit_holds_over_pages(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        client.submit(["sleep", "100"], gpus=4)
+        client.submit_many([{"argv": ["true"]}] * 800)
+        assert len(client.jobs(limit=700)) == 700
+
+
+def test_a_machine_without_gpus_says_so_and_runs_what_needs_none(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, "none").start()
+    try:
+        ran = daemon.gpuq("run", "--", "sh", "-c", "echo $GPUQ_GPU_INDICES.")
+        assert ran.stdout == ".\n"
+        assert "this machine has no GPU, so the job gets none" in ran.stderr
+        refused = daemon.gpuq("submit", "-g", "1", "true")
+        assert refused.returncode == 6
+        assert "this machine has no GPU" in refused.stderr
+    finally:
+        daemon.end()
 
 
 def test_a_waiting_job_says_why(daemon: Daemon) -> None:

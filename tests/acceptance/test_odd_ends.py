@@ -69,6 +69,29 @@ def test_a_stopped_runner_does_not_keep_its_job_from_ending(daemon: Daemon) -> N
         assert client.wait([job], timeout_s=10)[0]["outcome"] == "cancelled"
 
 
+def test_a_launcher_that_hangs_keeps_no_job_from_ending_and_nobody_busy(daemon: Daemon) -> None:
+    job, _ = _run_until_seen(daemon, "sleep", "300", gpus=1)
+    with daemon.client() as client:
+        families = processes.descendants(daemon.pid)
+        hung = [
+            pid
+            for pid in families
+            if b"gpuq.daemon.launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            and processes.ancestors(pid)[0] == daemon.pid
+        ]
+        os.kill(hung[0], signal.SIGSTOP)
+        try:
+            client.submit_many([{"argv": ["true"], "gpus": 1}] * 20)
+            client.kill([job], grace_s=0)
+            assert client.wait([job], timeout_s=10)[0]["outcome"] == "cancelled"
+            before = client.call("ping")["turns"]
+            time.sleep(1.5)
+            assert client.call("ping")["turns"] - before < 20, "it tries again, but not at once"
+        finally:
+            os.kill(hung[0], signal.SIGCONT)
+        assert client.wait(["2-21"], timeout_s=20)
+
+
 def test_garbage_in_an_attempts_files_stops_no_daemon(daemon: Daemon) -> None:
     job, pid = _run_until_seen(daemon, "sleep", "300")
     daemon.kill()
