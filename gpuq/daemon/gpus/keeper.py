@@ -68,8 +68,9 @@ class Probe:
 
     @interval_s.setter
     def interval_s(self, seconds: float) -> None:
-        self._interval_s = seconds
-        self._news.set()
+        if seconds != self._interval_s:  # the loop says it at every turn
+            self._interval_s = seconds
+            self._news.set()
 
     def ask(self) -> None:
         """A reading as soon as may be. Asking twice before it is begun gives one."""

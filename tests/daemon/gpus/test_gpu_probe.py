@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal as signals
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 
 from gpuq.core.model import Gpu
 from gpuq.daemon import processes
-from gpuq.daemon.gpus import Held, Probe, keeper
-from gpuq.daemon.gpus.simulated import simulated_uuid
+from gpuq.daemon.gpus import Held, Probe, keeper, parse_gpus
+from gpuq.daemon.gpus.probe import _Reader
+from gpuq.daemon.gpus.simulated import SimulatedBackend, simulated_uuid
+from gpuq.daemon.gpus.wire import encode_request
 
 GIB = 2**30
 
@@ -487,3 +490,10 @@ print(sorted(heavy & set(sys.modules)))
         assert "Threads:\t1\n" in status
 
     run_with(play, spec="sim:8x80G")
+
+
+def test_of_a_machines_gpus_only_those_named_are_told() -> None:
+    reader = _Reader(parse_gpus("nvml:1,3"))
+    reader._backend = SimulatedBackend(parse_gpus("sim:4x24G").simulated)
+    told = json.loads(reader.answer(encode_request(1, ())))
+    assert [gpu["index"] for gpu in told["gpus"]] == [1, 3]
