@@ -6,7 +6,7 @@ reads /proc takes every error for "it is gone", since a process may leave betwee
 
 import os
 import signal as signals
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # What is to end a process that is stopped has to wake it too.
 ENDING = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT)
@@ -19,17 +19,31 @@ def boot_id() -> str:
 
 def identity(pid: int) -> tuple[int, int] | None:
     """(pid, start time in ticks after boot); None where there is none, or only a zombie."""
-    fields = _stat(pid)
-    if fields is None or fields[0] in (b"Z", b"X"):
+    fields = stat_fields(pid)
+    return None if fields is None or is_dead(fields) else (pid, int(fields[19]))
+
+
+def is_dead(fields: Sequence[bytes]) -> bool:
+    """A process whose main thread has left looks like a zombie while others of it live on, as where
+    one hangs in a driver: that one can still be signalled, and still holds all that it held."""
+    return fields[0] == b"X" or (fields[0] == b"Z" and int(fields[17]) < 2)
+
+
+def command(pid: int) -> str | None:
+    """The short name of a process, as `ps -o comm` shows it; None where it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
+            name = file.read().rstrip("\n")
+    except OSError:
         return None
-    return pid, int(fields[19])
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def is_alive(pid: int, start: int) -> bool:
     return identity(pid) == (pid, start)
 
 
-def _stat(pid: int) -> list[bytes] | None:
+def stat_fields(pid: int) -> list[bytes] | None:
     """The fields of /proc/PID/stat from the third, the state, on.
 
     The second is the command in brackets, which may itself hold brackets and spaces.
@@ -55,11 +69,11 @@ class Table:
         self._sessions: dict[int, list[int]] = {}
         self._starts: dict[int, int] = {}  # of the living: zombies are left out
         for pid in all_pids():
-            fields = _stat(pid)
+            fields = stat_fields(pid)
             if fields is None:
                 continue
             self._children.setdefault(int(fields[1]), []).append(pid)
-            if fields[0] not in (b"Z", b"X"):
+            if not is_dead(fields):
                 self._sessions.setdefault(int(fields[3]), []).append(pid)
                 self._starts[pid] = int(fields[19])
 
@@ -96,7 +110,7 @@ def ancestors(pid: int) -> list[int]:
     """The chain of parents from the next one up to pid 1."""
     chain: list[int] = []
     while pid > 1 and len(chain) < 1000:
-        fields = _stat(pid)
+        fields = stat_fields(pid)
         if fields is None:
             break
         pid = int(fields[1])

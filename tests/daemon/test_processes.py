@@ -1,0 +1,46 @@
+"""Processes as Linux knows them: who is dead and who only looks so."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpuq.daemon import processes
+from tests.conftest import until
+
+LEAVES_A_THREAD = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=[1000]).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.fixture
+def headless() -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose main thread has left, as where one of them hangs in a driver."""
+    process = subprocess.Popen([sys.executable, "-c", LEAVES_A_THREAD])
+    until(lambda: _state(process.pid) == "Z", "the end of its main thread")
+    yield process
+    process.kill()
+    process.wait()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_process_without_its_main_thread_lives(headless: subprocess.Popen[bytes]) -> None:
+    own = processes.identity(headless.pid)
+    assert own is not None
+    assert processes.send(headless.pid, signal.SIGKILL, start=own[1])
+    assert headless.wait(10) == -signal.SIGKILL
+
+
+def test_a_zombie_is_dead() -> None:
+    process = subprocess.Popen(["true"])
+    until(lambda: _state(process.pid) == "Z", "its end")
+    assert processes.identity(process.pid) is None
+    process.wait()
