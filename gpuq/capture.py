@@ -48,6 +48,7 @@ OPTIONS = frozenset(
             "umask",
             "limits",
         ),
+        *("time_limit_s", "heartbeat_s", "stop_to", "retries", "backoff", "retry_on", "key"),
     )
 )
 

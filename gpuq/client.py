@@ -13,7 +13,7 @@ of every command: standard library only, and no more of it than this needs.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gpuq
@@ -89,7 +89,8 @@ class Client:
 
         Options, as `gpuq submit` has them but with units in their names: gpus, gpu_mem_bytes,
         exclusive, gpu_model, cpus, name, priority, cwd, env (a dict set over this process's
-        environment), grace_s, tags, output, stderr, visible, seed.
+        environment), grace_s, tags, output, stderr, visible, seed, time_limit_s, heartbeat_s,
+        stop_to, retries, backoff, retry_on, key.
         """
         return self.submit_many([dict(options, argv=argv)])[0]
 
@@ -151,16 +152,49 @@ class Client:
         done: list[Job] = answer["jobs"]
         return done
 
+    def pause(self, refs: Refs) -> list[Job]:
+        """Lets running jobs stand still; returns what was done to each. They keep their GPUs."""
+        done: list[Job] = self.call("pause", refs=_names(refs))["jobs"]
+        return done
+
+    def resume(self, refs: Refs) -> list[Job]:
+        """Lets paused jobs go on."""
+        done: list[Job] = self.call("pause", refs=_names(refs), off=True)["jobs"]
+        return done
+
+    def drain(self, reason: str | None) -> Job:
+        """Nothing is started any more, for that reason; None: jobs are started again."""
+        return self.call("drain", off=reason is None, reason=reason)
+
+    def events(
+        self, refs: Refs = (), *, since: int | None = 0, follow: bool = False
+    ) -> Iterator[list[Job]]:
+        """What happened after the event of that number, in batches; None: only what comes. Where it
+        follows, an empty batch says that nothing came for a while. A daemon that is restarted
+        meanwhile is asked again from where the last answer ended, so nothing is missed."""
+        names, wait_s = _names(refs), WAIT_SLICE_S if follow else 0.0
+        while True:
+            answer = self.call("events", refs=names, since=since, timeout_s=wait_s)
+            since = answer["last"]
+            if answer["events"] or follow:
+                yield answer["events"]
+            else:
+                return
+
     def gpus(self) -> Job:
         return self.call("gpus")
 
     def follow(
-        self, ref: int | str, *, attempt: int | None = None, tail: int | None = None
+        self, ref: int | str, *, attempt: int | None = None, tail: int | None = None, **how: Any
     ) -> "Follow":
-        """The log of a job from before its start to its end, as chunks of bytes."""
+        """The log of a job from before its start to its end, as chunks of bytes.
+
+        From its last attempt on, or only that `attempt`; with `tail` from that many lines before
+        its present end. `how` is what else `Follow` takes: from_first, start, say.
+        """
         from gpuq.follow import Follow
 
-        return Follow(self.call, ref, attempt, tail)
+        return Follow(self.call, ref, attempt=attempt, tail=tail, **{"say": self._say, **how})
 
     # ── the line ──
 

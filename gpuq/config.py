@@ -60,6 +60,7 @@ class Config:
             max_jobs_per_gpu=self.max_jobs_per_gpu,
             max_bypass=self.max_bypass,
             headroom_bytes=self.headroom,
+            unkillable_s=self.unkillable_after,
         )
 
 
@@ -213,6 +214,13 @@ def _duration(value: Any) -> float:
     return seconds
 
 
+def _seconds_shown(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length and seconds % length == 0:
+            return f"{seconds // length:g}{unit}"
+    return f"{seconds:g}s"
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not text")
@@ -228,6 +236,24 @@ SETTINGS = (
     Setting("default_gpus", _whole(0, 64), 1, "GPUs of a job that does not say"),
     Setting("max_jobs_per_gpu", _whole(1, 64), 8, "jobs that may share one GPU"),
     Setting("max_bypass", _whole(0, 1000), 10, "how often a waiting job may be overtaken"),
-    Setting("grace", _duration, 10.0, "from TERM to KILL", show=lambda s: f"{s:g}s"),
+    Setting("grace", _duration, 10.0, "from TERM to KILL", show=_seconds_shown),
+    Setting(
+        "unkillable_after",
+        _duration,
+        60.0,
+        "from KILL until what lives on is called unkillable",
+        show=_seconds_shown,
+    ),
+    Setting("cgroup", _text, "auto", "where jobs get a control group: auto, none, or a directory"),
+    Setting("log_cap", _size, 2**30, "the middle of a longer log is dropped", show=format_bytes),
+    Setting(
+        "keep_free",
+        _size,
+        512 * 2**20,
+        "disk space below which logs are cut shorter",
+        show=format_bytes,
+    ),
+    Setting("keep_for", _duration, 30 * 86400.0, "how long logs are kept", show=_seconds_shown),
+    Setting("keep_size", _size, 10 * 2**30, "how much of logs is kept", show=format_bytes),
     Setting("headroom", _size, 512 * 2**20, "GPU memory kept free when sharing", show=format_bytes),
 )

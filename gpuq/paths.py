@@ -18,6 +18,7 @@ SYSTEM_UNITS = (
 SYSTEM_CONFIG = "/etc/gpuq/gpuq.toml"
 SOCKET_NAME = "gpuq.sock"
 DATABASE_NAME = "gpuq.db"
+LOCK_NAME = "lock"
 LOG_NAME = "daemon.log"  # the daemon's own output, where it was started detached
 LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes with its closing NUL
 

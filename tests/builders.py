@@ -3,6 +3,7 @@
 GPUs are numbered; `lease(0, job=7)` is on the first one. Sizes are written as people write them.
 """
 
+import signal as signals
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,14 +12,22 @@ from hypothesis import settings
 
 from gpuq.core.model import (
     ActiveJob,
+    Decision,
+    DelayedJob,
+    Drain,
+    EndCause,
     Gpu,
     GpuProcess,
     JobState,
     Lease,
     LeaseState,
+    Pause,
     Plan,
     Policy,
     Request,
+    Resume,
+    SetAside,
+    Signal,
     Snapshot,
     Start,
     StopWish,
@@ -121,22 +130,24 @@ def active(
     gpus: int = 1,
     *,
     cpus: int = 1,
+    state: JobState = JobState.RUNNING,
     grace_s: float | None = None,
-    term_sent_at: float | None = None,
-    kill_sent_at: float | None = None,
-    signal_wish: int | None = None,
+    ending: EndCause | None = None,
+    **more: object,
 ) -> ActiveJob:
-    """A running job; with `grace_s` somebody wants it ended. What it holds is said by leases."""
-    return ActiveJob(
+    """A running job, since a while; with `grace_s` somebody wants it ended. A signal that was sent
+    was sent for that, unless `ending` says for what. What it holds is said by leases."""
+    was_sent = {"term_sent_at", "kill_sent_at"} & set(more)
+    plain = ActiveJob(
         id=id,
         attempt=1,
-        state=JobState.RUNNING,
+        state=state,
         request=request(gpus, cpus=cpus),
+        running_since=None if state is JobState.STARTING else 0.0,
         stop=None if grace_s is None else stop(grace_s),
-        term_sent_at=term_sent_at,
-        kill_sent_at=kill_sent_at,
-        signal_wish=signal_wish,
+        ending=EndCause.ASKED if was_sent and ending is None else ending,
     )
+    return replace(plain, **more)  # type: ignore[arg-type]
 
 
 def stop(grace_s: float = 10.0) -> StopWish:
@@ -151,7 +162,10 @@ def lease(
     slot: int = 0,
     exclusive: bool | None = None,
     cooling_since: float | None = None,
+    dirt: str | None = None,
 ) -> Lease:
+    """Held; with `cooling_since` its job has ended, and with `dirt` its memory did not come back."""
+    after = LeaseState.COOLING if dirt is None else LeaseState.DIRTY
     return Lease(
         gpu=uuid(index),
         slot=slot,
@@ -159,8 +173,9 @@ def lease(
         attempt=1,
         exclusive=mem is None if exclusive is None else exclusive,
         memory_bytes=size(mem),
-        state=LeaseState.ACTIVE if cooling_since is None else LeaseState.COOLING,
+        state=LeaseState.ACTIVE if cooling_since is None else after,
         cooling_since=cooling_since,
+        dirt=dirt,
     )
 
 
@@ -171,13 +186,17 @@ def world(
     active: Sequence[ActiveJob] = (),
     *,
     now: float = 1000.0,
+    boottime: float = 5000.0,
     read_at: float | None = None,
     trouble: str | None = None,
+    delayed: Sequence[DelayedJob] = (),
+    drain: str | None = None,
     per_class: int | None = None,
     **policy: object,
 ) -> Snapshot:
     """What the scheduler sees. Jobs that ask the same make a class; with `per_class` only the first
-    few of each class are seen. `policy` are settings that differ from the usual ones."""
+    few of each class are seen. `drain` is bob's reason for it. `policy` are settings that differ
+    from the usual ones."""
     if isinstance(gpus, int):
         gpus = [gpu(index) for index in range(gpus)]
     numbered = [one if one.id else replace(one, id=n) for n, one in enumerate(jobs, start=1)]
@@ -188,10 +207,13 @@ def world(
     settings: dict[str, object] = {"cpu_slots": 8} | policy
     return Snapshot(
         now=now,
+        boottime=boottime,
         gpus=None if gpus is None else tuple(gpus),
         leases=tuple(leases),
         waiting=tuple(window(sorted_out, per_class)),
         active=tuple(active),
+        delayed=tuple(delayed),
+        drain=None if drain is None else Drain(actor="bob", reason=drain),
         policy=Policy(**settings),  # type: ignore[arg-type]
         jobs_per_class=per_class,
         gpus_read_at=read_at,
@@ -216,3 +238,31 @@ def started(plan: Plan) -> dict[int, tuple[int, ...]]:
         for one in plan.decisions
         if isinstance(one, Start)
     }
+
+
+def carried_out(running: ActiveJob, decision: Decision, now: float) -> ActiveJob:
+    """The job as the store shows it once that has been done, which is noted before it is."""
+    match decision:
+        case Pause():
+            return replace(running, paused_since=now)
+        case Resume():
+            return _resumed(running, now)
+        case SetAside():
+            return replace(running, is_unkillable=True)
+        case Signal(ends=None):
+            return replace(running, signal_wishes=running.signal_wishes[1:])
+        case Signal(signal=signals.SIGKILL, ends=cause):
+            first = now if running.kill_sent_at is None else running.kill_sent_at
+            noted = replace(running, kill_sent_at=first, last_kill_at=now)
+        case Signal(ends=cause):
+            noted = replace(running, term_sent_at=now)
+        case _:
+            raise AssertionError(f"{decision} is not for a job that runs")
+    return replace(_resumed(noted, now), ending=running.ending or cause)
+
+
+def _resumed(running: ActiveJob, now: float) -> ActiveJob:
+    if running.paused_since is None:
+        return running
+    stood_s = max(now - running.paused_since, 0.0)
+    return replace(running, paused_since=None, resumed_at=now, paused_s=running.paused_s + stood_s)

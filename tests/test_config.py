@@ -50,6 +50,8 @@ def test_without_anything_all_are_defaults(tmp_path: Path) -> None:
     assert found.cpu_slots == len(os.sched_getaffinity(0))
     assert (found.gpus, found.default_gpus, found.max_jobs_per_gpu) == ("nvml", 1, 8)
     assert (found.max_bypass, found.grace, found.headroom) == (10, 10.0, 512 * MIB)
+    assert (found.cgroup, found.unkillable_after, found.keep_for) == ("auto", 60.0, 30 * 86400.0)
+    assert found.policy() == Policy(cpu_slots=found.cpu_slots)
 
 
 def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:
@@ -71,7 +73,8 @@ def test_every_setting_can_be_a_flag(tmp_path: Path, setting: config.Setting) ->
     file = tmp_path / "there"
     file.touch()
     words = {"config": str(file), "state_dir": "/a", "socket": "/b", "gpus": "none"}
-    words |= {"grace": "90s", "headroom": "1G"}
+    words |= {"grace": "90s", "unkillable_after": "2m", "keep_for": "7d"}
+    words |= dict.fromkeys(("headroom", "log_cap", "keep_free", "keep_size"), "1G")
     found = load(tmp_path, flags={setting.name: words.get(setting.name, "7")})
     assert origins(found)[setting.name] == "--" + setting.name.replace("_", "-")
 
@@ -102,6 +105,12 @@ def test_all_that_a_file_says_is_taken(tmp_path: Path) -> None:
     max_jobs_per_gpu = 2
     max_bypass = 0
     grace = "2m30s"
+    unkillable_after = "5m"
+    cgroup = "none"
+    log_cap = "100M"
+    keep_free = "2G"
+    keep_for = "7d"
+    keep_size = "50G"
     headroom = "1.5G"
 
     [top]
@@ -112,9 +121,27 @@ def test_all_that_a_file_says_is_taken(tmp_path: Path) -> None:
     assert (found.state_dir, found.socket) == ("/data/gpuq", "/data/gpuq.sock")
     assert found.grace == 150.0
     assert found.policy() == Policy(
-        cpu_slots=3, max_jobs_per_gpu=2, max_bypass=0, headroom_bytes=1536 * MIB
+        cpu_slots=3,
+        max_jobs_per_gpu=2,
+        max_bypass=0,
+        headroom_bytes=1536 * MIB,
+        unkillable_s=300.0,
     )
+    assert (found.cgroup, found.log_cap, found.keep_free) == ("none", 100 * MIB, 2048 * MIB)
+    assert (found.keep_for, found.keep_size) == (7 * 86400.0, 50 * 1024 * MIB)
     assert (shown(found)["grace"], shown(found)["headroom"]) == ("150s", "1.5G")
+
+
+def test_what_is_shown_can_be_written(tmp_path: Path) -> None:
+    """The value as `gpuq config` shows it means the same where it is written into the file."""
+    first = load(tmp_path, 'grace = "2m30s"\nkeep_for = "7d"\nunkillable_after = "0.5"\n')
+    lengths = ("grace", "keep_for", "unkillable_after")
+    assert [shown(first)[name] for name in lengths] == ["150s", "7d", "0.5s"]
+    words = shown(first)
+    sizes = ("log_cap", "keep_free", "keep_size", "headroom")
+    text = "".join(f'{name} = "{words[name]}"\n' for name in (*lengths, *sizes))
+    again = load(tmp_path, text)
+    assert shown(again) == words
 
 
 def test_the_file_can_be_elsewhere(tmp_path: Path) -> None:
@@ -220,6 +247,11 @@ def test_an_unknown_setting_suggests_a_known_one(tmp_path: Path, line: str, hint
         ("max_bypass", 1001, "1001 is not a whole number from 0 to 1000"),
         ("grace", "soon", "'soon' is no length of time"),
         ("grace", True, "'True' is no length of time"),
+        ("unkillable_after", "never", "'never' is no length of time"),
+        ("keep_for", "a month", "'a month' is no length of time"),
+        ("log_cap", "much", "'much' is no size"),
+        ("keep_size", 5, "'5' is no size"),
+        ("cgroup", 1, "1 is not text"),
         ("headroom", 512, "'512' is no size: write it like 24G"),
         ("headroom", "1X", "'1X' is no size"),
         ("state_dir", "", "'' is no path"),

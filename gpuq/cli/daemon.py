@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from gpuq import paths
 from gpuq.cli import console
 from gpuq.cli.commands import Command, Verbs, WordsCommand, family
 from gpuq.cli.render import Column, Look, clock, plain, printable, tabbed, table
@@ -51,6 +52,66 @@ def run(
         flags += [flag, value] if value is not None else []
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "gpuq.daemon.main", *flags, *(words or [])])
+
+
+@daemon.command("check", cls=Command)
+def check(
+    context: typer.Context,
+    file: Annotated[
+        str | None, Argument(metavar="FILE", help="Only this database.", show_default=False)
+    ] = None,
+    json: Annotated[bool, Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Hold what gpuq promises against what is there. Exit 1 where something is broken.
+
+    Examples:
+      gpuq daemon check
+      gpuq daemon check /backups/gpuq.db    only that file
+
+    It looks at the database, at jobs and their processes, at GPUs and events; a sentence for each
+    promise that is broken. It changes nothing, beside a daemon that runs or without one.
+    """
+    words = ["check", *(["--json"] if json else []), *(["--", file] if file is not None else [])]
+    _become_gpuqd(_its_flags(context) + words)
+
+
+@daemon.command("backup", cls=Command)
+def backup(
+    context: typer.Context,
+    file: Annotated[str, Argument(metavar="FILE", show_default=False)],
+    force: Annotated[bool, Option("--force", help="Replace FILE where it is there.")] = False,
+) -> None:
+    """Copy its database, whole, while it lives. Logs and outputs of jobs are not in it.
+
+    Examples:
+      gpuq daemon backup /backups/gpuq.db
+      gpuq daemon backup --force /backups/gpuq.db && gpuq daemon check /backups/gpuq.db
+
+    To restore it: stop the daemon (gpuq daemon stop), copy FILE over gpuq.db in its state directory
+    (gpuq config names it), remove gpuq.db-wal and gpuq.db-shm if they lie there, and start it again
+    (gpuq daemon start).
+    """
+    _become_gpuqd([*_its_flags(context), "backup", *(["--force"] if force else []), "--", file])
+
+
+def _become_gpuqd(words: Sequence[str]) -> None:
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "gpuq.daemon.main", *words])
+
+
+def _its_flags(context: typer.Context) -> list[str]:
+    """Where the daemon that is meant keeps its things, whether it runs or not."""
+    with console.connect(context) as client:
+        address = client.address
+        if address.state_dir is not None:
+            return ["--state-dir", address.state_dir, "--socket", address.socket]
+        if address.socket == paths.SYSTEM_SOCKET:
+            return ["--system"]
+        there = _ping(client)
+    if there is None:
+        where = f"nobody answers at {address.socket}, so its state directory is not known"
+        raise DaemonUnreachable(f"{where}. Name it: --state-dir DIR")
+    return ["--state-dir", there["state_dir"], "--socket", address.socket]
 
 
 Gpus = Annotated[
@@ -149,7 +210,7 @@ def status(
 ) -> None:
     """Is it there, since when, and with what."""
     with console.connect(context) as client:
-        there = client.call("ping")
+        there = client.call("ping", deep=True)
         look = console.look(context)
     if json:
         console.say_json(daemon=there)
@@ -168,9 +229,26 @@ def _in_words(there: dict[str, Any], look: Look) -> list[str]:
         f"{count(there['gpus'], simulated + 'GPU')} ({there['gpu_backend']})",
         f"state in {printable(there['state_dir'])}, socket {printable(there['socket'])}",
     ]
+    if old := _out_of_date(there):
+        lines.append(old)
+    if drained := there.get("drained"):
+        why = printable(drained["reason"])
+        lines.append(f"drained by {printable(drained['actor'])}: {why}. End it: gpuq drain --off")
     if there["gpu_trouble"]:
         lines.append(f"no GPUs: {printable(there['gpu_trouble'])}")
     return lines
+
+
+def _out_of_date(there: dict[str, Any]) -> str | None:
+    """Jobs keep running through a restart, so nothing speaks against it."""
+    known = there.get("installed_version")
+    if known not in (None, there["version"]):
+        what = f"it runs {there['version']}, and {known} is installed"
+    elif there.get("is_stale"):
+        what = "its code has changed since it was started"
+    else:
+        return None
+    return f"{what}. Take it over: gpuq daemon restart (jobs go on)"
 
 
 def _ping(client: Client) -> dict[str, Any] | None:
@@ -188,13 +266,14 @@ def ping(context: typer.Context) -> None:
       until gpuq ping; do sleep 1; done
     """
     with console.connect(context) as client:
-        client.call("ping")
+        client.call("ping", deep=True)
         began = time.monotonic()
         there = client.call("ping")
         took_ms = (time.monotonic() - began) * 1000
         address = client.address
     console.say(
-        f"gpuqd {there['version']} (pid {there['pid']}) answers in {took_ms:.1f} ms",
+        f"gpuqd {there['version']} (pid {there['pid']}) answers in {took_ms:.1f} ms; "
+        f"installed is {there.get('installed_version') or 'none any more'}",
         f"socket    {printable(address.socket)} (from {printable(address.origin)})",
         f"database  {printable(there['database'])}",
         f"up        {format_seconds(there['uptime_s'])}, since {clock(there['started_at'])}",

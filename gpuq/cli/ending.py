@@ -25,8 +25,8 @@ def own_failures() -> Iterator[None]:
 
 def exit_code(job: Job) -> int:
     """What the job gives to the shell. Loaded late: after a job's end nobody counts milliseconds."""
+    from gpuq.core.codes import shell_code
     from gpuq.core.model import Outcome
-    from gpuq.core.states import shell_code
 
     outcome = Outcome(job["outcome"]) if job["outcome"] else None
     return shell_code(outcome, job["exit_code"], job["signal"])

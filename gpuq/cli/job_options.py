@@ -15,6 +15,7 @@ from gpuq.errors import UsageError
 resources = partial(Option, rich_help_panel="Resources")
 placement = partial(Option, rich_help_panel="Placement")
 order = partial(Option, rich_help_panel="Order")
+ends = partial(Option, rich_help_panel="Ends and retries")
 results = partial(Option, rich_help_panel="Output")
 
 
@@ -56,8 +57,39 @@ def describe(
     tag: Annotated[
         list[str] | None, order(metavar="TAG", help="To find it by; repeatable.")
     ] = None,
+    key: Annotated[
+        str | None,
+        order(
+            metavar="TEXT", help="Queue nothing while a job of mine with this key has not ended."
+        ),
+    ] = None,
+    time: Annotated[
+        str | None,
+        ends("-t", "--time", metavar="TIME", help="End it after so long, like 2h or 1-12:00:00."),
+    ] = None,
+    heartbeat: Annotated[
+        str | None,
+        ends(metavar="TIME", help="End it when it has not reported for so long (gpuq.job)."),
+    ] = None,
     grace: Annotated[
-        str | None, order(metavar="TIME", help="From TERM to KILL when it is ended, like 30s.")
+        str | None, ends(metavar="TIME", help="From TERM to KILL when it is ended, like 30s.")
+    ] = None,
+    stop_to: Annotated[
+        str, ends(metavar="WHOM", help="Who gets the TERM: all of it, or only its main process.")
+    ] = "all",
+    retries: Annotated[
+        int | None, ends(metavar="N", help="Try again up to N times when it ends badly.")
+    ] = None,
+    backoff: Annotated[
+        str | None,
+        ends(metavar="TIMES", help="Wait before each: 2s,4s,8s, or exp:10s:10m, the usual one."),
+    ] = None,
+    retry_on: Annotated[
+        str | None,
+        ends(
+            metavar="ENDS",
+            help="failed,oom,lost unless said; also timeout and exit:75. A kill is never retried.",
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -86,6 +118,11 @@ def describe(
         )
     if visible not in ("auto", "uuid", "index"):
         raise UsageError(f"--visible {visible}: it is auto, uuid or index")
+    if stop_to not in ("all", "main"):
+        raise UsageError(f"--stop-to {stop_to}: it is all or main")
+    if not retries and (backoff or retry_on):
+        said = "--backoff" if backoff else "--retry-on"
+        raise UsageError(f"{said} says how to retry, and there are no retries. Add --retries N")
     return {
         "argv": _argv(words, shell),
         "gpus": gpus,
@@ -98,7 +135,14 @@ def describe(
         "priority": priority,
         "name": name,
         "tags": tag or [],
+        "key": key,
+        "time_limit_s": read_option("--time", parse_seconds, time),
+        "heartbeat_s": read_option("--heartbeat", parse_seconds, heartbeat),
         "grace_s": read_option("--grace", parse_seconds, grace),
+        "stop_to": None if stop_to == "all" else stop_to,
+        "retries": retries,
+        "backoff": backoff,
+        "retry_on": retry_on,
         "output": output,
         "stderr": stderr,
         "env": _environment(env_file, env or []),

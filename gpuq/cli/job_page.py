@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gpuq.cli.job_text import elapsed, signal_name, words
+from gpuq.cli.job_text import elapsed, words
 from gpuq.cli.render import Column, Job, Look, clock, command_line, indices, printable, table
 from gpuq.core.units import format_bytes, format_seconds, parse_bytes
 
@@ -34,6 +34,10 @@ SHOWN_ELSEWHERE = frozenset(
 )
 
 
+# What is so unless somebody asks for something else needs no line.
+USUAL = {"retries": 0, "stop_to": "all", "visible": "auto", "paused_s": 0.0}
+
+
 def job_fields(job: Job) -> list[tuple[str, str]]:
     """Every field that says something, the important ones first."""
     known = dict(job, state=_state(job), gpus=_gpus(job))
@@ -41,7 +45,7 @@ def job_fields(job: Job) -> list[tuple[str, str]]:
     pairs = [("job", f"{job['id']} {job['name']}")]
     for name in names:
         value = known.get(name)
-        if name not in SHOWN_ELSEWHERE and not _says_nothing(value):
+        if name not in SHOWN_ELSEWHERE and not _says_nothing(value) and USUAL.get(name) != value:
             pairs.append((label(name), shown(name, value)))
     return pairs
 
@@ -61,14 +65,15 @@ def _state(job: Job) -> str:
 def label(name: str) -> str:
     for unit in ("_at", "_bytes", "_s"):
         name = name.removesuffix(unit)
-    return {"gpu_count": "gpus", "gpus": "on gpu"}.get(name, name.replace("_", " "))
+    known = {"gpu_count": "gpus", "gpus": "on gpu", "delayed_until": "next attempt"}
+    return known.get(name, name.replace("_", " "))
 
 
 def shown(name: str, value: Any) -> str:
     """A value as people read it, by the unit that its name says."""
     if name == "command":
         return command_line(value)
-    if name.endswith("_at"):
+    if name.endswith("_at") or name == "delayed_until":
         return clock(value)
     if name.endswith("_bytes"):
         return format_bytes(value)
@@ -110,20 +115,9 @@ def _cpu_seconds(attempt: Job) -> float | None:
 
 
 def _end(attempt: Job) -> str:
-    parts = []
     if attempt["ended_at"] is None:
-        parts.append("-")
-    elif attempt["lost"]:
-        parts.append(f"lost: {attempt['lost']}")
-    elif attempt["stage"]:
-        parts.append(f"could not start: {attempt['stage']}: {attempt['error']}")
-    elif attempt["signal"] is not None:
-        parts.append(signal_name(attempt["signal"]))
-    else:
-        parts.append(f"exit code {attempt['exit_code']}")
-    if attempt["leftovers"]:
-        parts.append(f"{attempt['leftovers']} left behind and ended")
-    return ", ".join(parts)
+        return attempt.get("unkillable") or "-"
+    return str(attempt["reason"] or words(attempt["outcome"]))
 
 
 def submit_line(job: Job) -> list[str]:
@@ -142,9 +136,23 @@ def submit_line(job: Job) -> list[str]:
         line += ["--visible", job["visible"]]
     for tag in job["tags"]:
         line += ["--tag", tag]
+    line += _ends(job)
     for option in ("output", "stderr"):
         line += [f"--{option}", job[option]] if job.get(option) else []
     return [*line, "-C", job["cwd"], "--", *job["command"]]
+
+
+def _ends(job: Job) -> list[str]:
+    """When it is to be ended, and tried again."""
+    line = []
+    for option, field in (("-t", "time_limit_s"), ("--heartbeat", "heartbeat_s")):
+        line += [option, f"{job[field]:g}s"] if job.get(field) else []
+    if job.get("stop_to", "all") != "all":
+        line += ["--stop-to", job["stop_to"]]
+    for option in ("retries", "backoff", "retry_on", "key"):
+        value = job.get(option)
+        line += [f"--{option.replace('_', '-')}", str(value)] if value else []
+    return line
 
 
 def exact_size(size: int) -> str:

@@ -95,6 +95,7 @@ def _columns(jobs: Sequence[Job], look: Look) -> list[Column]:
         Column("GPU", gpus_of, unused="-"),
         Column("PRI", lambda job: str(job["priority"]), right=True, unused="0"),
         Column("TIME", lambda job: format_seconds(elapsed(job, look.now)), right=True, unused="-"),
+        Column("LEFT", lambda job: format_seconds(left(job, look.now)), right=True, unused="-"),
         Column("EXIT", _exit),
         Column("COMMAND / REASON", _command_or_reason),
     ]
@@ -121,6 +122,17 @@ def elapsed(job: Job, now: float) -> float | None:
     if job["started_at"] is None:
         return None
     return max(float(job["ended_at"] or now) - float(job["started_at"]), 0.0)
+
+
+def left(job: Job, now: float) -> float | None:
+    """What is left of its time limit, or of its wait for the next attempt. By the wall clock, and so
+    for reading: what counts is the daemon's own."""
+    if job["substate"] == "backoff":
+        return max(float(job["delayed_until"]) - now, 0.0)
+    if job["state"] != "running" or job["substate"] == "paused" or not job.get("time_limit_s"):
+        return None
+    ran = (elapsed(job, now) or 0.0) - float(job.get("paused_s") or 0.0)
+    return max(float(job["time_limit_s"]) - ran, 0.0)
 
 
 def _exit(job: Job) -> str:

@@ -1,4 +1,4 @@
-"""`gpuq status`, `show` and `why`: what runs, what waits, and for what."""
+"""`gpuq status` and `show`: what runs, what waits, and for what."""
 
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,6 @@ from gpuq.cli.job_text import (
     in_order,
     job_row,
     job_table,
-    why_lines,
 )
 from gpuq.cli.render import Gpu, Job, Look, clip, command_line, fields, plain, printable
 from gpuq.client import Client
@@ -222,9 +221,10 @@ def _picture(
     found = answer["jobs"]
     top = [] if query.refs else _gpu_lines(answer["gpus"], found, answer["gpu_trouble"], look)
     if rows is not None:
-        room = rows - 2 - len(top)  # a head and a foot
+        around = 3 if answer.get("drained") else 2  # a head and the foot
+        room = rows - around - len(top)
         if room < FEWEST_ROWS:
-            top, room = [], max(rows - 2, 0)
+            top, room = [], max(rows - around, 0)
         limit = min(limit or room, room)
     jobs = _chosen(found, query.order, limit)
     names = query.columns
@@ -236,6 +236,9 @@ def _picture(
         how = ": --limit 0" if rows is None else ""
         hidden = f", {f'{number} ' if number > 0 else ''}more not shown{how}"
     foot = [] if query.refs and not hidden else [plain(_foot(answer, hidden), look)]
+    if drained := answer.get("drained"):
+        why = printable(f"{drained['actor']}: {drained['reason']}")
+        foot.append(plain(f"drained by {why}. It starts nothing: gpuq drain --off", look))
     return [*top, *lines, *foot]
 
 
@@ -293,20 +296,3 @@ def _pairs(job: Job) -> list[tuple[str, str]]:
     again = command_line(submit_line(job))
     environment = [("environment", variable) for variable in job.get("environment") or []]
     return [*job_fields(job), ("submit again", again), *environment]
-
-
-def why(
-    context: typer.Context, job: Annotated[str, Argument(metavar="JOB", show_default=False)]
-) -> None:
-    """Why a job waits, or how it ended, in sentences.
-
-    Examples:
-      gpuq why 184
-      gpuq why @       your last submission
-    """
-    with console.connect(context) as client:
-        answer = client.call("show", ref=job)
-        simulated = are_simulated(client.gpus()["gpus"])
-    look = console.look(context)
-    lines = why_lines(answer["job"], look, simulated=simulated)
-    console.say(*(plain(line, look) for line in lines))

@@ -1,6 +1,5 @@
-"""`gpuq logs`: the bytes that a job wrote, as they are."""
+"""`gpuq logs`: the bytes that a job wrote, as they are; lines only where lines are asked for."""
 
-import os
 import sys
 from typing import Annotated
 
@@ -9,10 +8,12 @@ from typer import Argument, Option
 
 from gpuq.cli import console
 from gpuq.cli.job_text import farewell
-from gpuq.cli.render import Job, printable
+from gpuq.cli.log_times import Page, Part
+from gpuq.cli.render import Job, Look, printable
 from gpuq.client import Client
+from gpuq.core.units import format_seconds
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
-from gpuq.follow import CHUNK, open_log, start_of_last_lines
+from gpuq.follow import LogFile, is_ours, open_log
 
 
 def logs(
@@ -24,6 +25,12 @@ def logs(
     lines: Annotated[
         int | None, Option("-n", "--lines", metavar="N", help="Only the last N lines.")
     ] = None,
+    since: Annotated[
+        str | None, Option(metavar="TIME", help="Only what came since: 2h, 2026-07-31T14:00, ...")
+    ] = None,
+    times: Annotated[
+        bool, Option("-t", "--times", help="When each line came, to the second.")
+    ] = False,
     attempt: Annotated[
         int | None, Option(metavar="N", help="That attempt; the last unless said.")
     ] = None,
@@ -38,31 +45,71 @@ def logs(
       gpuq logs 184             all of it
       gpuq logs -f 184          follow it, from before its start to its end
       gpuq logs -n 20 @         the last 20 lines of your last submission
+      gpuq logs -t --since 2h 184
       less $(gpuq logs --path 184)
 
-    Ctrl-C only stops following; the job goes on.
+    The bytes come as the job wrote them; with -t or -n a progress bar is one line, in its last
+    state. When a job is tried again, -f goes on with the next attempt. Ctrl-C only stops following;
+    the job goes on.
     """
     if follow and (path or stderr):
         raise UsageError("--follow goes with neither --path nor --stderr")
+    if stderr and (since is not None or times):
+        raise UsageError("nobody notes when the file of --stderr grows: no --since and no --times")
+    look = console.look(context)
+    columns = look.width if sys.stdout.isatty() else 0
+    part = Part(lines, _moment(since, look), times, columns)
     with console.connect(context) as client:
         if follow:
-            _follow(client, job, attempt, lines)
+            _follow(client, job, attempt, part)
             return
         found = client.job(job)
-    file = _file(found, attempt, stderr)
+    one = _attempt(found, attempt)
+    file = _file(found, one, stderr)
     if path:
         console.say(file)
     else:
-        _print(found, file, lines)
+        log = LogFile(_open(found, file), is_ours=is_ours(found) and not stderr)
+        _print(found, one, log, part)
 
 
-def _follow(client: Client, ref: str, attempt: int | None, lines: int | None) -> None:
-    following = client.follow(ref, attempt=attempt, tail=lines)
+def _moment(since: str | None, look: Look) -> float | None:
+    if since is None:
+        return None
+    from gpuq.cli.jobs import read_since
+
+    return read_since(since, look.now)
+
+
+# ── as it comes ──
+
+
+def _follow(client: Client, ref: str, attempt: int | None, part: Part) -> None:
+    def start(log: LogFile) -> int:
+        page.turn_to(following.attempt)
+        return page.start(log)
+
+    def say(line: str) -> None:
+        pour(page.end_line())
+        console.note(line)
+
+    following = client.follow(ref, attempt=attempt, start=start, say=say)
+    _check_kept(following.job)
+    if not following.job["attempt"]:
+        part = part._replace(since=None)  # all of it is still to come
+    page = Page(following.job, part)
     try:
         for chunk in following:
-            pour(chunk)
+            if chunk:
+                page.turn_to(following.attempt)
+            pour(page.show(chunk, following.log))
+            if not chunk:
+                pour(b"")
+        pour(page.rest())
     except PermissionError:
         raise _not_yours(following.job) from None
+    finally:
+        page.close()
 
 
 def pour(chunk: bytes) -> None:
@@ -73,8 +120,22 @@ def pour(chunk: bytes) -> None:
         sys.stdout.buffer.flush()
 
 
-def _file(job: Job, attempt: int | None, stderr: bool) -> str:
-    path: str | None = job["stderr"] if stderr else _log(job, attempt)
+# ── what is there ──
+
+
+def _attempt(job: Job, number: int | None) -> Job:
+    """The view of that attempt; the job's own, which is that of its last one, unless said."""
+    if number is None:
+        return job
+    for one in job["attempts"]:
+        if one["attempt"] == number:
+            found: Job = one
+            return found
+    raise NothingMatched(f"job {job['id']} has no attempt {number}. See: gpuq show {job['id']}")
+
+
+def _file(job: Job, attempt: Job, stderr: bool) -> str:
+    path: str | None = job["stderr"] if stderr else attempt["log"]
     if path is None and stderr:
         raise NothingMatched(f"job {job['id']} has its errors in its log: gpuq logs {job['id']}")
     if path is None:
@@ -85,37 +146,44 @@ def _file(job: Job, attempt: int | None, stderr: bool) -> str:
     return path
 
 
-def _log(job: Job, attempt: int | None) -> str | None:
-    if attempt is None:
-        log: str | None = job["log"]
-        return log
-    for one in job["attempts"]:
-        if one["attempt"] == attempt:
-            found: str | None = one["log"]
-            return found
-    raise NothingMatched(f"job {job['id']} has no attempt {attempt}. See: gpuq show {job['id']}")
-
-
-def _print(job: Job, path: str, lines: int | None) -> None:
+def _print(job: Job, attempt: Job, log: LogFile, part: Part) -> None:
+    page = Page(job, part)
     try:
-        fd = open_log(path)
+        page.turn_to(attempt)
+        log.position = page.start(log)
+        for chunk in log.read():
+            pour(page.show(chunk, log))
+        pour(page.rest())
+    except PermissionError:
+        raise _not_yours(job) from None
+    finally:
+        page.close()
+        log.close()
+    if log.position == 0 and job["state"] == "ended":
+        console.note(f"it wrote nothing. {farewell(job)}")
+
+
+def _open(job: Job, path: str) -> int:
+    try:
+        return open_log(path)
     except PermissionError:
         raise _not_yours(job) from None
     except FileNotFoundError:
+        _check_kept(job)
         raise GpuqError(f"there is no log of job {job['id']} at {path}. {farewell(job)}") from None
     except OSError as error:
         raise GpuqError(f"the log of job {job['id']}: {path}: {error.strerror}") from None
-    try:
-        if lines is not None:
-            os.lseek(fd, start_of_last_lines(fd, lines), os.SEEK_SET)
-        is_empty = True
-        while chunk := os.read(fd, CHUNK):
-            pour(chunk)
-            is_empty = False
-    finally:
-        os.close(fd)
-    if is_empty and job["state"] == "ended":
-        console.note(f"it wrote nothing. {farewell(job)}")
+
+
+def _check_kept(job: Job) -> None:
+    """Logs grow old, and are removed; the job stays listed."""
+    if job.get("files_removed_at") is None or not is_ours(job):
+        return
+    after = format_seconds(job["files_removed_at"] - job["ended_at"])
+    raise GpuqError(
+        f"the log of job {job['id']} was removed {after} after its end. {farewell(job)}. "
+        "How long logs are kept: gpuq config (keep_for, keep_size)"
+    )
 
 
 def _not_yours(job: Job) -> NotPermitted:

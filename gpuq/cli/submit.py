@@ -118,7 +118,7 @@ def _await(client: Client, number: int, json: bool) -> int:
 
 def _follow(client: Client, number: int) -> int:
     with own_failures():
-        follow = client.follow(number)
+        follow = client.follow(number, from_first=True)
         _pour_with_news(client, follow)
     return _leave(follow.job)
 

@@ -48,7 +48,16 @@ class GpuState(StrEnum):
 
 class LeaseState(StrEnum):
     ACTIVE = "active"
-    COOLING = "cooling"
+    COOLING = "cooling"  # its job has ended; its memory may not be free yet
+    DIRTY = "dirty"  # it did not cool in time
+
+
+class EndCause(StrEnum):
+    """Why gpuq ends a job that runs."""
+
+    ASKED = "asked"
+    TIME_LIMIT = "time_limit"
+    HEARTBEAT = "heartbeat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +152,7 @@ class Lease:
     memory_bytes: int | None = None
     state: LeaseState = LeaseState.ACTIVE
     cooling_since: float | None = None  # CLOCK_MONOTONIC, s
+    dirt: str | None = None  # who still holds memory there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,15 +175,40 @@ class WaitingJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DelayedJob:
+    """A job that waits between two attempts, until a moment on CLOCK_BOOTTIME (s): the time in which
+    the machine is suspended counts."""
+
+    id: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveJob:
+    """A job that has processes. Moments are on CLOCK_MONOTONIC (s), which stands still while the
+    machine is suspended and knows nothing of a clock that somebody sets."""
+
     id: int
     attempt: int
     state: JobState
     request: Request
+    grace_s: float = 10.0
+    time_limit_s: float | None = None
+    heartbeat_s: float | None = None
+    running_since: float | None = None
+    paused_since: float | None = None
+    resumed_at: float | None = None
+    paused_s: float = 0.0  # all pauses before this one
+    beat_at: float | None = None  # when it last reported
     stop: StopWish | None = None
-    term_sent_at: float | None = None  # CLOCK_MONOTONIC, s
-    kill_sent_at: float | None = None
-    signal_wish: int | None = None  # a signal asked for by hand and not yet sent
+    pause_wished: bool = False
+    ending: EndCause | None = None  # what it was sent its first signal for
+    term_sent_at: float | None = None
+    kill_sent_at: float | None = None  # the first KILL
+    last_kill_at: float | None = None
+    main_ended_at: float | None = None  # its runner ends what the main process left behind
+    is_unkillable: bool = False  # and said to be so
+    signal_wishes: tuple[int, ...] = ()  # signals asked for by hand and not yet sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,23 +223,36 @@ class Policy:
     idle_utilization_percent: int = 10
     calm_samples: int = 3
     cooling_s: float = 30.0
+    unkillable_s: float = 60.0  # what lives so long after a KILL is said to be unkillable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Nothing is to be started until somebody says otherwise."""
+
+    actor: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The world at `now` (CLOCK_MONOTONIC, s).
+    """The world at `now` (CLOCK_MONOTONIC, s; `boottime` is the same moment on CLOCK_BOOTTIME).
 
     `waiting` holds the first few jobs of each class that may start, in the order in which they
     are to be considered; what is behind them cannot start before them. Where `jobs_per_class` is
     given, a class of which that many are shown may hold more. `gpus` is None until the probe has
     answered for the first time; `gpus_read_at` is when it last did, on the clock of `now`.
+    `delayed` are the first few jobs whose delay ends, in that order.
     """
 
     now: float
+    boottime: float = 0.0
     gpus: tuple[Gpu, ...] | None
     leases: tuple[Lease, ...] = ()
     waiting: tuple[WaitingJob, ...] = ()
     active: tuple[ActiveJob, ...] = ()
+    delayed: tuple[DelayedJob, ...] = ()
+    drain: Drain | None = None
     policy: Policy = field(default_factory=Policy)
     jobs_per_class: int | None = None
     gpus_read_at: float | None = None
@@ -231,24 +279,62 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """Send a signal to everything the job is. `ends` tells a step towards its end from a message."""
+    """Send a signal to everything the job is. `ends` is the cause where the signal is a step towards
+    its end, and None where it is only a message."""
 
     job: int
     attempt: int
     signal: int
-    ends: bool = True
+    ends: EndCause | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Let all of the job stand still."""
+
+    job: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    job: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """It survives KILL: find out what and why, and say so. Its GPUs stay with it."""
+
+    job: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undelay:
+    """Its wait between two attempts is over."""
+
+    job: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A cooling GPU is cool: give it on. `warm` is the sentence where it is not, but time is up."""
+    """A GPU that was cooling is cool: give it on."""
 
     gpu: str
     slot: int
-    warm: str | None = None
 
 
-Decision = Start | Cancel | Signal | Release
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkDirty:
+    """A GPU did not cool in time: it is not given on until it has. `dirt` says who is on it."""
+
+    gpu: str
+    slot: int
+    dirt: str
+
+
+Decision = Start | Cancel | Undelay | Signal | Pause | Resume | SetAside | Release | MarkDirty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +345,8 @@ class Plan:
     reasons: Mapping[int, str] = field(default_factory=dict)
     heads: Mapping[int, int] = field(default_factory=dict)  # class → its first waiting job
     wake_at: float | None = None  # CLOCK_MONOTONIC, s
+    undelay_at: float | None = None  # CLOCK_BOOTTIME, s
+    standstill: str | None = None  # why nothing at all is started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +363,11 @@ class Exit:
     error: str | None = None
     lost: str | None = None
     leftovers: int = 0  # processes that the main one left behind and that were ended
+    leftover_names: str | None = None
+    last_output: str | None = None  # the end of what it wrote, where it did not succeed
+    told_out_of_memory: str | None = None  # by the job itself, through its report
+    oom_kills: int | None = None  # by the kernel in its control group; None where that cannot tell
+    log_dropped_bytes: int = 0
     ended_at: float | None = None  # wall clock, s since the epoch
     user_s: float | None = None
     system_s: float | None = None

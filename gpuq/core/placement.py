@@ -117,6 +117,8 @@ def assess(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> tuple[GpuState,
     active = [lease for lease in leases if lease.state is LeaseState.ACTIVE]
     if active:
         return GpuState.LEASED, None
+    if dirty := [lease for lease in leases if lease.state is LeaseState.DIRTY]:
+        return GpuState.DIRTY, f"memory of job {dirty[0].job} has not come back: {dirty[0].dirt}"
     if leases:
         return GpuState.COOLING, "waiting until the memory of the last job is free again"
     if busy := is_busy_outside(gpu, leases, policy):

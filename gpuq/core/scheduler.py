@@ -6,27 +6,26 @@ somebody outside gpuq, whom no patience of ours will move; otherwise `max_bypass
 what the blocked job could use is kept for it.
 """
 
-import signal as signals
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from gpuq.core.cooling import plan_releases
+from gpuq.core.ending import plan_endings
 from gpuq.core.model import (
-    ActiveJob,
     Cancel,
     Decision,
-    LeaseState,
+    Drain,
     Plan,
     Release,
     Request,
-    Signal,
     Snapshot,
     Start,
+    Undelay,
     WaitingJob,
 )
-from gpuq.core.placement import Ledger, is_busy_outside
+from gpuq.core.placement import Ledger
 from gpuq.core.units import count
 
-# What survives a KILL gets another one this often, since a fork may have slipped past the first.
-KILL_AGAIN_S = 1.0
 # What CPU jobs compete for, as the others do for a GPU.
 CPU_SLOTS = "CPU slots"
 
@@ -34,26 +33,31 @@ CPU_SLOTS = "CPU slots"
 def plan(snapshot: Snapshot) -> Plan:
     """The decisions for this moment, a reason for each job left waiting, and the next deadline."""
     cancels = [Cancel(job=j.id, actor=j.stop.actor) for j in snapshot.waiting if j.stop]
-    signals_due, signal_deadlines = _plan_signals(snapshot)
-    releases, release_deadlines = _plan_releases(snapshot)
+    still_delayed = [j.until for j in snapshot.delayed if j.until > snapshot.boottime]
+    undelays = [Undelay(job=j.id) for j in snapshot.delayed if j.until <= snapshot.boottime]
+    endings, ending_deadlines = plan_endings(snapshot)
+    releases, release_deadlines = plan_releases(snapshot)
     queue = _Queue(_once_released(snapshot, releases))
-    for job in _in_order(snapshot):
+    # Whose delay is over is back in line, and may come before all who are seen: look again.
+    for job in [] if undelays else _in_order(snapshot):
         queue.consider(job)
         if queue.has_used_up(job.class_id):
             break  # more of its class may come before the next job in line: look again
-    decisions: list[Decision] = [*cancels, *signals_due, *releases, *queue.starts]
+    decisions: list[Decision] = [*cancels, *undelays, *endings, *releases, *queue.starts]
     return Plan(
         decisions=tuple(decisions),
         reasons=queue.reasons,
         heads=queue.heads,
-        wake_at=min([*signal_deadlines, *release_deadlines], default=None),
+        wake_at=min([*ending_deadlines, *release_deadlines], default=None),
+        undelay_at=min(still_delayed, default=None),
+        standstill=_drained(snapshot.drain) if snapshot.drain is not None else None,
     )
 
 
-def _once_released(snapshot: Snapshot, releases: list[Release]) -> Snapshot:
+def _once_released(snapshot: Snapshot, releases: Sequence[Decision]) -> Snapshot:
     """What cools no longer is there for whoever is first in line, before a later one takes a part
     of it: releases come before starts."""
-    released = {(release.gpu, release.slot) for release in releases}
+    released = {(one.gpu, one.slot) for one in releases if isinstance(one, Release)}
     left = (lease for lease in snapshot.leases if (lease.gpu, lease.slot) not in released)
     return replace(snapshot, leases=tuple(left)) if released else snapshot
 
@@ -95,6 +99,9 @@ class _Queue:
         self.cpu_free = world.policy.cpu_slots - taken
 
     def consider(self, job: WaitingJob) -> None:
+        if self.snapshot.drain is not None:
+            self.reasons[job.id] = _drained(self.snapshot.drain)
+            return
         if job.class_id in self.heads:
             self.reasons[job.id] = f"behind {self.heads[job.class_id]}"
             return
@@ -192,51 +199,5 @@ class _Queue:
         return self.ledger.wants(request)
 
 
-def _plan_signals(snapshot: Snapshot) -> tuple[list[Signal], list[float]]:
-    due: list[Signal] = []
-    deadlines: list[float] = []
-    for job in snapshot.active:
-        if job.signal_wish is not None:
-            due.append(Signal(job=job.id, attempt=job.attempt, signal=job.signal_wish, ends=False))
-        if job.stop is not None:
-            number, deadline = _next_step(job, job.stop.grace_s, snapshot.now)
-            if number is not None:
-                due.append(Signal(job=job.id, attempt=job.attempt, signal=number))
-            deadlines.append(deadline)
-    return due, deadlines
-
-
-def _next_step(job: ActiveJob, grace_s: float, now: float) -> tuple[signals.Signals | None, float]:
-    """The signal that is due for a job that is to end, and when to look again."""
-    if job.kill_sent_at is not None:
-        again_at = job.kill_sent_at + KILL_AGAIN_S
-        if now < again_at:
-            return None, again_at
-        return signals.SIGKILL, now + KILL_AGAIN_S
-    if job.term_sent_at is None and grace_s > 0:
-        return signals.SIGTERM, now + grace_s
-    kill_at = now if job.term_sent_at is None else job.term_sent_at + grace_s
-    if now < kill_at:
-        return None, kill_at
-    return signals.SIGKILL, now + KILL_AGAIN_S
-
-
-def _plan_releases(snapshot: Snapshot) -> tuple[list[Release], list[float]]:
-    """Which cooling GPUs can be given on: the memory is back, or the wait has lasted long enough."""
-    gpus = {gpu.uuid: gpu for gpu in snapshot.gpus or ()}
-    releases: list[Release] = []
-    deadlines: list[float] = []
-    for lease in snapshot.leases:
-        if lease.state is not LeaseState.COOLING or lease.cooling_since is None:
-            continue
-        gpu = gpus.get(lease.gpu)
-        on_it = (other for other in snapshot.leases if other.gpu == lease.gpu)
-        others = [other for other in on_it if other.state is LeaseState.ACTIVE]
-        warm = is_busy_outside(gpu, others, snapshot.policy) if gpu is not None else None
-        seen = (snapshot.gpus_read_at or 0.0) > lease.cooling_since
-        deadline = lease.cooling_since + snapshot.policy.cooling_s
-        if (seen and warm is None) or snapshot.now >= deadline:
-            releases.append(Release(gpu=lease.gpu, slot=lease.slot, warm=warm))
-        else:
-            deadlines.append(deadline)
-    return releases, deadlines
+def _drained(drain: Drain) -> str:
+    return f"the queue is drained by {drain.actor}: {drain.reason}"

@@ -5,16 +5,19 @@ surrogates stand for bytes that are not UTF-8 (PEP 383), so nothing is lost on t
 """
 
 import signal as signals
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gpuq.core.model import Request
+from gpuq.core.retry import parse_backoff, parse_retry_on
 from gpuq.errors import UsageError
 
 # The kernel refuses a single string above 32 pages, with its closing NUL (execve(2), E2BIG).
 LONGEST_STRING = 128 * 1024 - 1
 LONGEST_NAME = 200
+SHORTEST_LIMIT_S = 0.1
+MOST_RETRIES = 1000
 # What execve accepts for argv and environment together on Linux under the usual 8 MiB stack.
 MOST_ARGV_BYTES = 2 * 2**20 - 4096
 
@@ -34,6 +37,13 @@ class Spec:
     changes: Mapping[bytes, bytes]
     visible: str = "auto"
     grace_s: float = 10.0
+    stop_to: str = "all"  # who gets the TERM: the main process, or all of the job
+    time_limit_s: float | None = None
+    heartbeat_s: float | None = None
+    retries: int = 0
+    backoff: str | None = None
+    retry_on: str | None = None
+    key: str | None = None
     priority: int = 0
     seed: int = 0
     output: bytes | None = None
@@ -59,6 +69,13 @@ def read_spec(wire: Mapping[str, Any], *, default_gpus: int, grace_s: float) -> 
         changes=_changes(wire),
         visible=_word(wire, "visible", ("auto", "uuid", "index")),
         grace_s=_seconds(wire, "grace_s", grace_s),
+        stop_to=_word(wire, "stop_to", ("all", "main")),
+        time_limit_s=_limit(wire, "time_limit_s"),
+        heartbeat_s=_limit(wire, "heartbeat_s"),
+        retries=_integer(wire, "retries", 0, 0, MOST_RETRIES),
+        backoff=_rule(wire, "backoff", parse_backoff),
+        retry_on=_rule(wire, "retry_on", parse_retry_on),
+        key=None if wire.get("key") is None else _text(wire["key"], "key"),
         priority=_integer(wire, "priority", 0, -1_000_000, 1_000_000),
         seed=_integer(wire, "seed", 0, 0, 2**32 - 1),
         output=_path(wire, "output") if wire.get("output") is not None else None,
@@ -190,6 +207,32 @@ def _seconds(wire: Mapping[str, Any], field: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**9:
         raise UsageError(f"{field}: {value!r} is no length of time in seconds")
     return float(value)
+
+
+def _limit(wire: Mapping[str, Any], field: str) -> float | None:
+    """A length of time, or none; nothing can be done in no time at all."""
+    if wire.get(field) is None:
+        return None
+    seconds = _seconds(wire, field, 0.0)
+    if seconds < SHORTEST_LIMIT_S:
+        raise UsageError(f"{field}: {seconds:g} s is shorter than {SHORTEST_LIMIT_S:g} s")
+    return seconds
+
+
+def _rule(wire: Mapping[str, Any], field: str, parse: Callable[[str], Any]) -> str | None:
+    """A rule as it was written, once it is known that it can be read; of no use without retries."""
+    text = wire.get(field)
+    if text is None:
+        return None
+    if not wire.get("retries"):
+        raise UsageError(
+            f"{field}: it says how to retry, and there are no retries. Add --retries N"
+        )
+    try:
+        parse(_text(text, field))
+    except ValueError as error:
+        raise UsageError(f"{field}: {error}") from None
+    return str(text)
 
 
 def _word(wire: Mapping[str, Any], field: str, words: tuple[str, ...]) -> str:

@@ -1,59 +1,105 @@
 """The life of a job as a table.
 
 A job is queued until the daemon has committed an attempt for it, with the GPUs it gets (starting).
-It is running once its process exists, and ended for good after that. Two moves go another way: an
-attempt that is known never to have run goes back to the queue with its number, and a queued job
-that nobody wants any more ends without ever starting. The schema repeats the invariants, so that a
-wrong state cannot be stored.
+It is running once its process exists, and then that attempt ends: the job ends with it for good, or
+goes back to the queue for its next attempt. Two moves go another way: an attempt that is known never
+to have run goes back to the queue with its number, and a queued job that nobody wants any more ends
+without starting. The schema repeats the invariants, so that a wrong state cannot be stored.
 """
 
 import signal as signals
 
-from gpuq.core.model import Exit, JobState, Outcome, StopWish, Substate
+from gpuq.core.exhaustion import find_gpu_exhaustion, find_host_exhaustion
+from gpuq.core.model import EndCause, Exit, JobState, Outcome, StopWish, Substate
+from gpuq.core.units import format_seconds
 
 MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.STARTING, JobState.ENDED}),
     JobState.STARTING: frozenset({JobState.RUNNING, JobState.QUEUED, JobState.ENDED}),
-    JobState.RUNNING: frozenset({JobState.ENDED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.ENDED}),
     JobState.ENDED: frozenset(),
 }
-
-NOT_FOUND, NOT_EXECUTABLE, NO_CODE = 127, 126, 125
 
 
 def may_move(before: JobState, after: JobState) -> bool:
     return after in MOVES[before]
 
 
-def conclude(exit: Exit, *, stopped: bool) -> Outcome:
-    """What an exit means. `stopped`: gpuq had begun to end the job on somebody's wish."""
-    if exit.lost is not None:
-        return Outcome.CANCELLED if stopped else Outcome.LOST
-    if stopped:
+def conclude(exit: Exit, *, ending: EndCause | None = None) -> Outcome:
+    """What an exit means. `ending`: why gpuq had begun to end the attempt by then."""
+    if ending is EndCause.ASKED:
         return Outcome.CANCELLED
-    return Outcome.SUCCEEDED if exit.exit_code == 0 and exit.stage is None else Outcome.FAILED
+    if ending is not None:
+        return Outcome.TIMED_OUT
+    if exit.lost is not None:
+        return Outcome.LOST
+    if exit.exit_code == 0 and exit.stage is None:
+        return Outcome.SUCCEEDED
+    if gpu_memory_ran_out(exit) or host_memory_ran_out(exit):
+        return Outcome.OUT_OF_MEMORY
+    return Outcome.FAILED
 
 
-def explain(exit: Exit, outcome: Outcome, stop: StopWish | None = None) -> str:
+def gpu_memory_ran_out(exit: Exit) -> str | None:
+    """The words of a job that failed for want of GPU memory: what it told, or its last output."""
+    if exit.stage is not None or exit.exit_code == 0:
+        return None
+    return exit.told_out_of_memory or find_gpu_exhaustion(exit.last_output or "")
+
+
+def host_memory_ran_out(exit: Exit) -> str | None:
+    """The same for the machine's memory: the kernel's word, or the job's last output."""
+    if exit.stage is not None or exit.exit_code == 0:
+        return None
+    if exit.oom_kills and exit.signal == signals.SIGKILL:
+        return "the kernel ended it for want of memory"
+    return find_host_exhaustion(exit.last_output or "")
+
+
+def explain(
+    exit: Exit,
+    outcome: Outcome,
+    *,
+    ending: EndCause | None = None,
+    stop: StopWish | None = None,
+    time_limit_s: float | None = None,
+    heartbeat_s: float | None = None,
+) -> str:
     """The sentence that stands in `show` after the end."""
-    sentence = _explain_exit(exit)
-    if outcome is Outcome.CANCELLED and stop is not None:
+    sentence = _explain_exit(exit, outcome, is_ours=ending is not None)
+    if ending is EndCause.ASKED and stop is not None:
         sentence = f"cancelled by {stop.actor}: {sentence}"
+    if ending is EndCause.TIME_LIMIT:
+        limit = format_seconds(time_limit_s)
+        sentence = f"timed out: it reached its time limit of {limit}; {sentence}"
+    if ending is EndCause.HEARTBEAT:
+        silence = format_seconds(heartbeat_s)
+        sentence = f"timed out: it gave no sign of life for {silence}; {sentence}"
     if exit.leftovers and outcome is not Outcome.CANCELLED:  # there, all of it was to go
-        one = exit.leftovers == 1
-        left = "a process" if one else f"{exit.leftovers} processes"
-        sentence += f"; it left {left} behind, which {'was' if one else 'were'} ended"
+        sentence += f"; {_explain_leftovers(exit)}"
     return sentence
 
 
-def _explain_exit(exit: Exit) -> str:
+def _explain_exit(exit: Exit, outcome: Outcome, *, is_ours: bool) -> str:
     if exit.lost is not None:
         return f"lost: {exit.lost}"
     if exit.stage is not None:
         return f"could not start: {exit.stage}: {exit.error}"
-    if exit.signal is not None:
-        return f"ended by {signal_name(exit.signal)}"
-    return f"exit code {exit.exit_code}"
+    how = f"ended by {signal_name(exit.signal)}" if exit.signal else f"exit code {exit.exit_code}"
+    if outcome is Outcome.OUT_OF_MEMORY:
+        if words := gpu_memory_ran_out(exit):
+            return f"out of GPU memory: {words} ({how})"
+        return f"out of memory: {host_memory_ran_out(exit)} ({how})"
+    if exit.signal == signals.SIGKILL and not is_ours:
+        return f"{how}, which gpuq did not send: perhaps the machine ran out of memory"
+    return how
+
+
+def _explain_leftovers(exit: Exit) -> str:
+    one = exit.leftovers == 1
+    left = "a process" if one else f"{exit.leftovers} processes"
+    names = f" ({exit.leftover_names})" if exit.leftover_names else ""
+    return f"it left {left} behind{names}, which {'was' if one else 'were'} ended"
 
 
 def signal_name(number: int) -> str:
@@ -63,19 +109,54 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def substate(state: JobState, *, held: bool, stopping: bool) -> Substate | None:
-    """What a job does meanwhile, derived from the wishes and never stored."""
-    if state in (JobState.STARTING, JobState.RUNNING) and stopping:
+def substate(
+    state: JobState,
+    *,
+    held: bool = False,
+    delayed: bool = False,
+    paused: bool = False,
+    stopping: bool = False,
+    unkillable: bool = False,
+) -> Substate | None:
+    """What a job does meanwhile, derived from wishes and facts and never stored."""
+    if state is JobState.QUEUED:
+        if held:
+            return Substate.HELD
+        return Substate.BACKOFF if delayed else None
+    if state is JobState.ENDED:
+        return None
+    if unkillable:
+        return Substate.UNKILLABLE
+    if stopping:
         return Substate.STOPPING
-    if state is JobState.QUEUED and held:
-        return Substate.HELD
+    return Substate.PAUSED if paused else None
+
+
+def why_active(
+    *,
+    unkillable: str | None,
+    ending: EndCause | None,
+    killed: bool,
+    main_ended: bool,
+    paused_by: str | None,
+    stop_actor: str | None,
+) -> str | None:
+    """What goes on with a job that runs, where it does not just run."""
+    if unkillable is not None:
+        return f"survives KILL: {unkillable}"
+    if ending is not None:
+        step = "KILL sent" if killed else "TERM sent"
+        by = f" by {stop_actor}" if ending is EndCause.ASKED and stop_actor else ""
+        return f"{step}: {_CAUSES[ending]}{by}"
+    if main_ended:
+        return "its main process has ended; what it left behind is being ended"
+    if paused_by is not None:
+        return f"paused by {paused_by}; its memory, and that of its GPUs, stays in use"
     return None
 
 
-def shell_code(outcome: Outcome | None, exit_code: int | None, signal: int | None) -> int:
-    """What `run` and `wait` give to the shell: the job's own code wherever it has one."""
-    if exit_code is not None:
-        return exit_code
-    if signal is not None:
-        return 128 + signal
-    return 0 if outcome is Outcome.SUCCEEDED else NO_CODE
+_CAUSES = {
+    EndCause.ASKED: "it is to end, asked",
+    EndCause.TIME_LIMIT: "it reached its time limit",
+    EndCause.HEARTBEAT: "it gave no sign of life for too long",
+}

@@ -9,6 +9,7 @@ from gpuq.errors import UsageError
 
 PAGE = 500  # jobs or events in one answer
 LONGEST_WAIT_S = 60.0
+LONGEST_REASON = 200
 STATE_WORDS = (*JobState, *Substate, *Outcome)
 
 
@@ -58,6 +59,21 @@ def named(request: Mapping[str, Any]) -> list[Any]:
     return refs
 
 
+def pid(request: Mapping[str, Any]) -> int:
+    value = request.get("pid")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+        raise UsageError(f"pid: {value!r} is not the number of a process")
+    return value
+
+
+def reason(request: Mapping[str, Any]) -> str:
+    """Why somebody did it, for those who find it so."""
+    value = request.get("reason") or "no reason was given"
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_REASON:
+        raise UsageError(f"reason: a printable text of up to {LONGEST_REASON} signs is wanted")
+    return value
+
+
 def limit(value: Any) -> int:
     return min(value, PAGE) if isinstance(value, int) and value > 0 else PAGE
 
@@ -79,6 +95,28 @@ def filters(request: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"{unknown[0]!r} is no state: {', '.join(STATE_WORDS)}")
     texts = {field: _text(request, field) for field in ("user", "tag", "name")}
     return {"states": states, "since": _moment(request, "since")} | texts
+
+
+def prunable(request: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Which of the jobs that have ended are meant: by how, how long ago, and all but the newest."""
+    aliases = {"oom": "out_of_memory", "timeout": "timed_out"}
+    states = request.get("states") or []
+    if not isinstance(states, list):
+        raise UsageError(f"states: {states!r} is not a list")
+    words = [aliases.get(str(state), str(state)) for state in states]
+    if other := [word for word in words if word not in (*Outcome, JobState.ENDED)]:
+        ends = ", ".join(Outcome)
+        raise UsageError(f"only jobs that have ended can be pruned: {other[0]!r} is none of {ends}")
+    age_s, keep = request.get("older_than_s"), request.get("keep") or 0
+    if age_s is not None and (isinstance(age_s, bool) or not isinstance(age_s, int | float)):
+        raise UsageError(f"older_than_s: {age_s!r} is no length of time in seconds")
+    if isinstance(keep, bool) or not isinstance(keep, int) or not 0 <= keep < 2**62:
+        raise UsageError(f"keep: {keep!r} is no number of jobs")
+    return {
+        "outcomes": [] if JobState.ENDED in words else words,
+        "ended_before": None if age_s is None else now - age_s,
+        "keep": keep,
+    }
 
 
 def _moment(request: Mapping[str, Any], field: str) -> float | None:

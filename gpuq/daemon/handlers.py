@@ -13,10 +13,12 @@ from gpuq.core.model import Gpu, JobState, Outcome, Plan
 from gpuq.core.placement import never_fits
 from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
 from gpuq.core.units import format_ranges
-from gpuq.daemon import fields, views
+from gpuq.daemon import faults, fields, installed, investigate, processes, views
 from gpuq.daemon.commits import GroupCommit
 from gpuq.daemon.peer import Peer
+from gpuq.daemon.pruning import Pruning
 from gpuq.daemon.refs import References
+from gpuq.daemon.sentences import sentences
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import Row
@@ -25,6 +27,7 @@ from gpuq.errors import NeverFits, NotPermitted, UsageError
 
 FIRST_READING_S = 5.0  # how long a submit waits for the GPUs to be known
 MOST_JOBS_PER_SUBMIT = 10_000
+LONGEST_WATCH_S = 10.0
 
 Answer = dict[str, Any]
 
@@ -34,13 +37,16 @@ class World(Protocol):
 
     plan: Plan
     turns: int
-    gpu_trouble: str | None
 
+    @property
+    def gpu_trouble(self) -> str | None: ...
     @property
     def gpus(self) -> Sequence[Gpu] | None: ...
     def wake(self) -> None: ...
     def look_closely(self) -> None: ...
+    def keep_house(self) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
+    def owner_of(self, pid: int) -> int | None: ...
     async def settle(self) -> None: ...
     async def first_reading(self, timeout_s: float) -> None: ...
 
@@ -51,7 +57,9 @@ class Handlers:
         self._config = config
         self._world = world
         self._watchers = watchers
+        store.database.on_commit = watchers.publish_commit
         self._refs = References(store.seen)
+        self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
         self._commits = GroupCommit(store)
         self._started_at = time.time()
         self._started = time.monotonic()
@@ -62,6 +70,12 @@ class Handlers:
             "show": self.show,
             "wait": self.wait,
             "kill": self.kill,
+            "pause": self.pause,
+            "drain": self.drain,
+            "prunable": self._pruning.prunable,
+            "prune": self._pruning.prune,
+            "pruning": self._pruning.pruning,
+            "explain": self.explain,
             "gpus": self.gpus,
             "events": self.events,
             "config": self.config,
@@ -83,6 +97,8 @@ class Handlers:
     async def ping(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         return {
             "version": gpuq.__version__,
+            "installed_version": installed.version(),
+            "is_stale": bool(request.get("deep")) and installed.is_changed_since(self._started_at),
             "pid": os.getpid(),
             "mode": self._config.mode,
             "uptime_s": time.monotonic() - self._started,
@@ -95,7 +111,12 @@ class Handlers:
             "gpus": len(self._world.gpus or ()),
             "turns": self._world.turns,
             "counts": self._store.seen.counts(peer.uid),
+            "drained": self._drained(),
         }
+
+    def _drained(self) -> Answer | None:
+        drain = self._store.seen.drain()
+        return None if drain is None else {"actor": drain.actor, "reason": drain.reason}
 
     async def config(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         return {
@@ -119,21 +140,36 @@ class Handlers:
             return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": None}
         await self._world.first_reading(FIRST_READING_S)
         specs, note = self._read_specs(request)
+        key = _key(specs)
         digest = specs[0].environment
         content = fields.environment(request, digest)
         if content is None and not self._store.asked.knows_environment(peer.uid, digest):
             return {"wanted": "environment"}
         by = Submitter(peer.uid, peer.gid, peer.user)
 
-        def deed() -> range:
+        living: int | None = None
+
+        def deed() -> range | None:
+            nonlocal living
             if content is not None:
                 self._store.asked.keep_environment(peer.uid, digest, content)
+            elif not self._store.asked.knows_environment(peer.uid, digest):
+                return None  # forgotten meanwhile, since no job had it any more
             if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
                 return ids  # the same submit twice within one commit
+            living = None if key is None else self._store.asked.living(peer.uid, key)
+            if living is not None:
+                return range(living, living + 1)
+            faults.here("submit.storing")
             return self._store.asked.submit(by, specs, now=time.time(), token=token)
 
         ids = await self._commits.run(deed)
+        if ids is None:
+            return {"wanted": "environment"}
+        faults.here("submit.committed")
         self._world.wake()
+        if living is not None:
+            note = f"job {living} has the key {key!r} and has not ended: nothing was queued"
         return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": note}
 
     def _read_specs(self, request: Mapping[str, Any]) -> tuple[list[Spec], str | None]:
@@ -172,14 +208,51 @@ class Handlers:
 
     # ── wished ──
 
-    async def kill(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+    def _find_own(self, request: Mapping[str, Any], peer: Peer, verb: str) -> list[Row]:
+        """The jobs that are named, if the caller may change all of them."""
         rows = self._refs.find(fields.named(request), peer)
         for row in rows:
             if peer.uid not in (0, row["uid"]):
                 raise NotPermitted(
                     f"job {row['id']} belongs to {row['user']}; "
-                    "only its owner or an admin may kill it. Nothing was done."
+                    f"only its owner or an admin may {verb} it. Nothing was done."
                 )
+        return rows
+
+    async def pause(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """Running jobs are to stand still, or (`off`) to go on."""
+        paused = not request.get("off")
+        rows = self._find_own(request, peer, "pause" if paused else "resume")
+        with self._store.transaction():
+            done = [self._pause(row, paused, peer) for row in rows]
+        faults.here("pause.committed")
+        self._world.wake()
+        return {"jobs": done}
+
+    def _pause(self, row: Row, paused: bool, peer: Peer) -> Answer:
+        changed = self._store.wished.pause(
+            row["id"], paused=paused, actor=peer.user, now=time.time()
+        )
+        if changed:
+            done = "paused" if paused else "resumed"
+        else:
+            done = "already" if row["state"] in ("starting", "running") else "not_running"
+        return {"id": row["id"], "done": done}
+
+    async def drain(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """Start nothing any more, for a reason; or (`off`) go on."""
+        if peer.uid not in (0, os.geteuid()):
+            raise NotPermitted("only an admin may drain this daemon. Nothing was done.")
+        reason = None if request.get("off") else fields.reason(request)
+        changed = self._store.wished.drain(reason, actor=peer.user, now=time.time())
+        faults.here("drain.committed")
+        self._world.wake()
+        return {"changed": changed, "drained": self._drained()} | {
+            "counts": self._store.seen.counts(peer.uid)
+        }
+
+    async def kill(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        rows = self._find_own(request, peer, "kill")
         number, grace = request.get("signal"), request.get("grace_s")
         if grace is not None and (not isinstance(grace, int | float) or not 0 <= grace <= 86400):
             raise UsageError(f"grace_s: {grace!r} is no length of time of up to a day")
@@ -188,6 +261,7 @@ class Handlers:
                 done = [self._send_signal(row, parse_signal(number), peer) for row in rows]
             else:
                 done = [self._stop(row, grace, peer) for row in rows]
+        faults.here("kill.committed")
         self._world.wake()
         return {"jobs": done}
 
@@ -224,6 +298,7 @@ class Handlers:
             "jobs": [views.job_view(row, self._world.plan, self._config.state_dir) for row in rows],
             "before": cursor,
             "counts": self._store.seen.counts(peer.uid),
+            "drained": self._drained(),
         }
         return answer | self._gpus()
 
@@ -268,6 +343,22 @@ class Handlers:
             ]
         return {"job": job}
 
+    async def explain(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """What a process of this machine is, whose, and why it may not go away. With `watch_s` also
+        whether it comes back once it has ended."""
+        pid = fields.pid(request)
+        explained = await asyncio.to_thread(investigate.explain, pid)
+        if explained is None:
+            return {"sentences": [f"there is no process {pid}"], "found": False, "job": None}
+        job = self._world.owner_of(pid)
+        again = None
+        if watch_s := fields.timeout_s(request.get("watch_s") or 0.0):
+            watched = min(watch_s, LONGEST_WATCH_S)
+            again = await asyncio.to_thread(investigate.watch_for_respawn, explained, watched)
+        gone = watch_s > 0 and processes.identity(pid) != (pid, explained.start)
+        told = sentences(explained, job=job, gone=gone, again=again)
+        return {"sentences": told, "found": True, "job": job}
+
     async def gpus(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         await self._world.first_reading(FIRST_READING_S)
         return self._gpus()
@@ -283,8 +374,19 @@ class Handlers:
         }
 
     async def events(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        since = fields.cursor(request, "since") or 0
-        return {"events": self._store.seen.events(since, fields.PAGE)}
+        """Those after a cursor (`since`; null: only what comes), of some jobs or of all. Where there
+        are none it waits for them up to `timeout_s`. `last` is the cursor to go on with."""
+        since = fields.cursor(request, "since")
+        last = self._store.seen.last_event() if since is None else since
+        refs = fields.named(request)
+        jobs = self._refs.resolve(refs, peer) if refs else None
+        deadline = time.monotonic() + fields.timeout_s(request.get("timeout_s") or 0.0)
+        while True:
+            rows, last = self._store.seen.events(last, fields.PAGE, jobs)
+            left = deadline - time.monotonic()
+            if rows or left <= 0:
+                return {"events": [views.event_view(row) for row in rows], "last": last}
+            await self._watchers.next_commit(left)
 
     async def wait(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Answers when all jobs have ended (`any`: the first; `started`: have left the queue).
@@ -317,6 +419,14 @@ class Handlers:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _key(specs: Sequence[Spec]) -> str | None:
+    """The key of a submission, which is a single job's."""
+    keys = [spec.key for spec in specs if spec.key is not None]
+    if keys and len(specs) > 1:
+        raise UsageError("key: it names one job; submit the jobs one by one, each with its own")
+    return keys[0] if keys else None
 
 
 def _is_past(state: str, moment: str) -> bool:

@@ -10,12 +10,13 @@ import signal as signals
 import socket
 import sys
 
-from gpuq.daemon import runner
+from gpuq.daemon import faults, runner
 
 FORK = b"f"
 
 
-def main(control_fd: int) -> None:
+def main(control_fd: int, cgroup_root: str | None) -> None:
+    faults.arm(os.environ)
     control = socket.socket(fileno=control_fd)
     signals.signal(signals.SIGINT, signals.SIG_IGN)  # a Ctrl-C in the terminal is for the daemon
     signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # dead runners are reaped by the kernel
@@ -28,10 +29,11 @@ def main(control_fd: int) -> None:
             return
         for gate_fd in fds:
             os.set_inheritable(gate_fd, False)
-            _fork_runner(control, gate_fd)
+            faults.here("launcher.asked")
+            _fork_runner(control, gate_fd, cgroup_root)
 
 
-def _fork_runner(control: socket.socket, gate_fd: int) -> None:
+def _fork_runner(control: socket.socket, gate_fd: int, cgroup_root: str | None) -> None:
     try:
         pid = os.fork()
     except OSError as error:  # the daemon sees its gate close, and asks again
@@ -39,15 +41,16 @@ def _fork_runner(control: socket.socket, gate_fd: int) -> None:
         os.close(gate_fd)
         return
     if pid:
+        faults.here("launcher.forked")
         os.close(gate_fd)
         return
     code = 1
     try:
         control.close()
-        code = runner.main(gate_fd)
+        code = runner.main(gate_fd, cgroup_root)
     finally:
         os._exit(code)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2] or None)

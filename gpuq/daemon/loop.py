@@ -1,113 +1,113 @@
 """The heart: on any news it takes one Snapshot, asks the core for a plan, carries it out, sleeps.
 
-It has the only clock and writes all facts. Being level-triggered it asks what is the case, never
-what has changed, so no lost or doubled piece of news can mislead it. While nothing happens it does
-not turn.
+Being level-triggered it asks what is the case, never what has changed, so no lost or doubled piece of
+news can mislead it. While nothing happens it does not turn. What follows from a plan, or from news,
+and takes more than a few lines is in the rooms beside: `starting`, `chronicle`, `lookout`.
 """
 
 import asyncio
 import os
-import secrets
-import time
-from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, SIGTERM
 
 import structlog
 
 from gpuq.config import Config
 from gpuq.core.model import (
+    ActiveJob,
     Cancel,
     Decision,
     Exit,
     Gpu,
     JobState,
-    Lease,
+    MarkDirty,
+    Pause,
     Plan,
     Release,
+    Resume,
+    SetAside,
     Signal,
     Snapshot,
     Start,
+    Undelay,
 )
-from gpuq.core.placement import matches
 from gpuq.core.scheduler import plan
-from gpuq.core.states import conclude, explain
-from gpuq.daemon import order, processes
-from gpuq.daemon.gpus import GpuWatch, Probe
-from gpuq.daemon.gpus.backend import is_identified
+from gpuq.daemon import cgroup, faults, investigate, processes
+from gpuq.daemon.chronicle import Chronicle
+from gpuq.daemon.clock import Clock
+from gpuq.daemon.linux import BoottimeAlarm
+from gpuq.daemon.lookout import Lookout
+from gpuq.daemon.retention import Housekeeper
+from gpuq.daemon.sentences import survivor_sentence
+from gpuq.daemon.starting import CannotStart, Starter, known_as
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused
-from gpuq.daemon.store.happened import NewAttempt
-from gpuq.daemon.store.seen import UnendedAttempt
-from gpuq.daemon.supervisor import Exited, Gate, Known, News, Running, Supervisor
+from gpuq.daemon.store.connection import DiskTrouble
+from gpuq.daemon.store.happened import Delay
+from gpuq.daemon.supervisor import Exited, News, Supervisor
 from gpuq.daemon.watchers import Watchers
 
 JOBS_PER_CLASS = 16  # seen of each class in one turn
 DISK_AGAIN_S = 5.0
-WATCHED_S = 10.0  # how long somebody who looked counts as still looking
-READ_OFTEN_S, READ_SELDOM_S = 1.0, 5.0
-MOST_RETURNS = 3
 START_AGAIN_S = 1.0
-RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
+SHOWN_SURVIVORS = 3
 
 log = structlog.get_logger()
-
-
-class CannotStart(Exception):
-    """Nothing can be started now: no runner is to be had, or the schema refuses a lease that the
-    plan gave. Trying again at once would only try it again."""
 
 
 class Loop:
     """Joins the rooms. `plan` and `gpus` are the last turn's, for whoever wants to know why."""
 
-    def __init__(self, store: Store, config: Config, watchers: Watchers) -> None:
+    def __init__(
+        self, store: Store, config: Config, watchers: Watchers, clock: Clock | None = None
+    ) -> None:
         self.plan = Plan()
-        self.gpu_trouble: str | None = None
         self.stop_reason: str | None = None
         self.is_replaced = False
         self.turns = 0
         self._store = store
-        self._config = config
         self._policy = config.policy()
         self._watchers = watchers
+        self._clock = clock or Clock()
         self._boot_id = processes.boot_id()
-        self._inbox: deque[News] = deque()
-        self._returns: Counter[int] = Counter()
         self._bell = asyncio.Event()
         self._idle = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._gpus_seen = asyncio.Event()
-        self._watched_until = 0.0
-        self._remembered: frozenset[tuple[str, int]] | None = None
-        self._supervisor = Supervisor(Path(config.state_dir), self._hear)
-        remembered = [] if config.gpus != "nvml" else store.seen.known_gpus()
-        self._watch = GpuWatch(self._policy, [gpu for gpu in remembered if not gpu.simulated])
-        self._probe = Probe(
-            config.gpus,
-            on_reading=self._take_reading,
-            on_trouble=self._take_gpu_trouble,
-            on_started=self._note_probe,
-            previous=self._previous_probe(),
+        self._again: asyncio.TimerHandle | None = None
+        self._alarm = BoottimeAlarm()
+        self._last_kills: dict[tuple[int, int], float] = {}  # by job and attempt
+        self._beats: dict[tuple[int, int], float] = {}
+        self._cgroup_root = cgroup.find_root(config.state_dir, config.cgroup)
+        log.info("control groups", root=self._cgroup_root or "none: jobs are known by their runner")
+        self._supervisor = Supervisor(Path(config.state_dir), self._hear, self._cgroup_root)
+        self._lookout = Lookout(
+            store, config, self._clock, wake=self.wake, owner_of=self._supervisor.owner_of
         )
+        self._starter = Starter(store, config, self._clock, self._supervisor, self._lookout)
+        self._chronicle = Chronicle(store, self._clock, self._policy, watchers, self._lookout)
+        self._housekeeper = Housekeeper(store, config, self._clock)
+        self.look_closely = self._lookout.look_closely
+        self.first_reading = self._lookout.first_reading
 
     # ── for handlers and main ──
 
     @property
     def gpus(self) -> Sequence[Gpu] | None:
-        return self._watch.gpus
+        return self._lookout.gpus
+
+    @property
+    def gpu_trouble(self) -> str | None:
+        return self._lookout.trouble
 
     def wake(self) -> None:
         """Something was asked or wished."""
         self._idle.clear()
         self._bell.set()
 
-    def look_closely(self) -> None:
-        """Somebody looks at the GPUs: read them often for a while."""
-        self._watched_until = time.monotonic() + WATCHED_S
-        self._set_pace()
+    def keep_house(self) -> None:
+        """Something is to be forgotten."""
+        self._housekeeper.wake()
 
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None:
         """The daemon is to leave; jobs stay. `back`: another is about to take its place."""
@@ -125,23 +125,30 @@ class Loop:
         except TimeoutError:
             pass
 
-    async def first_reading(self, timeout_s: float) -> None:
-        """Until it is known which GPUs there are, or why not, or the time is up."""
-        try:
-            await asyncio.wait_for(self._gpus_seen.wait(), timeout_s)
-        except TimeoutError:
-            pass
+    def owner_of(self, pid: int) -> int | None:
+        """The job that a process belongs to."""
+        return self._supervisor.owner_of(pid)
 
     # ── running ──
 
     def start(self) -> None:
         """Starts launcher and probe, and finds the truth about what an earlier daemon left."""
+        self._sweep_groups()
+        self._housekeeper.skip_known_ids()
         self._supervisor.start()
+        self._leave_earlier_boots()
         self._resolve_attempts()
+        self._do_again_what_was_noted()
+        faults.here("loop.resolved")
 
     async def run(self) -> None:
         """Turns until it is cancelled."""
-        probing = asyncio.ensure_future(self._probe.run())
+        beside = [
+            asyncio.ensure_future(work) for work in (self._lookout.run(), self._housekeeper.run())
+        ]
+        for task in beside:
+            task.add_done_callback(lambda _: self.wake())
+        asyncio.get_running_loop().add_reader(self._alarm.fd, self._alarm_rang)
         try:
             while True:
                 self._bell.clear()
@@ -151,15 +158,38 @@ class Loop:
                     await asyncio.sleep(0)  # clients are answered between two turns
                 else:
                     await self._sleep()
-                self._raise_if_done(probing)
+                for task in beside:
+                    if task.done():
+                        task.result()  # its fault is ours
         finally:
-            probing.cancel()
-            await asyncio.gather(probing, return_exceptions=True)
+            asyncio.get_running_loop().remove_reader(self._alarm.fd)
+            self._alarm.close()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self._supervisor.close()
+            if self._cgroup_root is not None:
+                self._sweep_groups()
+                cgroup.remove_root(self._cgroup_root)
 
-    def _raise_if_done(self, probing: "asyncio.Future[None]") -> None:
-        if probing.done():
-            probing.result()
+    def _alarm_rang(self) -> None:
+        self._alarm.acknowledge()
+        self.wake()
+
+    def _hear(self, news: News) -> None:
+        if isinstance(news, Exited):
+            self._last_kills.pop((news.job, news.attempt), None)
+            self._beats.pop((news.job, news.attempt), None)
+            self._housekeeper.job_ended()
+        self._chronicle.inbox.append(news)
+        self.wake()
+
+    def _take_in_news(self) -> bool:
+        try:
+            return self._chronicle.take_in()
+        except DiskTrouble as trouble:
+            self._note_disk_trouble(trouble)
+            return False
 
     async def _turn(self) -> bool:
         """One look, one plan, and its deeds. False where there was nothing to do."""
@@ -167,8 +197,9 @@ class Loop:
         snapshot = self._look()
         self.plan = plan(snapshot)
         try:
-            self._cancel([one for one in self.plan.decisions if isinstance(one, Cancel)])
+            # Signals first: what is being ended is to end though the disk may refuse all the rest.
             self._signal([one for one in self.plan.decisions if isinstance(one, Signal)])
+            self._cancel([one for one in self.plan.decisions if isinstance(one, Cancel)])
             for decision in self.plan.decisions:
                 await self._carry_out(decision, snapshot)
         except DiskTrouble as trouble:
@@ -176,231 +207,185 @@ class Loop:
             return False
         except CannotStart as trouble:
             log.error("cannot start a job", why=str(trouble), again_in_s=START_AGAIN_S)
-            asyncio.get_running_loop().call_later(START_AGAIN_S, self.wake)
+            self._wake_in(START_AGAIN_S)
             return False
         return bool(self.plan.decisions)
 
     def _look(self) -> Snapshot:
         seen = self._store.seen
+        now = self._clock.monotonic()
         return Snapshot(
-            now=time.monotonic(),
-            gpus=self._watch.gpus,
+            now=now,
+            boottime=self._clock.boottime(),
+            gpus=self._lookout.gpus,
             leases=tuple(seen.leases()),
             waiting=tuple(seen.waiting(JOBS_PER_CLASS)),
-            active=tuple(seen.active()),
+            active=tuple(self._with_signs(job, now) for job in seen.active()),
+            delayed=tuple(seen.delayed()),
+            drain=seen.drain(),
             policy=self._policy,
             jobs_per_class=JOBS_PER_CLASS,
-            gpus_read_at=self._watch.read_at,
-            gpu_trouble=self.gpu_trouble,
+            gpus_read_at=self._lookout.read_at,
+            gpu_trouble=self._lookout.trouble,
         )
+
+    def _with_signs(self, job: ActiveJob, now: float) -> ActiveJob:
+        """With what only this daemon knows: when it last killed, and when the job last reported. That
+        is looked up only once its silence would be too long."""
+        key = job.id, job.attempt
+        job = replace(job, last_kill_at=self._last_kills.get(key), beat_at=self._beats.get(key))
+        if job.heartbeat_s is None or job.running_since is None:
+            return job
+        if now < max(job.running_since, job.beat_at or 0.0) + job.heartbeat_s:
+            return job
+        beat = self._supervisor.last_beat(job.id)
+        if beat is not None:
+            self._beats[key] = beat
+        return replace(job, beat_at=beat)
 
     async def _sleep(self) -> None:
         """Until the next news, or the moment that the plan named."""
         self._idle.set()
-        self._set_pace()
+        self._lookout.set_pace()
+        self._set_alarm(self.plan.undelay_at)
         wake_at = self.plan.wake_at
-        timeout = None if wake_at is None else max(wake_at - time.monotonic(), 0.0)
+        timeout = None if wake_at is None else max(wake_at - self._clock.monotonic(), 0.0)
         try:
             await asyncio.wait_for(self._bell.wait(), timeout)
         except TimeoutError:
             pass
         self._idle.clear()
 
+    def _set_alarm(self, boottime: float | None) -> None:
+        self._alarm.set(None if boottime is None else boottime - self._clock.boottime())
+
     # ── carrying out ──
 
     async def _carry_out(self, decision: Decision, snapshot: Snapshot) -> None:
+        now, mono = self._clock.wall(), self._clock.monotonic()
+        happened, machine = self._store.happened, self._store.machine
         match decision:
             case Start():
-                await self._start(decision, snapshot)
+                if await self._starter.start(decision, snapshot):
+                    self._watchers.publish(decision.job, "started")
+                    self._lookout.tell_probe()
+            case Undelay():
+                happened.undelay(decision.job, now=now)
+                faults.here("loop.undelayed")
+            case Pause():
+                happened.pause(decision.job, decision.attempt, mono=mono, now=now)
+                faults.here("loop.pause_committed")
+                self._supervisor.pause(decision.job)
+            case Resume():
+                self._supervisor.resume(decision.job)
+                faults.here("loop.resumed")
+                happened.resume(decision.job, decision.attempt, mono=mono, now=now)
+            case SetAside():
+                words = self._describe_survivors(decision.job)
+                happened.unkillable(decision.job, decision.attempt, words, now=now)
             case Release():
-                self._store.happened.release(
-                    decision.gpu, decision.slot, warm=decision.warm, now=time.time()
-                )
+                faults.here("loop.releasing")
+                machine.release(decision.gpu, decision.slot, now=now)
+            case MarkDirty():
+                machine.mark_dirty(decision.gpu, decision.slot, decision.dirt, now=now)
 
     def _cancel(self, cancels: Sequence[Cancel]) -> None:
         """All in one commit: there may be as many as somebody had queued."""
         if not cancels:
             return
+        faults.here("loop.cancelling")
         with self._store.transaction():
             for cancel in cancels:
-                self._store.happened.cancel(cancel.job, actor=cancel.actor, now=time.time())
+                self._store.happened.cancel(cancel.job, actor=cancel.actor, now=self._clock.wall())
+        faults.here("loop.cancelled")
         for cancel in cancels:
             self._watchers.publish(cancel.job, "started")
             self._watchers.publish(cancel.job, "ended")
-
-    async def _start(self, start: Start, snapshot: Snapshot) -> None:
-        """Commit first, then act: what dies in between is found again by what was committed.
-
-        The runner waits at its gate and its identity is part of the commit, so whichever of us is
-        killed, the next daemon knows whom to ask. The commit reads the wish once more: nothing is
-        started that somebody wanted gone by then.
-        """
-        try:
-            async with asyncio.timeout(RUNNER_S):
-                gate = await self._supervisor.take_runner()
-        except (TimeoutError, OSError) as error:
-            why = str(error) or f"none came in {RUNNER_S:g} s"
-            raise CannotStart(f"no runner could be forked: {why}") from error
-        gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
-        new = self._new_attempt(start, gate, gpus, snapshot)
-        try:
-            committed = self._store.happened.start(new, now=time.time())
-        except LeaseRefused as refusal:  # the keys of the schema held where the plan did not
-            self._supervisor.dismiss(gate)
-            raise CannotStart(f"job {start.job}: {refusal}") from refusal
-        except DiskTrouble:
-            self._supervisor.dismiss(gate)
-            raise
-        if not committed:
-            self._supervisor.dismiss(gate)
-            return
-        self._dispatch(gate, new, gpus)
-
-    def _new_attempt(
-        self, start: Start, gate: Gate, gpus: Sequence[Gpu], snapshot: Snapshot
-    ) -> NewAttempt:
-        request = next(job.request for job in snapshot.waiting if job.id == start.job)
-        assert all(matches(gpu, request) for gpu in gpus)
-        return NewAttempt(
-            job=start.job,
-            attempt=start.attempt,
-            nonce=secrets.token_hex(8),
-            boot_id=self._boot_id,
-            runner_pid=gate.pid,
-            runner_start=gate.start,
-            runner_version=gate.version,
-            leases=tuple(
-                Lease(
-                    gpu=gpu.uuid,
-                    slot=0,
-                    job=start.job,
-                    attempt=start.attempt,
-                    exclusive=request.exclusive,
-                    memory_bytes=request.gpu_mem_bytes,
-                )
-                for gpu in gpus
-            ),
-            gpu_indices=tuple(gpu.index for gpu in gpus),
-            simulated=any(gpu.simulated for gpu in gpus),
-            passed=start.passed,
-        )
-
-    def _dispatch(self, gate: Gate, new: NewAttempt, gpus: Sequence[Gpu]) -> None:
-        known = _known(new)
-        composed = order.compose(
-            self._store.seen.to_run(new.job),
-            known,
-            gpus,
-            whole=self._watch.is_whole,
-            state_dir=self._config.state_dir,
-            attempt_dir=self._supervisor.attempt_dir(new.job, new.attempt),
-            socket=self._config.socket,
-        )
-        self._supervisor.dispatch(gate, known, composed)
-        self._watchers.publish(new.job, "started")
-        self._tell_probe()
 
     def _signal(self, signals: Sequence[Signal]) -> None:
         """The step is noted before it is taken: taken twice it does no harm, unnoted it would
         make a cancelled job look like one that failed."""
         if not signals:
             return
-        with self._store.transaction():
-            for one in signals:
-                if one.ends:
-                    column = "kill_mono" if one.signal == SIGKILL else "term_mono"
-                    self._store.happened.stop_step(one.job, one.attempt, column, time.monotonic())
-                else:
-                    self._store.happened.signal_sent(one.job)
-        table = processes.Table()
-        for one in signals:
-            self._supervisor.signal(one.job, one.signal, table)
-
-    # ── news ──
-
-    def _hear(self, news: News) -> None:
-        self._inbox.append(news)
-        self.wake()
-
-    def _take_in_news(self) -> bool:
-        """Writes down what was heard, in order and in one commit, and then tells who waits for it.
-
-        What the disk refuses is kept and tried again.
-        """
-        batch = list(self._inbox)
-        if not batch:
-            return False
+        faults.here("loop.signalling")
         try:
             with self._store.transaction():
-                for news in batch:
-                    self._write_down(news)
-        except DiskTrouble as trouble:
-            self._note_disk_trouble(trouble)
-            return False
-        for news in batch:
-            self._inbox.popleft()
-            self._announce(news)
-        self._tell_probe()
-        return True
+                for one in signals:
+                    self._note_signal(one)
+        except DiskTrouble:
+            # A full disk is no reason to let what is being ended go on filling it.
+            self._send([one for one in signals if self._is_being_ended(one)])
+            raise
+        faults.here("loop.signal_committed")
+        self._send(signals)
+        faults.here("loop.signalled")
 
-    def _write_down(self, news: News) -> None:
-        match news:
-            case Running():
-                self._store.happened.running(
-                    news.job, news.attempt, news.pid, news.pid_start, news.at
-                )
-            case Exited(exit=None):
-                self._return_to_queue(news.job, news.attempt)
-            case Exited(exit=Exit() as exit):
-                self._end(news.job, news.attempt, exit)
-
-    def _announce(self, news: News) -> None:
-        if isinstance(news, Exited) and self._store.seen.state(news.job) != JobState.ENDED:
-            return  # it never ran and waits again
-        self._watchers.publish(news.job, "started")
-        if isinstance(news, Exited):
-            self._returns.pop(news.job, None)
-            self._watchers.publish(news.job, "ended")
-
-    def _return_to_queue(self, job: int, attempt: int) -> None:
-        self._returns[job] += 1
-        if self._returns[job] > MOST_RETURNS:
-            self._end(job, attempt, Exit(lost=f"its runner died {MOST_RETURNS} times at the gate"))
-            return
-        cause = "its runner was gone before the job began"
-        self._store.happened.return_to_queue(job, attempt, cause=cause, now=time.time())
-
-    def _end(self, job: int, attempt: int, exit: Exit) -> None:
-        outcome = conclude(exit, stopped=self._store.seen.is_stopping(job, attempt))
-        self._store.happened.end(
-            job,
-            attempt,
-            exit,
-            outcome=outcome,
-            reason=explain(exit, outcome, self._store.seen.stop_wish(job)),
-            now=time.time(),
-            cooling=self._cooling(),
+    def _is_being_ended(self, one: Signal) -> bool:
+        return (
+            one.ends is not None and self._store.seen.terms(one.job, one.attempt).ending is not None
         )
 
-    def _cooling(self) -> tuple[float, str] | None:
-        """From when the GPUs of a job that ended cool down; simulated ones are cool at once."""
-        if all(gpu.simulated for gpu in self._watch.gpus or ()):
-            return None
-        return time.monotonic(), self._boot_id
+    def _send(self, signals: Sequence[Signal]) -> None:
+        table = processes.Table()
+        for one in signals:
+            self._supervisor.signal(one.job, one.signal, table, ends=one.ends is not None)
+
+    def _note_signal(self, one: Signal) -> None:
+        now, mono = self._clock.wall(), self._clock.monotonic()
+        if one.ends is None:
+            self._store.happened.signals_sent(one.job, one.attempt, one.signal, now=now)
+            return
+        kill = one.signal == SIGKILL
+        if kill:
+            self._last_kills[one.job, one.attempt] = mono
+        self._store.happened.resume(one.job, one.attempt, mono=mono, now=now)
+        self._store.happened.stop_step(
+            one.job, one.attempt, kill=kill, cause=one.ends, mono=mono, now=now
+        )
+
+    def _describe_survivors(self, job: int) -> str:
+        """What survives KILL and where it hangs, for people who have to find out why."""
+        pids = self._supervisor.members(job)
+        shown = [investigate.explain(pid, ask_systemd=False) for pid in pids[:SHOWN_SURVIVORS]]
+        words = [survivor_sentence(one) for one in shown if one is not None]
+        if len(pids) > SHOWN_SURVIVORS:
+            words.append(f"and {len(pids) - SHOWN_SURVIVORS} more")
+        return "; ".join(words) or "its runner does not tell of its end"
 
     def _note_disk_trouble(self, trouble: DiskTrouble) -> None:
         log.error("the database cannot be written", why=str(trouble), again_in_s=DISK_AGAIN_S)
-        asyncio.get_running_loop().call_later(DISK_AGAIN_S, self.wake)
+        self._wake_in(DISK_AGAIN_S)
+
+    def _wake_in(self, seconds: float) -> None:
+        """In place of the last such wish: each would lead to another one."""
+        if self._again is not None:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_later(seconds, self.wake)
 
     # ── what an earlier daemon left ──
+
+    def _sweep_groups(self) -> None:
+        """Control groups of runners that died beside their daemon."""
+        if self._cgroup_root is not None:
+            left = [one.cgroup for one in self._store.seen.unended_attempts() if one.cgroup]
+            cgroup.sweep(self._cgroup_root, {os.path.basename(path) for path in left})
+
+    def _leave_earlier_boots(self) -> None:
+        """After a restart of the machine every GPU is cool, and waits go on by the wall clock, which
+        alone has gone on; by no more than they were long, should somebody have set it."""
+        for lease in self._store.seen.stale_cooling(self._boot_id):
+            self._store.machine.release(lease.gpu, lease.slot, now=self._clock.wall())
+        for job, until_at, length_s in self._store.seen.delayed_elsewhen(self._boot_id):
+            left_s = min(max(until_at - self._clock.wall(), 0.0), length_s)
+            boottime = self._clock.boottime() + left_s
+            delay = Delay(boottime=boottime, boot_id=self._boot_id, at=until_at)
+            self._store.happened.delay_anew(job, delay)
 
     def _resolve_attempts(self) -> None:
         """Each attempt that has not ended is alive and adopted, or ended, or lost, or never ran.
 
         The supervisor finds out which; only a reboot is plain from here.
         """
-        for lease in self._store.seen.stale_cooling(self._boot_id):
-            self._store.happened.release(lease.gpu, lease.slot, warm=None, now=time.time())
         for left in self._store.seen.unended_attempts():
             if left.boot_id != self._boot_id:
                 lost = Exit(lost="the machine was restarted while it ran")
@@ -408,74 +393,13 @@ class Loop:
             else:
                 log.info("adopting", job=left.job, attempt=left.attempt)
                 has_run = left.state is JobState.RUNNING
-                self._supervisor.adopt(replace(_known(left), has_run=has_run))
+                self._supervisor.adopt(known_as(left, left.stop_to, has_run=has_run))
 
-    # ── GPUs ──
-
-    def _take_reading(self, raw: list[Gpu]) -> None:
-        leases = self._store.seen.leases()
-        raw = [_without_dead(gpu) for gpu in raw]
-        changed = self._watch.accept(raw, leases, self._supervisor.owner_of, time.monotonic())
-        self._remember_gpus()
-        self._gpus_seen.set()
-        if changed:
-            self.wake()
-
-    def _remember_gpus(self) -> None:
-        """Stores which GPUs there are and what they use when idle, whenever that has changed."""
-        gpus = [gpu for gpu in self._watch.gpus or () if is_identified(gpu)]
-        known = frozenset((gpu.uuid, gpu.baseline_bytes) for gpu in gpus)
-        if known == self._remembered:
-            return
-        try:
-            self._store.happened.see_gpus(gpus, now=time.time())
-            self._remembered = known
-        except DiskTrouble as trouble:
-            self._note_disk_trouble(trouble)
-
-    def _take_gpu_trouble(self, trouble: str | None) -> None:
-        if trouble != self.gpu_trouble:
-            log.warning("GPUs", trouble=trouble or "answer again")
-            self.gpu_trouble = trouble
-            self.wake()
-        self._gpus_seen.set()
-
-    def _tell_probe(self) -> None:
-        """Simulated GPUs show what jobs on them declare; real ones are read after a change."""
-        self._probe.hold(self._store.seen.held())
-        self._probe.ask()
-
-    def _set_pace(self) -> None:
-        watched = time.monotonic() < self._watched_until or self._store.seen.has_waiting()
-        self._probe.interval_s = READ_OFTEN_S if watched else READ_SELDOM_S
-
-    def _note_probe(self, pid: int, start: int) -> None:
-        """For the next daemon, which must not start a second one beside it."""
-        try:
-            self._store.happened.note("probe", [self._boot_id, pid, start])
-        except DiskTrouble as trouble:
-            self._note_disk_trouble(trouble)
-
-    def _previous_probe(self) -> tuple[int, int] | None:
-        boot, pid, start = self._store.seen.fact("probe") or (None, 0, 0)
-        return (pid, start) if boot == self._boot_id else None
-
-
-def _without_dead(gpu: Gpu) -> Gpu:
-    """A reading that was under way when a process ended must not make a stranger of it. From inside
-    a container the pids are not ours to look up: there the memory in use speaks for strangers."""
-    if gpu.processes is None:
-        return gpu
-    living = tuple(p for p in gpu.processes if p.job is not None or processes.identity(p.pid))
-    return replace(gpu, processes=living)
-
-
-def _known(attempt: NewAttempt | UnendedAttempt) -> Known:
-    return Known(
-        job=attempt.job,
-        attempt=attempt.attempt,
-        nonce=attempt.nonce,
-        runner_pid=attempt.runner_pid,
-        runner_start=attempt.runner_start,
-        uid=os.getuid(),
-    )
+    def _do_again_what_was_noted(self) -> None:
+        """A step is noted before it is taken, and a daemon may have died in between. Taken twice, a
+        TERM or a pause does no harm; a KILL comes again by itself."""
+        for job in self._store.seen.active():
+            if job.term_sent_at is not None and job.kill_sent_at is None:
+                self._supervisor.signal(job.id, SIGTERM)
+            elif job.paused_since is not None:
+                self._supervisor.pause(job.id)

@@ -13,24 +13,41 @@ import shutil
 import signal as signals
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO, cast
 
 import structlog
 
 import gpuq
 from gpuq import config, paths
+from gpuq.daemon import backup, check, faults
 from gpuq.daemon.gpus import parse_gpus
 from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.loop import Loop
 from gpuq.daemon.server import Server
 from gpuq.daemon.store import Store
+from gpuq.daemon.store.connection import StoreDamaged
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, UsageError
 
 SCRUBBED = ("GPUQ_", "LISTEN_", "NOTIFY_", "WATCHDOG_")
-LOCK_NAME = "lock"
+LOCK_TRIES, LOCK_AGAIN_S = 5, 0.02
 MOST_DESCRIPTORS = 65536
+
+CHECK_HELP = """\
+Hold what gpuq promises against what is there: that the database is whole, no job is lost, none ran
+twice without a reason, no GPU was given twice, nothing runs that has ended. It prints a sentence for
+each promise that is broken and exits 1, or says that all is well. It changes nothing, and may be asked
+beside a daemon that runs or without one."""
+
+BACKUP_HELP = """\
+Copy the database, whole and as of one moment, while the daemon lives or without one. Logs and what jobs
+have put out are not in it.
+
+To restore it: stop the daemon (gpuq daemon stop), copy FILE over gpuq.db in its state directory, remove
+gpuq.db-wal and gpuq.db-shm if they lie there, and start it again (gpuq daemon start)."""
+
+Deed = Callable[[config.Config, argparse.Namespace], int]
 
 log = structlog.get_logger()
 
@@ -42,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
     try:
         settings = _settings(asked, os.environ)
+        if asked.deed is not None:
+            sys.exit(asked.deed(settings, asked))
         _serve(settings, asked)
     except GpuqError as error:
         print(f"gpuqd: {error}", file=sys.stderr)
@@ -50,12 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _serve(settings: config.Config, asked: argparse.Namespace) -> None:
     _set_up_logging()
+    if settings.mode != "system":
+        faults.arm(os.environ)
     _scrub_environment()
     _make_state_dir(settings, must_be_empty=asked.throwaway is not None)
     os.chdir("/")
     os.umask(0o077)
     _raise_descriptor_limit()
     with _locked(settings):
+        faults.here("main.locked")
         store = Store(os.path.join(settings.state_dir, paths.DATABASE_NAME))
         try:
             asyncio.run(_run(settings, store, asked))
@@ -71,6 +93,7 @@ async def _run(settings: config.Config, store: Store, asked: argparse.Namespace)
     handlers = Handlers(store, settings, loop, watchers)
     facts = {"pid": os.getpid(), "state_dir": settings.state_dir, "mode": settings.mode}
     server = Server(settings.socket, handlers.handle, facts)
+    store.database.on_damage = _leave_with(loop)
     _install_signals(loop)
     loop.start()
     await server.listen()
@@ -86,11 +109,24 @@ async def _run(settings: config.Config, store: Store, asked: argparse.Namespace)
         if turning.done():
             turning.result()
     finally:
+        faults.here("main.leaving")
         await server.close(loop.stop_reason or "a fault, see its log", back=loop.is_replaced)
         for task in (turning, leaving):
             task.cancel()
         await asyncio.gather(turning, leaving, return_exceptions=True)
+    if store.database.damage is not None:
+        raise store.database.damage
     log.info("left", why=loop.stop_reason)
+
+
+def _leave_with(loop: Loop) -> Callable[[StoreDamaged], None]:
+    """Whoever read the damaged page, a request or the loop: nothing that follows could be trusted."""
+
+    def leave(damage: StoreDamaged) -> None:
+        log.critical("the database is damaged; jobs go on", why=str(damage))
+        loop.ask_to_stop("its database is damaged")
+
+    return leave
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,11 +136,57 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gpuqd {gpuq.__version__}")
     parser.add_argument("--system", action="store_true", help="one daemon for the whole machine")
     for setting in config.SETTINGS:
-        flag = "--" + setting.name.replace("_", "-")
-        parser.add_argument(flag, help=setting.help, metavar="VALUE")
+        parser.add_argument(_flag(setting), help=setting.help, metavar="VALUE")
     parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--throwaway", type=int, metavar="FD", help=argparse.SUPPRESS)
+    parser.set_defaults(deed=None)
+    deeds = parser.add_subparsers(title="in place of serving", metavar="COMMAND")
+    _add_check(deeds)
+    _add_backup(deeds)
     return parser
+
+
+def _flag(setting: config.Setting) -> str:
+    return "--" + setting.name.replace("_", "-")
+
+
+def _add_deed(
+    deeds: Any, name: str, deed: Deed, help: str, **texts: Any
+) -> argparse.ArgumentParser:
+    """A command that may say which daemon it means before its name or after it."""
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = deeds.add_parser(name, help=help, formatter_class=plain, **texts)
+    parser.set_defaults(deed=deed)
+    parser.add_argument("--system", action="store_true", default=argparse.SUPPRESS)
+    for setting in config.SETTINGS:
+        if setting.name in ("config", "state_dir", "socket"):
+            options = {"metavar": "VALUE", "default": argparse.SUPPRESS}
+            parser.add_argument(_flag(setting), help=setting.help, **options)
+    return cast(argparse.ArgumentParser, parser)
+
+
+def _add_check(deeds: Any) -> None:
+    what = "hold its promises against what is there"
+    parser = _add_deed(deeds, "check", _check, what, description=CHECK_HELP)
+    parser.add_argument("file", nargs="?", help="only this database, such as a backup")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+
+def _check(settings: config.Config, asked: argparse.Namespace) -> int:
+    return check.run(settings.state_dir, settings.socket, file=asked.file, as_json=asked.json)
+
+
+def _add_backup(deeds: Any) -> None:
+    what = "copy the database, while the daemon lives"
+    parser = _add_deed(deeds, "backup", _backup, what, description=BACKUP_HELP)
+    parser.add_argument("file", help="where the copy goes")
+    parser.add_argument(
+        "--force", action="store_true", help="replace FILE where it is there already"
+    )
+
+
+def _backup(settings: config.Config, asked: argparse.Namespace) -> int:
+    return backup.run(settings.state_dir, asked.file, force=asked.force)
 
 
 def _settings(asked: argparse.Namespace, environ: Mapping[str, str]) -> config.Config:
@@ -174,22 +256,33 @@ class _locked:
         self._file: TextIO
 
     def __enter__(self) -> None:
-        path = os.path.join(self._settings.state_dir, LOCK_NAME)
-        self._file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        path = os.path.join(self._settings.state_dir, paths.LOCK_NAME)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = open(fd, "r+", encoding="utf-8", errors="surrogateescape")
+        if not self._is_had():
             holder = self._read_holder()
             self._file.close()
             raise GpuqError(
                 f"{self._settings.state_dir} is served already, {holder}. See: gpuq daemon status"
-            ) from None
+            )
         self._file.truncate(0)
-        self._file.write(f"by gpuqd {gpuq.__version__}, pid {os.getpid()}\n")
+        who = f"by gpuqd {gpuq.__version__}, pid {os.getpid()}"
+        self._file.write(f"{who}\n{self._settings.socket}\n")
         self._file.flush()
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def _is_had(self) -> bool:
+        """`gpuqd check` takes it for a moment, to see whether it can be had."""
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(LOCK_AGAIN_S)
+            else:
+                return True
+        return False
 
     def _read_holder(self) -> str:
         """It may have taken the lock a moment ago and not yet have written its name."""

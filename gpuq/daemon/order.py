@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpuq.config import Config
 from gpuq.core.model import Gpu
 from gpuq.core.spec import split, to_text
 from gpuq.core.visibility import job_gpu_environment
@@ -19,15 +20,14 @@ def compose(
     gpus: Sequence[Gpu],
     *,
     whole: bool,
-    state_dir: str,
+    config: Config,
     attempt_dir: str,
-    socket: str,
 ) -> dict[str, Any]:
     """The order for one attempt. `whole`: all GPUs of the machine are there, so CUDA's ordinals
     mean what our indices mean."""
-    job_dir = f"{state_dir}/jobs/{known.job}/{known.attempt}"
+    job_dir = f"{config.state_dir}/jobs/{known.job}/{known.attempt}"
     variables = _inherited(row)
-    tmp_dir = _tmp_dir(variables.get("TMPDIR"), known)
+    tmp_dir = _tmp_dir(variables, known.job, known.nonce)
     variables |= job_gpu_environment(gpus, whole=whole, visible=row["visible"])
     variables |= {
         "PWD": to_text(row["cwd"]),
@@ -36,7 +36,7 @@ def compose(
         "GPUQ_ATTEMPT": str(known.attempt),
         "GPUQ_OUTPUT_DIR": f"{job_dir}/output",
         "GPUQ_SEED": str((row["seed"] + (row["array_index"] or 0)) % 2**32),
-        "GPUQ_SOCKET": socket,
+        "GPUQ_SOCKET": config.socket,
         "GPUQ_REPORT": f"{job_dir}/report",
         "GPUQ_MARK": known.mark.decode().removeprefix("GPUQ_MARK="),
     }
@@ -53,6 +53,12 @@ def compose(
         "umask": row["umask"],
         "limits": json.loads(row["limits"]),
         "log": to_text(row["output"]) if row["output"] else f"{job_dir}/log",
+        "log_index": f"{job_dir}/log.index",
+        # A file that the submitter named is the submitter's: nothing is dropped from it.
+        "log_cap_bytes": None if row["output"] else config.log_cap,
+        "keep_free_bytes": config.keep_free,
+        "report": f"{job_dir}/report",
+        "heartbeat_s": row["heartbeat_s"],
         "stderr": to_text(row["stderr"]) if row["stderr"] else None,
         "attempt_dir": attempt_dir,
         "output_dir": f"{job_dir}/output",
@@ -67,8 +73,16 @@ def _inherited(row: Mapping[str, Any]) -> dict[str, str]:
     return dict(to_text(pair).split("=", 1) for pair in pairs if pair.find(b"=") > 0)
 
 
-def _tmp_dir(base: str | None, known: Known) -> str:
+def tmp_dirs(row: Mapping[str, Any], nonce: str) -> list[str]:
+    """Where an attempt's private temporary directory may be: where the submitter has theirs, and
+    where the runner makes it once that is gone."""
+    name = _tmp_dir({}, row["job"], nonce)
+    return list(dict.fromkeys((_tmp_dir(_inherited(row), row["job"], nonce), name)))
+
+
+def _tmp_dir(variables: Mapping[str, str], job: int, nonce: str) -> str:
     """Short, since sockets that jobs make in it have room for 107 bytes of path."""
+    base = variables.get("TMPDIR")
     if not base or not base.startswith("/") or len(base) > 40:
         base = TMP_DIR
-    return f"{base.rstrip('/')}/gpuq-{known.job}-{known.nonce[:8]}"
+    return f"{base.rstrip('/')}/gpuq-{job}-{nonce[:8]}"

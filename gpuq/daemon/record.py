@@ -4,55 +4,83 @@
     `began`, no `record`  it ran, and nobody knows how it ended
     `record`              it ended like that
 
+`began` holds what a daemon that comes later has to know: the job's main process and when it began,
+and when that has ended while others of the job live on. `beat` holds when the job last reported.
+
 Standard library only.
 """
 
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
-BEGAN, RECORD = "began", "record"
-LONGEST_RECORD = 64 * 1024
+from gpuq.daemon import faults
+
+BEGAN, RECORD, BEAT = "began", "record", "beat"
+LONGEST_RECORD = 128 * 1024  # what the job said in the end is most of it
 
 Message = dict[str, Any]
 
 
-def begin(attempt_dir: str, nonce: str) -> int:
-    """Makes `began`, open for the main process to be noted in: from here on the job has run."""
+class Began(NamedTuple):
+    """An attempt that has begun: its notes, and the room that is kept for its record."""
+
+    notes: int
+    record: int
+
+
+def begin(attempt_dir: str, nonce: str) -> Began:
+    """Makes `began`: from here on the job has run. Room on the disk is taken for the record now, so
+    that a job which fills the disk does not lose its own end."""
     os.makedirs(attempt_dir, mode=0o700, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    return os.open(_began(attempt_dir, nonce), flags, 0o600)
-
-
-def note_main_process(began: int, pid: int, start: int | None) -> None:
-    """For a daemon that adopts the attempt; the job does not depend on it."""
+    room = os.open(_unfinished(attempt_dir), flags, 0o600)
     try:
-        os.write(began, f"{pid} {start or 0}\n".encode())
-        os.close(began)
+        os.posix_fallocate(room, 0, LONGEST_RECORD)
+        faults.here("runner.room_taken")
+        return Began(os.open(_began(attempt_dir, nonce), flags, 0o600), room)
+    except OSError:
+        os.close(room)
+        os.unlink(_unfinished(attempt_dir))
+        raise
+
+
+def note_main_process(began: Began, pid: int, start: int | None, mono: float) -> None:
+    """For a daemon that adopts the attempt; the job does not depend on it."""
+    _note(began, f"{pid} {start or 0} {mono:.3f}\n")
+
+
+def note_main_ended(began: Began, left: int, mono: float) -> None:
+    _note(began, f"ended {left} {mono:.3f}\n")
+
+
+def _note(began: Began, text: str) -> None:
+    try:
+        os.write(began.notes, text.encode())
     except OSError:
         pass
 
 
-def write(attempt_dir: str, record: Message) -> int | None:
-    """Puts the record in its place whole, or not at all; returns it open for `sync`, None where the
-    disk refuses.
+def write(attempt_dir: str, began: Began, record: Message) -> bool:
+    """Puts the record in its place whole, or not at all; False where the disk refuses.
 
     A rename without fsync survives everything but a power cut, so the daemon, whose commit is the
     durable copy, is told before anybody waits for the disk.
     """
-    path = os.path.join(attempt_dir, RECORD)
+    data = json.dumps(record).encode()
     try:
-        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.write(fd, json.dumps(record).encode())
-        os.rename(path + ".new", path)
+        os.pwrite(began.record, data, 0)
+        os.ftruncate(began.record, len(data))
+        faults.here("runner.record_written")
+        os.rename(_unfinished(attempt_dir), os.path.join(attempt_dir, RECORD))
     except OSError:
-        return None
-    return fd
+        return False
+    return True
 
 
-def sync(attempt_dir: str, fd: int) -> None:
+def sync(attempt_dir: str, began: Began) -> None:
     try:
-        os.fsync(fd)
+        os.fsync(began.record)
         os.fsync(os.open(attempt_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError:
         pass
@@ -75,20 +103,33 @@ def _is_sound(record: Message) -> bool:
     daemon's own user can write there."""
     if (record.get("exit_code") is None) == (record.get("signal") is None):
         return False
-    whole = ("exit_code", "signal", "leftovers", "peak_rss_bytes")
+    if record.get("stage") is not None and record.get("exit_code") is None:
+        return False
+    whole = ("exit_code", "signal", "leftovers", "peak_rss_bytes", "oom_kills", "log_dropped_bytes")
     numbers = ("ended_at", "user_s", "system_s")
-    texts = ("stage", "error")
+    texts = ("stage", "error", "leftover_names", "last_output", "told_out_of_memory")
     return (
         all(_is_number(record.get(name), int) for name in whole)
         and all(_is_number(record.get(name), (int, float)) for name in numbers)
-        and all(isinstance(record.get(name), str | None) for name in texts)
+        and all(_is_text(record.get(name)) for name in texts)
     )
+
+
+def _is_text(value: Any) -> bool:
+    """JSON can write half a character, which no database takes."""
+    if not isinstance(value, str | None):
+        return False
+    return value is None or value == value.encode("utf-8", "replace").decode()
 
 
 def _is_number(value: Any, kind: Any) -> bool:
     if value is None:
         return True
     return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 2**62
+
+
+def _unfinished(attempt_dir: str) -> str:
+    return os.path.join(attempt_dir, RECORD + ".new")
 
 
 def _began(attempt_dir: str, nonce: str) -> str:
@@ -101,14 +142,72 @@ def has_begun(attempt_dir: str, nonce: str) -> bool:
 
 def main_process(attempt_dir: str, nonce: str) -> tuple[int, int] | None:
     """(pid, start) of the job, as `note_main_process` left it."""
+    words = _noted(attempt_dir, nonce, 0)
     try:
-        with open(_began(attempt_dir, nonce)) as file:
-            pid, start = map(int, file.read(100).split())
-    except (OSError, ValueError):
+        pid, start = int(words[0]), int(words[1])
+    except (ValueError, IndexError):
         return None
     return (pid, start) if 0 < pid < 2**31 and 0 <= start < 2**62 else None
 
 
+def running_since(attempt_dir: str, nonce: str) -> float | None:
+    """When the job began on CLOCK_MONOTONIC; None where a runner did not note it."""
+    return _moment(_noted(attempt_dir, nonce, 0))
+
+
+def main_ended(attempt_dir: str, nonce: str) -> tuple[int, float] | None:
+    """(how many it left behind, when) where only leftovers of the job live on."""
+    words = _noted(attempt_dir, nonce, 1)
+    mono = _moment(words)
+    if mono is None or words[0] != "ended" or not words[1].isdigit():
+        return None
+    return min(int(words[1]), 2**31), mono
+
+
+def _noted(attempt_dir: str, nonce: str, line: int) -> list[str]:
+    """The words of one line of the notes; none where it has not been written."""
+    try:
+        with open(_began(attempt_dir, nonce), errors="replace") as file:
+            lines = file.read(1000).splitlines(keepends=True)
+    except OSError:
+        return []
+    whole = [text.split() for text in lines if text.endswith("\n")]
+    return whole[line] if len(whole) > line else []
+
+
+def _moment(words: list[str]) -> float | None:
+    try:
+        mono = float(words[2])
+    except (ValueError, IndexError):
+        return None
+    return mono if 0 <= mono < 2**40 else None
+
+
 def began_at(attempt_dir: str, nonce: str) -> float:
     """When it began (s since the epoch), by the file."""
-    return os.stat(_began(attempt_dir, nonce)).st_mtime
+    return os.stat(_began(attempt_dir, nonce)).st_ctime
+
+
+# ── signs of life ──
+
+
+def open_beat(attempt_dir: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    return os.open(os.path.join(attempt_dir, BEAT), flags, 0o600)
+
+
+def note_beat(beat: int, mono: float) -> None:
+    """Of one length always, so that a reader never finds a half of it."""
+    try:
+        os.pwrite(beat, f"{mono:017.3f}\n".encode(), 0)
+    except OSError:
+        pass
+
+
+def last_beat(attempt_dir: str) -> float | None:
+    """When the job last reported, on CLOCK_MONOTONIC; None where it has not."""
+    try:
+        with open(os.path.join(attempt_dir, BEAT)) as file:
+            return _moment(["", "", file.read(40).strip()])
+    except (OSError, ValueError):
+        return None

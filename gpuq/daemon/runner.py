@@ -12,28 +12,34 @@ import socket
 import time
 from typing import Any
 
-from gpuq.daemon import gate, linux, processes, record
+from gpuq.daemon import faults, gate, linux, processes, record
+from gpuq.daemon.cgroup import Leaf, own_group
 from gpuq.daemon.spawn import Spawn, StageFailed, not_started
+from gpuq.daemon.watch import Watch
 
 VERSION = 1
+KILL_AGAIN_S = 1.0
+SHOWN_NAMES = 5
 
 Message = dict[str, Any]
 
 
-def main(gate_fd: int) -> int:
+def main(gate_fd: int, cgroup_root: str | None = None) -> int:
     """Waits at the gate, runs one order, writes its record."""
     line = socket.socket(fileno=gate_fd)
     _become_runner()
     pid, start = processes.identity(os.getpid()) or (os.getpid(), 0)
-    gate.send(line, {"version": VERSION, "hello": {"pid": pid, "start": start}})
+    home = own_group()
+    leaf = _enter_leaf(cgroup_root, f"{pid}-{start}")
+    hello = {"pid": pid, "start": start, "cgroup": leaf.path if leaf else None}
+    gate.send(line, {"version": VERSION, "hello": hello})
     order, _locks = gate.receive(line)  # held until this process ends: GPU locks outlive the daemon
-    if order is None:
-        return 0
-    told = _run(order, line)
-    written = record.write(order["attempt_dir"], told)
-    gate.send(line, {"ended": told})
-    if written is not None:
-        record.sync(order["attempt_dir"], written)
+    faults.here("runner.ordered")
+    if order is not None:
+        _run_and_tell(order, line, leaf, home)
+    if leaf is not None:
+        leaf.leave(home)
+        leaf.remove()
     return 0
 
 
@@ -57,48 +63,93 @@ def _reset_oom_score() -> None:
         pass
 
 
-def _run(order: Message, line: socket.socket) -> Message:
-    """The life of one job; returns its record."""
-    told: Message = {
+def _enter_leaf(root: str | None, name: str) -> Leaf | None:
+    """A control group for the job, where one can be had. The runner enters it while it waits, since
+    to change one's group can take the kernel ten milliseconds; the job is born in there."""
+    leaf = Leaf.make(root, name) if root else None
+    if leaf is None or leaf.enter():
+        return leaf
+    leaf.remove()
+    return None
+
+
+def _run_and_tell(order: Message, line: socket.socket, leaf: Leaf | None, home: str | None) -> None:
+    """The record first, then whoever waits for it: what is told is known to last."""
+    try:
+        began = record.begin(order["attempt_dir"], order["nonce"])
+    except OSError as error:
+        told = _head(order) | not_started("making its directories", error)
+        gate.send(line, {"ended": told})
+        return
+    faults.here("runner.begun")
+    told = _head(order) | _run(order, line, began, leaf, home)
+    faults.here("runner.ended")
+    written = record.write(order["attempt_dir"], began, told)
+    faults.here("runner.recorded")
+    gate.send(line, {"ended": told})
+    if written:
+        record.sync(order["attempt_dir"], began)
+
+
+def _head(order: Message) -> Message:
+    return {
         "version": VERSION,
         "job": order["job"],
         "attempt": order["attempt"],
         "nonce": order["nonce"],
         "boot_id": processes.boot_id(),
     }
+
+
+def _run(
+    order: Message, line: socket.socket, began: record.Began, leaf: Leaf | None, home: str | None
+) -> Message:
+    """The life of one job; returns what came of it."""
     os.umask(0o077)
     try:
-        began = record.begin(order["attempt_dir"], order["nonce"])
         os.makedirs(order["output_dir"], exist_ok=True)
     except OSError as error:
-        return told | not_started("making its directories", error)
+        return not_started("making its directories", error)
     spawn = Spawn(order)
     try:
+        spawn.prepare()
+        watch = Watch(order, spawn.files)
         pid = spawn.start()
     except StageFailed as failed:
         spawn.clean_up()
-        return told | failed.facts()
+        return failed.facts()
+    except OSError as error:
+        spawn.clean_up()
+        return not_started("preparing to watch over it", error)
     finally:
         os.umask(0o077)
+    faults.here("runner.born")
+    faults.here("runner.spawned")
     _tell_running(line, began, pid)
-    told |= _wait_for_main(pid)
-    told |= {"leftovers": _end_leftovers(order["grace_s"])}
+    if leaf is not None and not leaf.leave(home):
+        leaf = None  # what ends the whole group would end its runner too
+    told = _wait_for_main(pid, watch)
+    left = _End(order, line, began, leaf, watch).of_leftovers()
+    told |= left | _memory(leaf) | watch.findings(succeeded=told["exit_code"] == 0)
+    watch.close()
     spawn.clean_up()
     return told
 
 
-def _tell_running(line: socket.socket, began: int, pid: int) -> None:
+def _tell_running(line: socket.socket, began: record.Began, pid: int) -> None:
     own = processes.identity(pid)  # None where it has ended already
     start = own[1] if own is not None else None
-    gate.send(line, {"running": {"pid": pid, "start": start, "at": time.time()}})
-    record.note_main_process(began, pid, start)
+    mono = time.monotonic()
+    said = {"pid": pid, "start": start, "at": time.time(), "mono": mono}
+    gate.send(line, {"running": said})
+    faults.here("runner.told_running")
+    record.note_main_process(began, pid, start, mono)
 
 
-def _wait_for_main(main_pid: int) -> Message:
-    while True:
-        pid, status, usage = os.wait4(-1, 0)
-        if pid == main_pid:
-            break
+def _wait_for_main(main_pid: int, watch: Watch) -> Message:
+    while (ended := _reap(main_pid)) is None:
+        signals.sigtimedwait({signals.SIGCHLD}, watch.look())
+    status, usage = ended
     code = os.waitstatus_to_exitcode(status)
     return {
         "ended_at": time.time(),
@@ -110,26 +161,70 @@ def _wait_for_main(main_pid: int) -> Message:
     }
 
 
-def _end_leftovers(grace_s: float) -> int:
-    """Ends what the main process left behind: TERM, the grace, KILL. Returns how many there were.
+def _reap(main_pid: int) -> tuple[int, Any] | None:
+    """Fetches what has ended; the end of the main process, if that is among it."""
+    while True:
+        pid, status, usage = os.wait4(-1, os.WNOHANG)
+        if pid == main_pid:
+            return status, usage
+        if not pid:
+            return None
 
-    Being a subreaper, it has every descendant as a child in the end, so "no children" proves that
-    all are gone, however they forked.
+
+class _End:
+    """The end of what the main process left behind: TERM, the grace, KILL.
+
+    Being a subreaper, the runner has every descendant as a child in the end, so "no children" proves
+    that all are gone, however they forked.
     """
-    if _no_children():
-        return 0
-    left = _signal_descendants(signals.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while not _no_children():
-        if time.monotonic() >= deadline:
-            _signal_descendants(signals.SIGKILL)
-        signals.sigtimedwait({signals.SIGCHLD}, 0.05)
-    return left
+
+    def __init__(
+        self,
+        order: Message,
+        line: socket.socket,
+        began: record.Began,
+        leaf: Leaf | None,
+        watch: Watch,
+    ) -> None:
+        self._grace_s = order["grace_s"]
+        self._line = line
+        self._began = began
+        self._leaf = leaf
+        self._watch = watch
+
+    def of_leftovers(self) -> Message:
+        """How many there were, and the names of some."""
+        if _no_children():
+            return {"leftovers": 0}
+        found = processes.descendants(os.getpid())
+        names = [name for pid in sorted(found) if (name := processes.command(pid))]
+        self._tell(len(found))
+        self._signal(signals.SIGTERM)
+        kill_at = time.monotonic() + self._grace_s
+        while not _no_children():
+            if time.monotonic() >= kill_at:
+                self._signal(signals.SIGKILL)
+                kill_at = time.monotonic() + KILL_AGAIN_S
+            pause_s = min(self._watch.look(), max(kill_at - time.monotonic(), 0.0))
+            signals.sigtimedwait({signals.SIGCHLD}, pause_s)
+        return {"leftovers": len(found), "leftover_names": _some(names)}
+
+    def _tell(self, left: int) -> None:
+        """The daemon is to know what goes on, should this take long."""
+        mono = time.monotonic()
+        gate.send(self._line, {"main_ended": {"left": left, "mono": mono}})
+        record.note_main_ended(self._began, left, mono)
+
+    def _signal(self, number: int) -> None:
+        if number == signals.SIGKILL and self._leaf is not None:
+            self._leaf.kill()
+        for pid, start in processes.descendants(os.getpid()).items():
+            processes.send(pid, number, start=start)
 
 
-def _signal_descendants(number: int) -> int:
-    found = processes.descendants(os.getpid())
-    return sum(processes.send(pid, number, start=start) for pid, start in found.items())
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return f"{shown}, …" if len(names) > SHOWN_NAMES else shown
 
 
 def _no_children() -> bool:
@@ -139,3 +234,8 @@ def _no_children() -> bool:
     except ChildProcessError:
         return True
     return False
+
+
+def _memory(leaf: Leaf | None) -> Message:
+    """What only the control group knows, where it has a memory controller."""
+    return {} if leaf is None else {"oom_kills": leaf.oom_kills()}

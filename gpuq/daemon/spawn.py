@@ -11,6 +11,7 @@ from typing import Any
 
 TMP_DIR = b"/tmp"
 NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 125
+LONGEST_SHOWN = 4096  # signs
 # Python and the runner ignore some, and so may whoever started the daemon (`nohup`, a shell's `&`):
 # a job must find none ignored.
 RESET_SIGNALS = signals.valid_signals() - {signals.SIGKILL, signals.SIGSTOP}
@@ -54,6 +55,29 @@ def _sentence(stage: str, error: OSError | ValueError) -> str:
     return str(error)
 
 
+class Files:
+    """What was opened as the user, for the job and for the runner that looks after it; -1: not."""
+
+    def __init__(self) -> None:
+        self.log = self.log_index = self.stderr = self.report = -1
+
+    @property
+    def errors(self) -> int:
+        """Where the job's errors go: to the log, unless they have a file of their own."""
+        return self.stderr if self.stderr >= 0 else self.log
+
+    def close_logs(self) -> None:
+        for fd in {self.log, self.log_index, self.stderr} - {-1}:
+            os.close(fd)
+        self.log = self.log_index = self.stderr = -1
+
+    def close(self) -> None:
+        self.close_logs()
+        if self.report >= 0:
+            os.close(self.report)
+        self.report = -1
+
+
 class Spawn:
     """The steps from the runner to the job, one ordered list.
 
@@ -64,34 +88,40 @@ class Spawn:
 
     def __init__(self, order: Message) -> None:
         self._order = order
-        self._log = self._stderr = -1
+        self.files = Files()
         self._tmp_dir = b""  # once it has been made
         self._limits: dict[int, tuple[int, int]] = {}
 
-    def start(self) -> int:
-        """The pid of the job's main process; StageFailed where a step failed."""
+    def prepare(self) -> None:
+        """All that comes before the job's own process; StageFailed where a step failed."""
         order = self._order
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("setting its umask", self._set_umask),
             (f"changing directory to {_shown(order['cwd'])}", self._change_directory),
             (f"opening the log {_shown(order['log'])}", self._open_log),
             (f"opening {_shown(order.get('stderr') or '')}", self._open_stderr),
+            ("opening its report", self._open_report),
             (f"making its temporary directory {_shown(order['tmp_dir'])}", self._make_tmp_dir),
-            ("setting its limits", self._set_limits),
         )
+        for stage, step in steps:
+            _take(stage, step)
+
+    def start(self) -> int:
+        """The pid of the job's main process; StageFailed where it could not be executed."""
         try:
-            for stage, step in steps:
-                _take(stage, step)
+            _take("setting its limits", self._set_limits)
             return self._execute()
         finally:
             self._restore_limits()
-            self._close_log()
+            self.files.close_logs()  # a pipe's reader waits for its last writer, the job
 
     def clean_up(self) -> None:
-        """Removes the private temporary directory, if it is ours; its own links are not followed.
+        """Closes what it opened for the job, and removes the private temporary directory, if it is
+        ours; its own links are not followed.
 
         Whatever a job has made in there, how it ended is told all the same.
         """
+        self.files.close()
         if self._tmp_dir:
             try:
                 shutil.rmtree(self._tmp_dir, ignore_errors=True)
@@ -105,11 +135,22 @@ class Spawn:
         os.chdir(_raw(self._order["cwd"]))
 
     def _open_log(self) -> None:
-        self._log = _open_for_appending(self._order["log"])
+        """With an index of times beside it; a job runs as well without one."""
+        self.files.log = _open_for_appending(self._order["log"])
+        if self._order.get("log_index"):
+            try:
+                self.files.log_index = _open_for_appending(self._order["log_index"])
+            except OSError:
+                pass
 
     def _open_stderr(self) -> None:
         if self._order.get("stderr"):
-            self._stderr = _open_for_appending(self._order["stderr"])
+            self.files.stderr = _open_for_appending(self._order["stderr"])
+
+    def _open_report(self) -> None:
+        if self._order.get("report"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            self.files.report = os.open(_raw(self._order["report"]), flags, 0o600)
 
     def _make_tmp_dir(self) -> None:
         wanted = _raw(self._order["tmp_dir"])
@@ -132,10 +173,6 @@ class Spawn:
         for number, before in self._limits.items():
             resource.setrlimit(number, before)
 
-    def _close_log(self) -> None:
-        for fd in {self._log, self._stderr} - {-1}:
-            os.close(fd)
-
     def _execute(self) -> int:
         argv = [_raw(word) for word in self._order["argv"]]
         environment = dict(_raw(pair).split(b"=", 1) for pair in self._order["environment"])
@@ -144,8 +181,8 @@ class Spawn:
         stage = f"executing {_shown(self._order['argv'][0])}"
         files = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, self._log, 1),
-            (os.POSIX_SPAWN_DUP2, self._stderr if self._stderr >= 0 else self._log, 2),
+            (os.POSIX_SPAWN_DUP2, self.files.log, 1),
+            (os.POSIX_SPAWN_DUP2, self.files.errors, 2),
         ]
         failure: OSError = FileNotFoundError(errno.ENOENT, "no such file")
         for path in _candidates(argv[0], environment.get(b"PATH", os.defpath.encode())):
@@ -195,6 +232,8 @@ def _raw(text: str) -> bytes:
 
 
 def _shown(text: str) -> str:
-    """For a sentence: bytes that are not text as \\x.., and no control characters."""
+    """For a sentence, which has to find room in a record: bytes that are not text as \\x.., no control
+    characters, and no more of it than a path may be long."""
     readable = _raw(text).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable)
+    shown = readable if len(readable) <= LONGEST_SHOWN else readable[:LONGEST_SHOWN] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

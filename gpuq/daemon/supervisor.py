@@ -4,27 +4,28 @@ It acts and decides nothing: what it hears it passes on as news. It never touche
 """
 
 import asyncio
-import json
-import os
 import signal as signals
-import socket
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpuq.core.model import Exit
-from gpuq.daemon import launcher, processes, record
-from gpuq.daemon.gate import HEADER
+from gpuq.daemon import faults, processes, record
+from gpuq.daemon.cgroup import Leaf
+from gpuq.daemon.runners import Gate, Runners, wait_for_death
 
 SWEEP_AGAIN_S = 0.05
+SWEEP_SELDOM_S = 1.0
+LOOK_AT_ADOPTED_S = 2.0
+STOP_ROUNDS = 5  # SIGSTOP, until nobody new is found who had been forked in between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """How an attempt is known across daemons: its runner by pid and start time, its mark."""
+    """How an attempt is known across daemons: its runner by pid and start time, its control group,
+    its mark."""
 
     job: int
     attempt: int
@@ -32,6 +33,8 @@ class Known:
     runner_pid: int
     runner_start: int
     uid: int
+    cgroup: str | None = None
+    stop_to: str = "all"
     has_run: bool = False  # an earlier daemon saw it run
 
     @property
@@ -41,13 +44,24 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """The job's process exists."""
+    """The job's process exists, since `at` on the wall clock and `mono` on CLOCK_MONOTONIC."""
 
     job: int
     attempt: int
     pid: int
     pid_start: int | None
     at: float
+    mono: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainEnded:
+    """The job's own process is gone; `left` others of it live on, and are being ended."""
+
+    job: int
+    attempt: int
+    left: int
+    mono: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,67 +73,39 @@ class Exited:
     exit: Exit | None
 
 
-News = Running | Exited
-
-
-class Gate:
-    """The daemon's end of a runner's gate."""
-
-    def __init__(self, line: socket.socket, pid: int, start: int, version: int) -> None:
-        self.line = line
-        self.pid = pid
-        self.start = start
-        self.version = version
+News = Running | MainEnded | Exited
 
 
 class Supervisor:
     """`report` is called on the loop's thread with each piece of news."""
 
-    def __init__(self, state_dir: Path, report: Callable[[News], None]) -> None:
+    def __init__(
+        self, state_dir: Path, report: Callable[[News], None], cgroup_root: str | None = None
+    ) -> None:
         self._state_dir = state_dir
         self._report = report
+        self._runners = Runners(cgroup_root)
         self._attempts: dict[int, Known] = {}  # by job
         self._mains: dict[int, tuple[int, int]] = {}  # (pid, start) of the job's own, by job
         self._tasks: set[asyncio.Task[None]] = set()
-        self._standby: asyncio.Task[Gate] | None = None
-        self._launcher: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-
-    def start(self) -> None:
-        """Starts the launcher and has it fork a first runner ahead."""
-        self._start_launcher()
-        self._standby = asyncio.ensure_future(self._fork_runner())
+        self.start = self._runners.start
 
     async def close(self) -> None:
         """Leaves: the launcher and a runner without an order go with us, jobs stay."""
         for task in self._tasks.copy():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        if self._standby is not None:
-            self._standby.cancel()
-            for gate in await asyncio.gather(self._standby, return_exceptions=True):
-                if isinstance(gate, Gate):
-                    gate.line.close()
-        if self._control is not None:
-            self._control.close()
-        if self._launcher is not None:
-            await asyncio.to_thread(self._launcher.wait)
+        await self._runners.close()
 
     # ── starting ──
 
     async def take_runner(self) -> Gate:
-        """A runner that waits at its gate; another one is forked ahead meanwhile."""
-        standby, self._standby = self._standby, None
-        gate = await (standby or self._fork_runner())
-        self._standby = asyncio.ensure_future(self._fork_runner())
-        if not processes.is_alive(gate.pid, gate.start):  # it died while it waited
-            gate.line.close()
-            return await self.take_runner()
-        return gate
+        """A runner that waits at its gate for an order, or to be dismissed."""
+        return await self._runners.take()
 
     def dismiss(self, gate: Gate) -> None:
         """Not needed after all: it leaves without having run anything."""
-        gate.line.close()
+        gate.close()
 
     def dispatch(
         self, gate: Gate, known: Known, order: Mapping[str, Any], fds: Sequence[int] = ()
@@ -134,21 +120,65 @@ class Supervisor:
         self._attempts[known.job] = known
         self._spawn_task(self._attend_adopted(known))
 
-    # ── ending ──
+    # ── acting on what runs ──
 
-    def signal(self, job: int, number: int, table: processes.Table | None = None) -> int:
+    def signal(
+        self, job: int, number: int, table: processes.Table | None = None, *, ends: bool = True
+    ) -> int:
         """Sends a signal to everything the job is; returns to how many processes.
 
-        That is the runner's descendants, which nobody leaves while the runner lives; `table` is a
-        look at all processes that several jobs share.
+        That is the runner's descendants, which nobody leaves while the runner lives, and all that is
+        in its control group; `table` is a look at all processes that several jobs share. `ends`: the
+        signal is a step towards its end, so what stands still has to wake for it.
         """
         known = self._attempts.get(job)
         if known is None:
             return 0
         # A runner that somebody stopped would never tell of the end.
         processes.send(known.runner_pid, signals.SIGCONT, start=known.runner_start)
+        leaf = _leaf_of_job(known)
         members = self._members(known, table or processes.Table())
-        return sum(processes.send(pid, number, start=start) for pid, start in members.items())
+        receivers = self._receivers(known, number, members)
+        if leaf is not None and ends:
+            leaf.freeze(False)
+            if number == signals.SIGKILL:
+                leaf.kill()  # at once, so that no fork gets away; the others follow one by one
+        sent = sum(processes.send(pid, number, start=start) for pid, start in receivers.items())
+        if ends:  # who is told to end may need the others for it
+            _wake({pid: start for pid, start in members.items() if pid not in receivers})
+        return sent
+
+    def pause(self, job: int) -> None:
+        """All of it stands still; its memory, and its GPUs', stays as it is."""
+        known = self._attempts.get(job)
+        if known is None or ((leaf := _leaf_of_job(known)) and leaf.freeze(True)):
+            return
+        stopped: set[int] = set()
+        for _ in range(STOP_ROUNDS):
+            members = self._members(known, processes.Table())
+            if members.keys() <= stopped:
+                return
+            for pid, start in members.items():
+                processes.send(pid, signals.SIGSTOP, start=start)
+            stopped |= members.keys()
+
+    def resume(self, job: int) -> None:
+        known = self._attempts.get(job)
+        if known is None:
+            return
+        if leaf := _leaf(known):
+            leaf.freeze(False)
+        _wake(self._members(known, processes.Table()))
+
+    def members(self, job: int) -> list[int]:
+        """The pids of all that the job is now."""
+        known = self._attempts.get(job)
+        return [] if known is None else sorted(self._members(known, processes.Table()))
+
+    def last_beat(self, job: int) -> float | None:
+        """When the job last reported, on CLOCK_MONOTONIC."""
+        known = self._attempts.get(job)
+        return None if known is None else record.last_beat(self.attempt_dir(job, known.attempt))
 
     def owner_of(self, pid: int) -> int | None:
         """The job to which a process belongs; None for a process outside gpuq."""
@@ -159,65 +189,39 @@ class Supervisor:
                 return known.job
         return None
 
+    def _receivers(self, known: Known, number: int, members: dict[int, int]) -> dict[int, int]:
+        main = self._main_of(known)
+        is_for_main = known.stop_to == "main" and number != signals.SIGKILL
+        if is_for_main and main is not None and members.get(main[0]) == main[1]:
+            return {main[0]: main[1]}
+        return members
+
     def _members(self, known: Known, table: processes.Table) -> dict[int, int]:
         if processes.is_alive(known.runner_pid, known.runner_start):
-            return table.descendants(known.runner_pid)
-        return self._orphans(known, table)
+            found = table.descendants(known.runner_pid)
+        else:
+            found = self._orphans(known, table)
+        leaf = _leaf(known)
+        inside = {} if leaf is None else _identified(leaf)
+        inside.pop(known.runner_pid, None)
+        return found | inside
 
     def _orphans(self, known: Known, table: processes.Table) -> dict[int, int]:
         """Who belongs to the job when its runner is dead: its session, its main process with all
         below it, and whoever carries the mark."""
         start = known.runner_start
         found = table.left_in_session(known.runner_pid, start)
-        folder = self.attempt_dir(known.job, known.attempt)
-        main = self._mains.get(known.job) or record.main_process(folder, known.nonce)
+        main = self._main_of(known)
         if main is not None and processes.is_alive(*main):
             found |= {main[0]: main[1]} | table.descendants(main[0])
         return found | processes.marked(
             known.mark, uid=known.uid, not_before=start, among=processes.all_pids()
         )
 
-    # ── the launcher ──
-
-    def _start_launcher(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._launcher = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gpuq.daemon.launcher", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self._control = ours
-
-    async def _fork_runner(self) -> Gate:
-        """A fresh runner that has said hello. A launcher that died is started again."""
-        while True:
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            try:
-                with theirs:
-                    self._ask_launcher(theirs)
-                message = await _receive(ours)
-            except BaseException:
-                ours.close()
-                raise
-            if message is not None:
-                hello = message["hello"]
-                return Gate(ours, hello["pid"], hello["start"], message["version"])
-            ours.close()
-            await asyncio.sleep(0.1)  # it could not fork, or died: not in a tight circle
-
-    def _ask_launcher(self, gate: socket.socket) -> None:
-        assert self._control is not None
-        try:
-            socket.send_fds(self._control, [launcher.FORK], [gate.fileno()])
-        except OSError:
-            self._control.close()
-            assert self._launcher is not None
-            self._launcher.wait()
-            self._start_launcher()
-            socket.send_fds(self._control, [launcher.FORK], [gate.fileno()])
+    def _main_of(self, known: Known) -> tuple[int, int] | None:
+        """(pid, start) of the job's own process, as it was told or noted."""
+        folder = self.attempt_dir(known.job, known.attempt)
+        return self._mains.get(known.job) or record.main_process(folder, known.nonce)
 
     # ── one attempt ──
 
@@ -225,37 +229,46 @@ class Supervisor:
         self, gate: Gate, known: Known, order: Mapping[str, Any], fds: Sequence[int]
     ) -> None:
         with gate.line:
-            await _send(gate.line, order, fds)
-            while (message := await _receive(gate.line)) is not None:
+            faults.here("supervisor.ordering")
+            await gate.send(order, fds)
+            faults.here("supervisor.ordered")
+            while (message := await gate.receive()) is not None:
                 if "running" in message:
                     self._report_running(known, message["running"])
+                elif "main_ended" in message:
+                    said = message["main_ended"]  # a newer runner may say more than we know
+                    self._report_main_ended(known, left=said["left"], mono=said["mono"])
                 elif "ended" in message:
                     self._report_ended(known, read_exit(message["ended"]))
                     return
         await self._conclude(known)
 
     async def _attend_adopted(self, known: Known) -> None:
-        watching = asyncio.ensure_future(self._watch_for_main(known))
+        watching = asyncio.ensure_future(self._watch_notes(known))
         try:
-            await _wait_for_death(known)
+            await wait_for_death(known.runner_pid, known.runner_start)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         await self._conclude(known)
 
-    async def _watch_for_main(self, known: Known) -> None:
-        """An adopted runner has no gate to us: what it notes on disk says that its job runs."""
+    async def _watch_notes(self, known: Known) -> None:
+        """An adopted runner has no gate to us: what it notes on disk says how far its job is."""
         folder = self.attempt_dir(known.job, known.attempt)
         pause_s = 0.01
         while (main := record.main_process(folder, known.nonce)) is None:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
-        at = record.began_at(folder, known.nonce)
-        self._report_running(known, {"pid": main[0], "start": main[1] or None, "at": at})
+        at, mono = record.began_at(folder, known.nonce), record.running_since(folder, known.nonce)
+        said = {"pid": main[0], "start": main[1] or None, "at": at}
+        self._report_running(known, said | ({} if mono is None else {"mono": mono}))
+        while (ended := record.main_ended(folder, known.nonce)) is None:
+            await asyncio.sleep(LOOK_AT_ADOPTED_S)
+        self._report_main_ended(known, left=ended[0], mono=ended[1])
 
     async def _conclude(self, known: Known) -> None:
         """The runner is gone or about to be: what it left on disk tells how it ended."""
-        await _wait_for_death(known)
+        await wait_for_death(known.runner_pid, known.runner_start)
         folder = self.attempt_dir(known.job, known.attempt)
         told = record.read(folder, known.nonce)
         if told is not None:
@@ -271,10 +284,16 @@ class Supervisor:
 
     async def _sweep(self, known: Known) -> None:
         """Without its runner a job has nobody: what is left of it is ended."""
-        while found := self._orphans(known, processes.Table()):
+        pause_s = 0.0
+        while found := self._members(known, processes.Table()):
+            if not pause_s:
+                self._report_main_ended(known, left=len(found), mono=time.monotonic())
+            if leaf := _leaf(known):
+                leaf.kill()
             for pid, start in found.items():
                 processes.send(pid, signals.SIGKILL, start=start)
-            await asyncio.sleep(SWEEP_AGAIN_S)
+            pause_s = min(max(pause_s * 2, SWEEP_AGAIN_S), SWEEP_SELDOM_S)
+            await asyncio.sleep(pause_s)
 
     def _report_running(self, known: Known, said: Mapping[str, Any]) -> None:
         self._mains[known.job] = (said["pid"], said["start"] or 0)
@@ -285,12 +304,18 @@ class Supervisor:
                 pid=said["pid"],
                 pid_start=said["start"],
                 at=said["at"],
+                mono=said.get("mono", time.monotonic()),  # a runner of before there were limits
             )
         )
+
+    def _report_main_ended(self, known: Known, left: int, mono: float) -> None:
+        self._report(MainEnded(job=known.job, attempt=known.attempt, left=left, mono=mono))
 
     def _report_ended(self, known: Known, exit: Exit | None) -> None:
         self._attempts.pop(known.job, None)
         self._mains.pop(known.job, None)
+        if leaf := _leaf(known):
+            leaf.remove()  # the runner's own to do, where it was there to do it
         self._report(Exited(job=known.job, attempt=known.attempt, exit=exit))
 
     def attempt_dir(self, job: int, attempt: int) -> str:
@@ -319,6 +344,11 @@ def read_exit(told: Mapping[str, Any]) -> Exit:
         stage=told.get("stage"),
         error=told.get("error"),
         leftovers=told.get("leftovers") or 0,
+        leftover_names=told.get("leftover_names"),
+        last_output=told.get("last_output"),
+        told_out_of_memory=told.get("told_out_of_memory"),
+        oom_kills=told.get("oom_kills"),
+        log_dropped_bytes=told.get("log_dropped_bytes") or 0,
         ended_at=told.get("ended_at"),
         user_s=told.get("user_s"),
         system_s=told.get("system_s"),
@@ -326,61 +356,25 @@ def read_exit(told: Mapping[str, Any]) -> Exit:
     )
 
 
-async def _send(line: socket.socket, message: Mapping[str, Any], fds: Sequence[int]) -> None:
-    data = json.dumps(message).encode()
-    header = HEADER.pack(len(data))
-    try:
-        # Nothing lies in this socket yet, so a header always finds room.
-        socket.send_fds(line, [header], list(fds)) if fds else line.send(header)
-        await asyncio.get_running_loop().sock_sendall(line, data)
-    except OSError:
-        pass  # it died at the gate; the end of the connection tells the rest
+def _leaf(known: Known) -> Leaf | None:
+    return None if known.cgroup is None else Leaf(known.cgroup)
 
 
-async def _receive(line: socket.socket) -> dict[str, Any] | None:
-    header = await _receive_exactly(line, HEADER.size)
-    body = None if header is None else await _receive_exactly(line, HEADER.unpack(header)[0])
-    if body is None:
-        return None
-    message: dict[str, Any] = json.loads(body)
-    return message
+def _leaf_of_job(known: Known) -> Leaf | None:
+    """Its group as something to act on as a whole: not while its runner is still in there, which is
+    so for some milliseconds after it has started the job."""
+    leaf = _leaf(known)
+    return None if leaf is None or known.runner_pid in leaf.members() else leaf
 
 
-async def _receive_exactly(line: socket.socket, size: int) -> bytes | None:
-    loop = asyncio.get_running_loop()
-    data = bytearray()
-    while len(data) < size:
-        try:
-            chunk = await loop.sock_recv(line, size - len(data))
-        except OSError:
-            return None
-        if not chunk:
-            return None
-        data += chunk
-    return bytes(data)
+def _wake(members: Mapping[int, int]) -> None:
+    for pid, start in members.items():
+        processes.send(pid, signals.SIGCONT, start=start)
 
 
-def _open_pidfd(known: Known) -> int | None:
-    """A descriptor of the runner, taken before its identity is checked; None where it is gone."""
-    try:
-        fd = os.pidfd_open(known.runner_pid)
-    except OSError:
-        return None
-    if processes.is_alive(known.runner_pid, known.runner_start):
-        return fd
-    os.close(fd)
-    return None
-
-
-async def _wait_for_death(known: Known) -> None:
-    fd = _open_pidfd(known)
-    if fd is None:
-        return
-    loop = asyncio.get_running_loop()
-    died = asyncio.Event()
-    loop.add_reader(fd, died.set)
-    try:
-        await died.wait()
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
+def _identified(leaf: Leaf) -> dict[int, int]:
+    """Who is in a group, with start times. Looked at twice: a pid that was given away in between
+    names a process that is not in there."""
+    found = {pid: own[1] for pid in leaf.members() if (own := processes.identity(pid))}
+    still = set(leaf.members()) if found else set()
+    return {pid: start for pid, start in found.items() if pid in still}

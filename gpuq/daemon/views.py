@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpuq.core.model import Gpu, JobState, Lease, Plan, Policy
+from gpuq.core.model import EndCause, Gpu, JobState, Lease, Plan, Policy, Substate
 from gpuq.core.placement import assess
 from gpuq.core.spec import split, to_text
-from gpuq.core.states import substate
+from gpuq.core.states import substate, why_active
 from gpuq.daemon.store.seen import read_request
 
 View = dict[str, Any]
@@ -19,6 +19,8 @@ def job_view(row: Mapping[str, Any], plan: Plan, state_dir: str) -> View:
     gpus = json.loads(row["gpus"]) if row["gpus"] and row["attempt"] else {}
     has_gpus = state is not JobState.QUEUED
     is_array = row["array_base"] is not None
+    # A job that was cancelled between two attempts did not end as the last of them did.
+    has_ended_so = state is JobState.ENDED and row["attempt_outcome"] == row["outcome"]
     return {
         "id": row["id"],
         "name": row["name"],
@@ -28,15 +30,16 @@ def job_view(row: Mapping[str, Any], plan: Plan, state_dir: str) -> View:
         "queue": row["queue"],
         "tags": json.loads(row["tags"]),
         "state": state.value,
-        "substate": substate(
-            state, held=row["held_by"] is not None, stopping=row["stop_asked_at"] is not None
-        ),
+        "substate": _substate(row, state),
         "outcome": row["outcome"],
-        "exit_code": row["exit_code"],
-        "signal": row["signal"],
+        "exit_code": row["exit_code"] if has_ended_so else None,
+        "signal": row["signal"] if has_ended_so else None,
         "attempt": row["attempt"],
-        "retries": 0,
-        "pid": row["pid"],
+        "retries": row["retries"],
+        "backoff": row["backoff"],
+        "retry_on": row["retry_on"],
+        "delayed_until": row["delayed_until_at"],
+        "pid": row["pid"] if has_gpus else None,
         "gpu_count": request.gpus,
         "gpus": gpus.get("indices", []) if has_gpus else [],
         "gpu_uuids": gpus.get("uuids", []) if has_gpus else [],
@@ -46,8 +49,12 @@ def job_view(row: Mapping[str, Any], plan: Plan, state_dir: str) -> View:
         "gpu_model": request.gpu_model,
         "cpus": request.cpus,
         "mem_bytes": None,
-        "time_limit_s": None,
+        "time_limit_s": row["time_limit_s"],
+        "heartbeat_s": row["heartbeat_s"],
+        "paused_s": row["paused_s"] or 0.0,
         "grace_s": row["grace_s"],
+        "stop_to": row["stop_to"],
+        "key": row["key"].partition(":")[2] if row["key"] else None,
         "visible": row["visible"],
         "seed": row["seed"],
         "priority": row["priority"],
@@ -62,6 +69,7 @@ def job_view(row: Mapping[str, Any], plan: Plan, state_dir: str) -> View:
         "output": to_text(row["output"]) if row["output"] else None,
         "stderr": to_text(row["stderr"]) if row["stderr"] else None,
         "output_dir": _job_dir(row["id"], row["attempt"], state_dir, "output"),
+        "files_removed_at": row["files_removed_at"],
         "progress": None,
         "metrics": {},
     }
@@ -77,13 +85,42 @@ def _job_dir(job: int, attempt: int, state_dir: str, what: str) -> str | None:
     return f"{state_dir}/jobs/{job}/{attempt}/{what}" if attempt else None
 
 
+def _substate(row: Mapping[str, Any], state: JobState) -> Substate | None:
+    ending = ("stop_asked_at", "ending", "main_ended_mono")
+    return substate(
+        state,
+        held=row["held_by"] is not None,
+        delayed=row["delayed_until_at"] is not None,
+        paused=row["paused_mono"] is not None,
+        stopping=any(row[name] is not None for name in ending),
+        unkillable=row["unkillable"] is not None,
+    )
+
+
 def _reason(row: Mapping[str, Any], state: JobState, plan: Plan) -> str | None:
-    """Why it waits, as the plan gave it, or how it ended, as it is stored."""
-    if state is not JobState.QUEUED:
+    """Why it waits, as the plan gave it, what keeps it, or how it ended, as it is stored."""
+    if state is JobState.QUEUED:
+        return _why_queued(row, plan)
+    if state is JobState.ENDED:
         stored: str | None = row["reason"]
         return stored
+    return why_active(
+        unkillable=row["unkillable"],
+        ending=None if row["ending"] is None else EndCause(row["ending"]),
+        killed=row["kill_mono"] is not None,
+        main_ended=row["main_ended_mono"] is not None,
+        paused_by=row["paused_by"] if row["paused_mono"] is not None else None,
+        stop_actor=row["stop_actor"],
+    )
+
+
+def _why_queued(row: Mapping[str, Any], plan: Plan) -> str:
     if row["stop_asked_at"] is not None:
         return "about to be cancelled"
+    if row["delayed_until_at"] is not None:
+        return str(row["reason"])
+    if plan.standstill is not None:
+        return plan.standstill
     if row["id"] in plan.reasons:
         return plan.reasons[row["id"]]
     head = plan.heads.get(row["class"])
@@ -92,14 +129,20 @@ def _reason(row: Mapping[str, Any], state: JobState, plan: Plan) -> str | None:
 
 def attempt_view(row: Mapping[str, Any], job: Mapping[str, Any], state_dir: str) -> View:
     kept = (
-        "attempt committed_at started_at ended_at exit_code signal stage error lost leftovers "
-        "user_s system_s peak_rss_bytes pid"
+        "attempt committed_at started_at ended_at outcome reason exit_code signal stage error lost "
+        "leftovers leftover_names user_s system_s peak_rss_bytes log_dropped_bytes paused_s "
+        "unkillable cgroup pid"
     )
     view: View = {name: row[name] for name in kept.split()}
     view["gpus"] = json.loads(row["gpus"]).get("indices", [])
     view["log"] = log_path(job, row["attempt"], state_dir)
     view["output_dir"] = _job_dir(job["id"], row["attempt"], state_dir, "output")
     return view
+
+
+def event_view(row: Mapping[str, Any]) -> View:
+    detail = row["detail"]
+    return {**row, "detail": None if detail is None else json.loads(detail)}
 
 
 def gpu_view(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> View:

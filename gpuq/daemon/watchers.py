@@ -1,4 +1,5 @@
-"""Who waits for a job to start or to end. What nobody waits for costs nothing."""
+"""Who waits for a job to start or to end, or for anything to be written down. What nobody waits for
+costs nothing."""
 
 import asyncio
 
@@ -8,6 +9,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[int, str], set[asyncio.Future[None]]] = {}
+        self._commit: asyncio.Future[None] | None = None
 
     def watch(self, job: int, moment: str) -> asyncio.Future[None]:
         """A future that is done when the job is `started` or `ended`; cancel it to leave."""
@@ -21,6 +23,17 @@ class Watchers:
         for future in self._waiting.pop((job, moment), set()):
             if not future.done():
                 future.set_result(None)
+
+    async def next_commit(self, timeout_s: float) -> None:
+        """Until something has been written down, or the time is up."""
+        if self._commit is None:
+            self._commit = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._commit,), timeout=timeout_s)
+
+    def publish_commit(self) -> None:
+        commit, self._commit = self._commit, None
+        if commit is not None and not commit.done():
+            commit.set_result(None)
 
     def _forget(self, key: tuple[int, str], future: asyncio.Future[None]) -> None:
         watching = self._waiting.get(key)

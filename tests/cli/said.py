@@ -32,6 +32,9 @@ def job(number: int = 184, **changes: Any) -> Said:
         "signal": None,
         "attempt": 0,
         "retries": 0,
+        "backoff": None,
+        "retry_on": None,
+        "delayed_until": None,
         "pid": None,
         "gpu_count": 1,
         "gpus": [],
@@ -42,7 +45,11 @@ def job(number: int = 184, **changes: Any) -> Said:
         "cpus": 1,
         "mem_bytes": None,
         "time_limit_s": None,
+        "heartbeat_s": None,
+        "paused_s": 0.0,
         "grace_s": 10.0,
+        "stop_to": "all",
+        "key": None,
         "priority": 0,
         "after": [],
         "submitted_at": 1000.0,
@@ -54,6 +61,7 @@ def job(number: int = 184, **changes: Any) -> Said:
         "log": None,
         "stderr": None,
         "output_dir": None,
+        "files_removed_at": None,
         "progress": None,
         "metrics": {},
     }
@@ -99,6 +107,9 @@ def attempt(**changes: Any) -> Said:
         "committed_at": 1939.0,
         "started_at": 1940.0,
         "ended_at": 2000.0,
+        "outcome": "failed",
+        "reason": "exit code 1",
+        "unkillable": None,
         "exit_code": 1,
         "signal": None,
         "stage": None,
@@ -172,9 +183,26 @@ def page(*jobs: Said, gpus: list[Said] | None = None, **changes: Any) -> Said:
         "gpus": gpus or [],
         "gpu_backend": "sim:4x24G",
         "gpu_trouble": None,
+        "drained": None,
     }
     assert changes.keys() <= answer.keys()
     return answer | changes
+
+
+def event(seq: int = 7, kind: str = "ended", **changes: Any) -> Said:
+    told: Said = {
+        "seq": seq,
+        "at": 1990.0,
+        "kind": kind,
+        "job": 181,
+        "attempt": 1,
+        "gpu": None,
+        "actor": None,
+        "cause": "exit code 1",
+        "detail": None,
+    }
+    assert changes.keys() <= told.keys()
+    return told | changes
 
 
 class FakeDaemon:

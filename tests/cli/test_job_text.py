@@ -169,13 +169,10 @@ def test_show_keeps_what_a_newer_daemon_adds() -> None:
     ("changes", "end"),
     [
         ({}, "exit code 1"),
-        ({"exit_code": None, "signal": 15, "leftovers": 2}, "SIGTERM, 2 left behind and ended"),
-        (
-            {"exit_code": None, "stage": "changing directory", "error": "/x: no such directory"},
-            "could not start: changing directory: /x: no such directory",
-        ),
-        ({"exit_code": None, "lost": "power cut"}, "lost: power cut"),
+        ({"outcome": "lost", "reason": "lost: power cut"}, "lost: power cut"),
+        ({"outcome": "timed_out", "reason": None}, "timed out"),
         ({"exit_code": None, "ended_at": None}, "-"),
+        ({"ended_at": None, "unkillable": "cp (pid 7) hangs"}, "cp (pid 7) hangs"),
     ],
 )
 def test_each_attempt_tells_its_end(changes: dict, end: str) -> None:

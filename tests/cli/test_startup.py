@@ -110,8 +110,8 @@ def test_a_command_imports_what_it_needs_and_no_more(
 
 
 def test_the_outcome_is_judged_by_the_core_and_only_at_the_end(answering: FakeDaemon) -> None:
-    answering.answers["status"] = page(ended(184, exit_code=0))
+    answering.answers["status"] = page(ended(184, outcome="succeeded", exit_code=0))
     answering.answers["wait"] = {"timed_out": False, "ended": "184"}
     modules = imported(answering, "wait", "184")
-    assert "gpuq.core.states" in modules
+    assert "gpuq.core.codes" in modules
     assert not {"asyncio", "rich", "tomllib", "gpuq.config", "gpuq.daemon"} & modules

@@ -195,6 +195,27 @@ def test_a_gpu_that_a_restarted_daemon_finds_leased_owes_no_calm() -> None:
             "waiting until the memory of the last job is free again",
         ),
         (gpu(), [lease(0, 7, "5G", cooling_since=1.0), lease(0, 8, "5G")], GpuState.LEASED, None),
+        (
+            gpu(used="5G"),
+            [lease(0, 7, cooling_since=1.0, dirt="5G in use, and no process to be seen")],
+            GpuState.DIRTY,
+            "memory of job 7 has not come back: 5G in use, and no process to be seen",
+        ),
+        (
+            gpu(),
+            [
+                lease(0, 7, "5G", cooling_since=2.0),
+                lease(0, 8, "5G", slot=1, cooling_since=1.0, dirt="5G in use"),
+            ],
+            GpuState.DIRTY,
+            "memory of job 8 has not come back: 5G in use",
+        ),
+        (
+            gpu(),
+            [lease(0, 7, "5G", cooling_since=1.0, dirt="5G in use"), lease(0, 8, "5G", slot=1)],
+            GpuState.LEASED,
+            None,
+        ),
         (gpu(processes=[foreign()]), [], GpuState.FOREIGN, "outside gpuq: python 4242 bob"),
         (
             gpu(calm_samples=2),
@@ -282,6 +303,14 @@ def test_a_gpu_without_a_reading_of_its_memory_is_not_shared() -> None:
     assert chosen([gpu(used=None)], request()) == [uuid(0)]
 
 
+def test_beside_a_dirty_share_only_its_room_is_kept() -> None:
+    dirty = lease(0, 7, "10G", cooling_since=1.0, dirt="one of it hangs in the driver")
+    assert chosen([gpu()], request(mem="13G"), dirty) == [uuid(0)]
+    assert chosen([gpu()], request(mem="14G"), dirty) is None
+    assert chosen([gpu()], request(), dirty) is None
+    assert chosen([gpu()], request(mem="1G"), lease(0, 7, cooling_since=1.0, dirt="x")) is None
+
+
 def test_at_most_eight_jobs_share_a_gpu() -> None:
     eight = [lease(0, number, "1G", slot=number) for number in range(8)]
     assert chosen([gpu()], request(mem="1G"), *eight[:7]) == [uuid(0)]
@@ -361,6 +390,12 @@ def test_who_asks_for_less_is_never_refused_what_more_would_get(
             [lease(0, 7, cooling_since=1.0)],
             request(),
             "wants 1 GPU, 0 free (GPU 0 waiting until the memory of the last job is free again)",
+        ),
+        (
+            [gpu(0, used="5G")],
+            [lease(0, 7, cooling_since=1.0, dirt="5G in use")],
+            request(),
+            "wants 1 GPU, 0 free (GPU 0 memory of job 7 has not come back: 5G in use)",
         ),
         (
             [gpu(0, fault="has fallen off the bus")],

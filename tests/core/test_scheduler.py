@@ -1,6 +1,5 @@
 """Who starts now, on what, and why the others wait."""
 
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from gpuq.core.model import (
     ActiveJob,
     Cancel,
     Decision,
+    DelayedJob,
     Gpu,
     Lease,
     Release,
@@ -18,6 +18,7 @@ from gpuq.core.model import (
     Snapshot,
     Start,
     StopWish,
+    Undelay,
     WaitingJob,
 )
 from gpuq.core.scheduler import plan
@@ -30,9 +31,10 @@ from tests.builders import (
     ours,
     started,
     stop,
-    uuid,
     world,
 )
+
+NOW = 1000.0
 
 
 def starts(snapshot: Snapshot) -> dict[int, tuple[int, ...]]:
@@ -103,6 +105,12 @@ def test_gpu_jobs_take_no_cpu_slots() -> None:
         1: (0,),
         2: (),
     }
+
+
+def test_a_wish_to_end_a_waiting_job_needs_no_grace() -> None:
+    snapshot = world(jobs=[job(stop=StopWish(grace_s=3600.0, actor="bob"))])
+    assert decisions(Cancel, snapshot) == [Cancel(job=1, actor="bob")]
+    assert plan(snapshot).wake_at is None
 
 
 def test_a_job_that_somebody_wants_gone_is_cancelled_and_never_started() -> None:
@@ -314,135 +322,72 @@ def test_without_bypass_the_order_is_strict() -> None:
     assert starts(world(2, [job(gpus=2), job()], [lease(0, 99)], max_bypass=0)) == {}
 
 
-# ── ending ──
+# ── delays between two attempts ──
 
 
-def signals(snapshot: Snapshot) -> list[int]:
-    return [one.signal for one in plan(snapshot).decisions if isinstance(one, Signal)]
+def until(boottime: float, id: int = 7) -> DelayedJob:
+    return DelayedJob(id=id, until=boottime)
 
 
-NOW = 1000.0
+def test_a_delay_is_over_at_its_moment_of_the_boots_clock() -> None:
+    """That clock counts while the machine is suspended, unlike the one of limits."""
+    assert decisions(Undelay, world(delayed=[until(200.0)], now=900.0, boottime=199.9)) == []
+    assert decisions(Undelay, world(delayed=[until(200.0)], now=1.0, boottime=200.0)) == [
+        Undelay(job=7)
+    ]
 
 
-@pytest.mark.parametrize(
-    ("running", "sent", "wake_at"),
-    [
-        (active(7), [], None),
-        (active(7, grace_s=10), [signal.SIGTERM], NOW + 10),
-        (active(7, grace_s=10, term_sent_at=NOW - 9), [], NOW + 1),
-        (active(7, grace_s=10, term_sent_at=NOW - 10), [signal.SIGKILL], NOW + 1),
-        (active(7, grace_s=10, term_sent_at=NOW - 99, kill_sent_at=NOW - 0.5), [], NOW + 0.5),
-        (active(7, grace_s=10, kill_sent_at=NOW - 1), [signal.SIGKILL], NOW + 1),
-        (active(7, grace_s=0), [signal.SIGKILL], NOW + 1),
-        # A second wish without patience does not wait for the first one's grace.
-        (active(7, grace_s=0, term_sent_at=NOW - 1), [signal.SIGKILL], NOW + 1),
-    ],
-)
-def test_a_stop_is_term_then_kill_after_the_grace_and_kill_again_every_second(
-    running: ActiveJob, sent: list[int], wake_at: float | None
-) -> None:
-    snapshot = world(active=[running], now=NOW)
-    assert signals(snapshot) == sent
-    assert plan(snapshot).wake_at == wake_at
+def test_the_alarm_is_set_for_the_next_delay_that_is_not_over() -> None:
+    waits = [until(100.0, 3), until(300.0, 4), until(250.0, 5)]
+    decided = plan(world(delayed=waits, boottime=200.0))
+    assert decided.decisions == (Undelay(job=3),)
+    assert decided.undelay_at == 250.0
+    assert decided.wake_at is None
+    assert plan(world()).undelay_at is None
 
 
-def test_the_whole_of_a_stop_from_wish_to_death() -> None:
-    running, now, sent = active(7, grace_s=10), 0.0, []
-    while now < 13:
-        decided = plan(world(active=[running], now=now))
-        for one in decided.decisions:
-            assert isinstance(one, Signal)
-            sent.append((now, one.signal))
-            column = "term_sent_at" if one.signal == signal.SIGTERM else "kill_sent_at"
-            running = replace(running, **{column: now})
-        assert decided.wake_at is not None
-        now = decided.wake_at
-    assert sent == [(0, 15), (10, 9), (11, 9), (12, 9)]
+def test_who_comes_back_into_line_is_not_overtaken_in_the_same_turn() -> None:
+    """It may be the oldest of all, as after a daemon was away for the whole of its wait."""
+    decided = plan(world(1, [job(id=9)], delayed=[until(100.0)], boottime=200.0))
+    assert decided.decisions == (Undelay(job=7),)
+    assert starts(world(1, [job(id=9), job(id=7)])) == {7: (0,)}
 
 
-def test_a_signal_sent_by_hand_is_no_step_towards_the_end() -> None:
-    snapshot = world(active=[active(7, signal_wish=10)])
-    assert decisions(Signal, snapshot) == [Signal(job=7, attempt=1, signal=10, ends=False)]
-    both = world(active=[active(7, signal_wish=10, grace_s=0)])
-    assert signals(both) == [10, 9]
+# ── drained ──
+
+DRAINED = "the queue is drained by bob: new driver"
 
 
-def test_the_nearest_deadline_wakes() -> None:
-    held = [lease(0, 7, cooling_since=NOW - 25)]
-    leaving = [active(8, grace_s=10, term_sent_at=NOW - 2)]
-    assert plan(world(1, (), held, leaving, now=NOW)).wake_at == NOW + 5
+def test_a_drained_queue_starts_nothing_and_says_so_to_each_that_waits() -> None:
+    queue = [job(), job(), job(gpus=9), job(0), job(mem="5G", priority=9)]
+    decided = plan(world(gpus=4, jobs=queue, drain="new driver"))
+    assert decided.decisions == ()
+    assert decided.reasons == dict.fromkeys(range(1, 6), DRAINED)
+    assert decided.standstill == DRAINED
+    assert plan(world(gpus=4, jobs=queue)).standstill is None
 
 
-def test_a_wish_to_end_a_waiting_job_needs_no_grace() -> None:
-    snapshot = world(jobs=[job(stop=StopWish(grace_s=3600.0, actor="bob"))])
-    assert decisions(Cancel, snapshot) == [Cancel(job=1, actor="bob")]
-    assert plan(snapshot).wake_at is None
+def test_nobody_is_overtaken_or_kept_back_while_the_queue_is_drained() -> None:
+    queue = [job(gpus=2, passes=10), job(), job()]
+    decided = plan(world(2, queue, [lease(0, 99)], drain="new driver"))
+    assert (decided.decisions, decided.heads) == ((), {})
 
 
-# ── cooling ──
-
-
-def cooling(
-    reading: Gpu | None, *others: Lease, read_at: float | None, now: float = NOW
-) -> Snapshot:
-    gpus = None if read_at is None else [reading] if reading else []
-    return world(
-        gpus, [job()], [lease(0, 7, cooling_since=NOW - 1), *others], now=now, read_at=read_at
+def test_a_drained_queue_still_cancels_ends_and_cools() -> None:
+    decided = plan(
+        world(
+            1,
+            [job(stop=stop()), job()],
+            [lease(0, 9, cooling_since=NOW - 1)],
+            [active(7, grace_s=0)],
+            delayed=[until(100.0, 8)],
+            boottime=200.0,
+            drain="new driver",
+            now=NOW,
+            read_at=NOW,
+        )
     )
-
-
-def test_a_gpu_is_cool_only_by_a_reading_newer_than_the_end() -> None:
-    stale, fresh = cooling(gpu(), read_at=NOW - 1), cooling(gpu(), read_at=NOW - 0.9)
-    assert (decisions(Release, stale), starts(stale)) == ([], {})
-    assert plan(stale).wake_at == NOW + 29
-    assert decisions(Release, fresh) == [Release(gpu=uuid(0), slot=0)]
-    assert starts(fresh) == {1: (0,)}
-
-
-def test_a_gpu_that_has_cooled_is_the_first_ones_in_line_at_once() -> None:
-    """In the next turn a later job would have taken the other GPU already."""
-    cooled = [lease(0, 99, cooling_since=NOW - 1)]
-    assert starts(world(2, [job(gpus=2), job()], cooled, now=NOW, read_at=NOW)) == {1: (0, 1)}
-
-
-def test_a_cooling_gpu_that_no_reading_shows_any_more_is_let_go() -> None:
-    assert decisions(Release, cooling(None, read_at=NOW))
-    assert not decisions(Release, cooling(None, read_at=NOW - 2))
-
-
-def test_a_restarted_daemon_waits_for_its_first_reading() -> None:
-    assert not decisions(Release, cooling(gpu(), read_at=None))
-
-
-@pytest.mark.parametrize(
-    ("reading", "warm"),
-    [
-        (gpu(used="5G"), "outside gpuq: 5G in use, and no process to be seen"),
-        (gpu(processes=[ours(7)]), "job 7 uses it without holding it: train 1007 ann"),
-        (gpu(processes=[foreign()]), "outside gpuq: python 4242 bob"),
-    ],
-)
-def test_a_warm_gpu_is_kept_for_30_seconds_and_then_named(reading: Gpu, warm: str) -> None:
-    assert not decisions(Release, cooling(reading, read_at=NOW))
-    assert not decisions(Release, cooling(reading, read_at=NOW + 28, now=NOW + 28))
-    late = cooling(reading, read_at=NOW + 29, now=NOW + 29)
-    assert decisions(Release, late) == [Release(gpu=uuid(0), slot=0, warm=warm)]
-
-
-def test_memory_of_those_who_still_share_a_gpu_does_not_keep_it_warm() -> None:
-    reading = gpu(processes=[ours(8, "5G")])
-    assert decisions(Release, cooling(reading, lease(0, 8, "5G", slot=1), read_at=NOW))
-
-
-def test_two_jobs_that_cool_on_one_gpu_do_not_answer_for_each_other() -> None:
-    other = lease(0, 8, "5G", slot=1, cooling_since=NOW - 1)
-    assert not decisions(Release, cooling(gpu(used="10G"), other, read_at=NOW))
-    assert len(decisions(Release, cooling(gpu(), other, read_at=NOW))) == 2
-
-
-def test_the_room_of_a_cooling_share_is_not_given_away() -> None:
-    held = [lease(0, 7, "20G", cooling_since=NOW - 1)]
-    assert starts(world(1, [job(mem="5G")], held, now=NOW, read_at=NOW - 1)) == {}
+    assert [type(one) for one in decided.decisions] == [Cancel, Undelay, Signal, Release]
 
 
 # ── reasons ──

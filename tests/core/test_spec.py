@@ -38,14 +38,19 @@ def test_the_least_that_can_be_asked_gets_the_usual_rest() -> None:
     assert spec.request == Request(gpus=1, exclusive=True, cpus=1)
     assert (spec.name, spec.grace_s, spec.priority, spec.visible) == ("true", 10.0, 0, "auto")
     assert (spec.limits, spec.changes, spec.output, spec.stderr) == ({}, {}, None, None)
+    assert (spec.time_limit_s, spec.heartbeat_s, spec.key) == (None, None, None)
+    assert (spec.retries, spec.backoff, spec.retry_on, spec.stop_to) == (0, None, None, "all")
 
 
 def test_fields_of_a_newer_client_are_passed_over() -> None:
-    assert read(retries=3) == read()
+    assert read(colour="red") == read()
 
 
 def test_null_is_the_same_as_nothing() -> None:
-    fields = "umask gpus gpu_mem_bytes gpu_model cpus name priority grace_s output limits changes"
+    fields = (
+        "umask gpus gpu_mem_bytes gpu_model cpus name priority grace_s output limits changes "
+        "time_limit_s heartbeat_s retries backoff retry_on key stop_to"
+    )
     assert read(**dict.fromkeys(fields.split())) == read()
     assert read(limits={"RLIMIT_CORE": None}) == read()
 
@@ -86,6 +91,54 @@ def test_no_gpu_has_neither_memory_nor_model(wish: dict[str, Any]) -> None:
 def test_only_jobs_without_gpus_take_cpu_slots() -> None:
     assert read(gpus=0, cpus=4).request.cpu_slots == 4
     assert read(gpus=1, cpus=4).request.cpu_slots == 0
+
+
+# ── how it ends, and begins again ──
+
+
+def test_limits_are_lengths_of_time() -> None:
+    spec = read(time_limit_s=5400, heartbeat_s=0.5)
+    assert (spec.time_limit_s, spec.heartbeat_s) == (5400.0, 0.5)
+    assert isinstance(spec.time_limit_s, float)
+
+
+def test_how_to_retry_is_kept_as_it_was_written() -> None:
+    spec = read(retries=3, backoff="exp:2s:5m", retry_on="oom,exit:75-77")
+    assert (spec.retries, spec.backoff, spec.retry_on) == (3, "exp:2s:5m", "oom,exit:75-77")
+
+
+@pytest.mark.parametrize("field", ["backoff", "retry_on"])
+def test_how_to_retry_is_of_no_use_without_retries(field: str) -> None:
+    with pytest.raises(UsageError, match=f"^{field}: .*there are no retries. Add --retries N"):
+        read(**{field: "10s"})
+    with pytest.raises(UsageError, match=f"^{field}: "):
+        read(retries=0, **{field: "10s"})
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "why"),
+    [
+        ("backoff", "soon", "'soon' is no backoff: write it like 10s"),
+        ("backoff", "2y", "'2y' is no backoff"),
+        ("retry_on", "rain", "'rain' is no end to retry on"),
+        ("retry_on", "exit:0", "'exit:0' is no exit code of a failure"),
+    ],
+)
+def test_a_rule_that_cannot_be_read_is_refused_now_and_not_at_its_first_use(
+    field: str, text: str, why: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{field}: {why}"):
+        read(retries=1, **{field: text})
+
+
+def test_a_limit_that_nothing_can_keep_is_refused() -> None:
+    assert read(time_limit_s=0.1).time_limit_s == 0.1
+    with pytest.raises(UsageError, match=r"^time_limit_s: 0\.05 s is shorter than 0\.1 s$"):
+        read(time_limit_s=0.05)
+
+
+def test_who_gets_the_term_can_be_chosen() -> None:
+    assert read(stop_to="main").stop_to == "main"
 
 
 # ── what is refused ──
@@ -135,6 +188,25 @@ def test_only_jobs_without_gpus_take_cpu_slots() -> None:
         {"changes": {"A=B": "1"}},
         {"changes": {"": "1"}},
         {"changes": {"A": "\0"}},
+        {"time_limit_s": 0},
+        {"time_limit_s": -1},
+        {"time_limit_s": True},
+        {"time_limit_s": "1h"},
+        {"time_limit_s": float("nan")},
+        {"time_limit_s": float("inf")},
+        {"heartbeat_s": 0.01},
+        {"heartbeat_s": "often"},
+        {"retries": -1},
+        {"retries": 1001},
+        {"retries": 1.0},
+        {"retries": True},
+        {"retries": 1, "backoff": 10},
+        {"retries": 1, "backoff": ""},
+        {"retries": 1, "retry_on": ["failed"]},
+        {"key": 5},
+        {"key": "a\nb"},
+        {"key": "x" * 201},
+        {"stop_to": "children"},
         {"env_hash": None},
         {"env_hash": "ab"},
         {"env_hash": "zz" * 32},

@@ -12,8 +12,8 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,182 +22,12 @@ import pytest
 
 from gpuq.core.model import Exit, Outcome
 from gpuq.core.states import explain
-from gpuq.daemon import processes, runner
+from gpuq.daemon import cgroup, processes
 from gpuq.daemon import record as record_on_disk
+from gpuq.daemon.cgroup import Leaf
 from gpuq.daemon.gate import HEADER
-from gpuq.daemon.supervisor import Exited, Gate, Known, News, Running, Supervisor, read_exit
-
-DEADLINE_S = 20.0
-PATH = "PATH=/usr/bin:/bin"
-
-
-# ─── a supervisor with jobs ──────────────────────────────────────────────────────────────────────
-
-
-class Desk:
-    """A supervisor, what it has told, and a folder for its jobs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.news: list[News] = []
-        self.known: list[Known] = []
-        self.supervisor = Supervisor(folder / "state", self.news.append)
-
-    async def start(
-        self, *argv: str, job: int = 1, fds: tuple[int, ...] = (), **changes: Any
-    ) -> Known:
-        """Sends a job to a runner; does not wait for it."""
-        gate = await self.supervisor.take_runner()
-        known = self.name(gate, job)
-        self.known.append(known)
-        self.supervisor.dispatch(gate, known, self.order(known, *argv, **changes), fds)
-        return known
-
-    def name(self, gate: Gate, job: int = 1) -> Known:
-        return Known(
-            job=job,
-            attempt=1,
-            nonce=f"nonce{job}-{gate.pid}",
-            runner_pid=gate.pid,
-            runner_start=gate.start,
-            uid=os.getuid(),
-        )
-
-    def order(self, known: Known, *argv: str, env: tuple[str, ...] = (), **changes: Any) -> Any:
-        plain: dict[str, Any] = {
-            "version": runner.VERSION,
-            "job": known.job,
-            "attempt": known.attempt,
-            "nonce": known.nonce,
-            "argv": list(argv),
-            "environment": [PATH, known.mark.decode(), *env],
-            "cwd": str(self.folder),
-            "umask": 0o022,
-            "limits": {},
-            "log": str(self.log(known.job)),
-            "stderr": None,
-            "attempt_dir": self.supervisor.attempt_dir(known.job, known.attempt),
-            "output_dir": str(self.folder / f"output-{known.job}"),
-            "tmp_dir": str(self.tmp_dir(known.job)),
-            "grace_s": 10.0,
-        }
-        return plain | changes
-
-    async def run(self, *argv: str, job: int = 1, **changes: Any) -> Exit:
-        """Runs a job to its end."""
-        await self.start(*argv, job=job, **changes)
-        exit = await self.exited(job)
-        assert exit is not None
-        return exit
-
-    async def sh(self, script: str, **changes: Any) -> Exit:
-        return await self.run("sh", "-c", script, **changes)
-
-    async def exited(self, job: int = 1) -> Exit | None:
-        def told() -> list[Exited]:
-            return [n for n in self.news if isinstance(n, Exited) and n.job == job]
-
-        await until(told, f"the end of job {job}")
-        (only,) = told()
-        return only.exit
-
-    async def running(self, job: int = 1) -> Running:
-        def told() -> list[Running]:
-            return [n for n in self.news if isinstance(n, Running) and n.job == job]
-
-        await until(told, f"job {job} to run")
-        return told()[0]
-
-    def log(self, job: int = 1) -> Path:
-        return self.folder / f"log-{job}"
-
-    def tmp_dir(self, job: int = 1) -> Path:
-        return self.folder / f"tmp-{job}"
-
-    def lines(self) -> list[str]:
-        return self.log().read_text().splitlines()
-
-    def attempt_dir(self, job: int = 1) -> Path:
-        return Path(self.supervisor.attempt_dir(job, 1))
-
-    def record(self, known: Known) -> dict[str, Any] | None:
-        return record_on_disk.read(str(self.attempt_dir(known.job)), known.nonce)
-
-    async def file(self, name: str) -> Path:
-        """Waits for a job to make this file."""
-        await until((self.folder / name).exists, name)
-        return self.folder / name
-
-    async def pid_in(self, name: str) -> int:
-        path = await self.file(name)
-        await until(path.read_text, f"a pid in {name}")
-        return int(path.read_text())
-
-
-@asynccontextmanager
-async def desk_in(folder: Path) -> AsyncIterator[Desk]:
-    desk = Desk(folder)
-    desk.supervisor.start()
-    try:
-        yield desk
-    finally:
-        for known in desk.known:
-            await _end(known)
-        await desk.supervisor.close()
-
-
-async def _end(known: Known) -> None:
-    """Leaves nothing behind, however the test went."""
-
-    def gone() -> bool:
-        found = processes.marked(
-            known.mark, uid=known.uid, not_before=0, among=processes.all_pids()
-        )
-        found |= processes.descendants(known.runner_pid)
-        for pid, start in found.items():
-            processes.send(pid, signal.SIGKILL, start=start)
-        return not found and not processes.is_alive(known.runner_pid, known.runner_start)
-
-    await until(gone, f"job {known.job} and its runner to be gone")
-
-
-async def until(condition: Callable[[], Any], what: str) -> None:
-    deadline = asyncio.get_running_loop().time() + DEADLINE_S
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited in vain for {what}"
-        await asyncio.sleep(0.005)
-
-
-def is_gone(pid: int) -> bool:
-    return processes.identity(pid) is None
-
-
-def with_desk(folder: Path, deed: Callable[[Desk], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with desk_in(folder) as desk:
-            await asyncio.wait_for(deed(desk), 2 * DEADLINE_S)
-
-    asyncio.run(main())
-
-
-def run(folder: Path, *argv: str, **changes: Any) -> Exit:
-    """One job from its start to its end."""
-    exits: list[Exit] = []
-
-    async def deed(desk: Desk) -> None:
-        exits.append(await desk.run(*argv, **changes))
-
-    with_desk(folder, deed)
-    return exits[0]
-
-
-def output(folder: Path, script: str, *words: str, **changes: Any) -> list[str]:
-    """What a shell script that ends well writes."""
-    exit = run(folder, "sh", "-c", script, *words, **changes)
-    text = (folder / "log-1").read_bytes().decode("utf-8", "surrogateescape")
-    assert (exit.exit_code, exit.stage) == (0, None), text
-    return text.splitlines()
-
+from gpuq.daemon.supervisor import Known, Running, read_exit
+from tests.desk import PATH, PROJECT, Desk, desk_in, end, is_gone, output, run, until, with_desk
 
 # ─── started exactly as asked ────────────────────────────────────────────────────────────────────
 
@@ -662,8 +492,8 @@ def test_half_an_order_is_none(tmp_path: Path) -> None:
 
 def test_a_standby_runner_that_was_killed_is_replaced(tmp_path: Path) -> None:
     async def deed(desk: Desk) -> None:
-        assert desk.supervisor._standby is not None
-        standby = await desk.supervisor._standby
+        assert desk.supervisor._runners._standby is not None
+        standby = await desk.supervisor._runners._standby
         os.kill(standby.pid, signal.SIGKILL)
         await until(lambda: not processes.is_alive(standby.pid, standby.start), "its death")
         assert (await desk.sh("exit 6")).exit_code == 6
@@ -688,7 +518,7 @@ def test_a_killed_launcher_is_started_again_and_its_jobs_go_on(tmp_path: Path) -
     async def deed(desk: Desk) -> None:
         await desk.start("sh", "-c", "while ! [ -e go ]; do sleep 0.01; done; exit 8", job=1)
         await desk.running(1)
-        launcher = desk.supervisor._launcher
+        launcher = desk.supervisor._runners._launcher
         assert launcher is not None
         launcher.kill()
         for job in (2, 3, 4):
@@ -754,17 +584,17 @@ def test_a_mark_alone_makes_nobody_a_part_of_the_job(tmp_path: Path) -> None:
 
 
 HOST = """
-import asyncio, json, os, sys
+import asyncio, json, sys
 sys.path[:0] = [sys.argv[1]]
 from pathlib import Path
-import test_runner
+from tests.desk import Desk
 
 async def main():
-    desk = test_runner.Desk(Path(sys.argv[2]))
+    desk = Desk(Path(sys.argv[2]))
     desk.supervisor.start()
     known = await desk.start("sh", "-c", "while ! [ -e go ]; do sleep 0.01; done; exit 7")
     running = await desk.running()
-    launcher = desk.supervisor._launcher.pid
+    launcher = desk.supervisor._runners._launcher.pid
     print(json.dumps([known.nonce, known.runner_pid, known.runner_start, running.pid, launcher]))
     sys.stdout.flush()
     await asyncio.sleep(600)
@@ -779,7 +609,7 @@ def orphan(tmp_path: Path) -> Iterator[tuple[Known, int]]:
 
     It ends with code 7 once there is a file `go`.
     """
-    command = [sys.executable, "-c", HOST, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", HOST, str(PROJECT), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout is not None
         nonce, runner_pid, runner_start, pid, launcher = json.loads(host.stdout.readline())
@@ -797,7 +627,7 @@ def orphan(tmp_path: Path) -> Iterator[tuple[Known, int]]:
         yield known, pid
     finally:
         (tmp_path / "go").touch()
-        asyncio.run(_end(known))
+        asyncio.run(end(known))
 
 
 def test_a_job_outlives_its_daemon_and_is_adopted(
@@ -884,7 +714,9 @@ def test_an_orderly_end_of_the_daemon_leaves_jobs_and_nothing_else(tmp_path: Pat
         known = await first.start("sh", "-c", "while ! [ -e go ]; do sleep 0.01; done; exit 7")
         desk.known.append(known)
         await first.running()
-        standby, launcher = first.supervisor._standby, first.supervisor._launcher
+        runners = first.supervisor._runners
+        await until(lambda: runners._standby is not None, "another runner")
+        standby, launcher = runners._standby, runners._launcher
         assert standby is not None
         assert launcher is not None
         waiting = await standby
@@ -959,3 +791,246 @@ def test_a_disk_without_room_for_the_record_is_no_loss_while_the_daemon_lives(
         assert desk.record(known) is None
 
     with_desk(tmp_path, deed)
+
+
+# ─── standing still ──────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def control_groups(folder: Path) -> Iterator[str]:
+    root = cgroup.find_root(str(folder))
+    if root is None:
+        pytest.skip("NOT TESTED: this process may make no groups in a cgroup 2 here")
+    try:
+        yield root
+    finally:
+        whole = Leaf(root)
+        whole.freeze(False)
+        whole.kill()
+        asyncio.run(until(whole.remove, "the end of the groups"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[str]:
+    with control_groups(tmp_path) as root:
+        yield root
+
+
+@pytest.fixture(params=["processes", "a group"])
+def groups(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+    """A job is known by its runner's descendants alone, or by its control group as well."""
+    if request.param == "processes":
+        yield None
+        return
+    with control_groups(tmp_path) as root:
+        yield root
+
+
+COUNT = "while :; do echo >> count-{0}; sleep 0.005; done"
+FAMILY = "\n".join(
+    (
+        f"sh -c '{COUNT.format('child')}' &",
+        f"setsid sh -c '{COUNT.format('stray')}' &",
+        COUNT.format("main"),
+    )
+)
+
+
+def counts(desk: Desk) -> list[int]:
+    files = [desk.folder / f"count-{name}" for name in ("main", "child", "stray")]
+    return [file.stat().st_size if file.exists() else 0 for file in files]
+
+
+async def all_move(desk: Desk) -> None:
+    before = counts(desk)
+    moved = lambda: all(now > then for now, then in zip(counts(desk), before, strict=True))  # noqa: E731
+    await until(moved, "all three to go on")
+
+
+async def none_moves(desk: Desk) -> None:
+    """What was under way may still be done; then nothing happens for as long as 20 counts take."""
+    for _ in range(100):
+        before = counts(desk)
+        await asyncio.sleep(0.1)
+        if counts(desk) == before:
+            return
+    raise AssertionError("it does not stand still")
+
+
+def test_a_paused_job_stands_still_with_all_of_it_and_goes_on(
+    tmp_path: Path, groups: str | None
+) -> None:
+    async def deed(desk: Desk) -> None:
+        await desk.start("sh", "-c", FAMILY)
+        await desk.running()
+        for _ in range(2):
+            await all_move(desk)
+            desk.supervisor.pause(1)
+            await none_moves(desk)
+            desk.supervisor.pause(1)  # twice does no harm
+            desk.supervisor.resume(1)
+        await all_move(desk)
+        desk.supervisor.resume(1)
+        desk.supervisor.signal(1, signal.SIGKILL)
+        assert (await desk.exited() or Exit()).signal == signal.SIGKILL
+
+    with_desk(tmp_path, deed, groups)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_stands_still_can_be_ended(
+    tmp_path: Path, groups: str | None, number: signal.Signals
+) -> None:
+    async def deed(desk: Desk) -> None:
+        await desk.start("sh", "-c", FAMILY)
+        await all_move(desk)
+        desk.supervisor.pause(1)
+        await none_moves(desk)
+        desk.supervisor.signal(1, number)
+        exit = await desk.exited()
+        assert exit is not None
+        assert exit.signal == number
+
+    with_desk(tmp_path, deed, groups)
+
+
+ASKS_ITS_CHILD = """
+sh -c 'echo $$ > pid; while ! [ -e asked ]; do sleep 0.01; done' &
+trap ': > asked; wait; exit 5' TERM
+while :; do sleep 0.01; done
+"""
+
+
+def test_who_alone_is_told_to_end_finds_the_others_awake(
+    tmp_path: Path, groups: str | None
+) -> None:
+    """Its handler may need them: to save what they hold, or to wait for them."""
+
+    async def deed(desk: Desk) -> None:
+        await desk.start("sh", "-c", ASKS_ITS_CHILD, stop_to="main", grace_s=600.0)
+        await desk.pid_in("pid")
+        desk.supervisor.pause(1)
+        assert desk.supervisor.signal(1, signal.SIGTERM) == 1
+        assert (await desk.exited() or Exit()).exit_code == 5
+
+    with_desk(tmp_path, deed, groups)
+
+
+def test_a_message_wakes_nobody(tmp_path: Path, groups: str | None) -> None:
+    async def deed(desk: Desk) -> None:
+        await desk.start("sh", "-c", f"trap 'echo heard' USR1\n{FAMILY}")
+        await all_move(desk)
+        desk.supervisor.pause(1)
+        await none_moves(desk)
+        desk.supervisor.signal(1, signal.SIGUSR1, ends=False)
+        await none_moves(desk)
+        assert desk.lines() == []
+        desk.supervisor.resume(1)
+        await until(desk.lines, "it to be heard")
+
+    with_desk(tmp_path, deed, groups)
+
+
+LISTENS = "trap 'exit 6' TERM; "
+WAITS = "; while :; do sleep 0.01; done"
+
+
+def test_all_of_a_job_is_told_or_its_main_process_alone(tmp_path: Path, groups: str | None) -> None:
+    async def deed(desk: Desk) -> None:
+        child = "sh -c 'trap \": > told-{0}; exit\" TERM; echo $$ > pid-{0}; {1}' &"
+        for job, stop_to in enumerate(("all", "main"), start=1):
+            script = LISTENS + child.format(job, WAITS.removeprefix("; ")) + WAITS.removeprefix(";")
+            await desk.start("sh", "-c", script, job=job, stop_to=stop_to, grace_s=0.0)
+            pid = await desk.pid_in(f"pid-{job}")
+            told = desk.supervisor.signal(job, signal.SIGTERM)
+            assert told == 1 if stop_to == "main" else told >= 2
+            assert (await desk.exited(job) or Exit()).exit_code == 6
+            assert is_gone(pid), "its runner ends what the main process leaves behind"
+
+    with_desk(tmp_path, deed, groups)
+
+
+# ─── in a control group ──────────────────────────────────────────────────────────────────────────
+
+# Out of its session and its environment, and no descendant of the main process any more.
+FUGITIVE = """(env -i setsid sh -c 'echo $$ > fugitive; exec sleep 600' &)
+while ! [ -s fugitive ]; do sleep 0.01; done
+"""
+
+
+def test_a_job_is_in_its_group_and_its_runner_is_not(tmp_path: Path, root: str) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", FUGITIVE + "exec sleep 600")
+        assert known.cgroup is not None
+        leaf = Leaf(known.cgroup)
+        running, fugitive = await desk.running(), await desk.pid_in("fugitive")
+        whole = {running.pid, fugitive}
+        await until(lambda: set(leaf.members()) == whole, "the two of them to be alone")
+        assert set(desk.supervisor.members(1)) == whole
+        assert Path(known.cgroup).parent == Path(root)
+        desk.supervisor.signal(1, signal.SIGKILL)
+        assert (await desk.exited() or Exit()).signal == signal.SIGKILL
+        await until(lambda: not os.path.exists(leaf.path), "the group to be removed")
+        assert is_gone(fugitive)
+
+    with_desk(tmp_path, deed, root)
+
+
+def test_a_group_goes_with_what_was_in_it(tmp_path: Path, root: str) -> None:
+    async def deed(desk: Desk) -> None:
+        for job, script in enumerate(("exit 0", "exit 3", "sleep 600 & exit 0"), start=1):
+            known = await desk.start("sh", "-c", script, job=job)
+            await desk.exited(job)
+            await until(lambda: is_gone(known.runner_pid), "the runner to leave")  # noqa: B023
+            assert not os.path.exists(known.cgroup or "")
+        gate = await desk.supervisor.take_runner()
+        assert os.path.exists(gate.cgroup or "")
+        desk.supervisor.dismiss(gate)
+        await until(lambda: is_gone(gate.pid), "the runner without an order to leave")
+        assert not os.path.exists(gate.cgroup or "")
+
+    with_desk(tmp_path, deed, root)
+
+
+def test_nobody_gets_away_when_the_runner_is_killed(tmp_path: Path, root: str) -> None:
+    """Not even who cannot be known by anything but the group."""
+
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", FUGITIVE + "exec sleep 600")
+        fugitive, running = await desk.pid_in("fugitive"), await desk.running()
+        os.kill(known.runner_pid, signal.SIGKILL)
+        assert (await desk.exited() or Exit()).lost
+        assert is_gone(fugitive)
+        assert is_gone(running.pid)
+        assert not os.path.exists(known.cgroup or "")
+
+    with_desk(tmp_path, deed, root)
+
+
+def test_nor_when_that_happens_while_no_daemon_listens(tmp_path: Path, root: str) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", FUGITIVE + "exit 0", grace_s=600.0)
+        fugitive = await desk.pid_in("fugitive")
+        other = Desk(tmp_path, root)
+        os.kill(known.runner_pid, signal.SIGKILL)
+        await until(lambda: is_gone(known.runner_pid), "its death")
+        other.supervisor.adopt(known)
+        assert (await other.exited() or Exit()).lost
+        assert is_gone(fugitive)
+
+    with_desk(tmp_path, deed, root)
+
+
+def test_one_kill_is_enough_for_those_who_fork_faster_than_they_are_counted(
+    tmp_path: Path, root: str
+) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", "while :; do (setsid sleep 600 &); : > forks; done")
+        leaf = Leaf(known.cgroup or "")
+        await until(lambda: len(leaf.members()) > 30, "a crowd")
+        await until(lambda: known.runner_pid not in leaf.members(), "the runner to leave it")
+        desk.supervisor.signal(1, signal.SIGKILL)
+        assert (await desk.exited() or Exit()).signal == signal.SIGKILL
+        assert leaf.members() == []
+
+    with_desk(tmp_path, deed, root)

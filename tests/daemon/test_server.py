@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import gpuq
 from gpuq import config, paths, protocol
 from gpuq.client import Client
-from gpuq.core.model import Gpu, Plan
+from gpuq.core.model import Gpu, JobState, Plan
 from gpuq.daemon import server as server_module
 from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.peer import Peer
@@ -38,6 +38,7 @@ from gpuq.errors import (
     NotPermitted,
     UsageError,
 )
+from tests import stored
 
 DEADLINE_S = 20.0
 MIB = 2**20
@@ -638,16 +639,22 @@ class Still:
 
     def wake(self) -> None: ...
     def look_closely(self) -> None: ...
-    def ask_to_stop(self, reason: str) -> None: ...
+    def keep_house(self) -> None: ...
+    def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
+    def owner_of(self, pid: int) -> int | None: ...
     async def settle(self) -> None: ...
     async def first_reading(self, timeout_s: float) -> None: ...
 
 
+def handlers_over(store: Store, folder: Path) -> Handlers:
+    found = config.load({"state_dir": str(folder), "gpus": "none"}, {})
+    return Handlers(store, found, Still(), Watchers())
+
+
 def with_handlers(path: Path, deed: Callable[[Caller, Store], Awaitable[None]]) -> None:
     async def main() -> None:
-        found = config.load({"state_dir": str(path.parent), "gpus": "none"}, {})
         with closing(Store(":memory:")) as store:
-            handlers = Handlers(store, found, Still(), Watchers())
+            handlers = handlers_over(store, path.parent)
             async with serving(path, handlers.handle), calling(path) as caller:
                 await deed(caller, store)
 
@@ -684,6 +691,16 @@ HASH = sha256(b"A=1\0").hexdigest()
         ("submit", "env", {"jobs": [JOB | {"changes": {"": "x"}}], "env_hash": HASH}),
         ("submit", "env_hash", {"jobs": [JOB], "env_hash": "00"}),
         ("submit", "environment", {"jobs": [JOB], "env_hash": HASH, "environment": ["A=2"]}),
+        ("submit", "key", {"jobs": [JOB | {"key": "a"}] * 2, "env_hash": HASH}),
+        ("submit", "backoff", {"jobs": [JOB | {"backoff": "2s"}], "env_hash": HASH}),
+        ("submit", "time_limit_s", {"jobs": [JOB | {"time_limit_s": 0}], "env_hash": HASH}),
+        ("pause", "refs", {"refs": "1"}),
+        ("drain", "reason", {"reason": "first\nsecond"}),
+        ("drain", "reason", {"reason": 5}),
+        ("drain", "reason", {"reason": "x" * 201}),
+        ("explain", "pid", {"pid": "1"}),
+        ("explain", "pid", {"pid": 0}),
+        ("explain", "pid", {}),
     ],
 )
 def test_an_argument_of_the_wrong_kind_is_named(
@@ -707,6 +724,102 @@ def test_one_reference_is_not_a_list_of_signs(path: Path) -> None:
                     await asyncio.to_thread(client.kill, refs)
 
     with_handlers(path, deed)
+
+
+NIGHTLY = {"jobs": [JOB | {"key": "nightly"}], "environment": VARIABLES, "env_hash": HASH}
+
+
+def test_who_submits_a_living_key_again_is_told_of_its_job(path: Path) -> None:
+    async def deed(caller: Caller, store: Store) -> None:
+        first = (await caller.ask("submit", **NIGHTLY))["ok"]
+        assert (first["first"], first["count"], first["note"]) == (1, 1, None)
+        again = (await caller.ask("submit", **NIGHTLY))["ok"]
+        assert (again["first"], again["count"]) == (1, 1)
+        assert "job 1 has the key 'nightly'" in again["note"]
+        await caller.ask("kill", refs=[1])
+        store.happened.cancel(1, actor="root", now=1.0)
+        assert (await caller.ask("submit", **NIGHTLY))["ok"]["first"] == 2
+
+    with_handlers(path, deed)
+
+
+def test_two_who_submit_one_key_at_once_get_one_job_and_only_one_has_queued_it(path: Path) -> None:
+    """They share a commit, in which the second finds what the first has stored."""
+    peer = Peer(pid=os.getpid(), uid=os.getuid(), gid=os.getgid(), user="ann")
+
+    async def main() -> None:
+        with closing(Store(":memory:")) as store:
+            handle = handlers_over(store, path.parent).handle
+            asked = [handle({"do": "submit", **NIGHTLY}, peer) for _ in range(2)]
+            one, other = await asyncio.gather(*asked)
+        assert one["first"] == other["first"] == 1
+        assert one["note"] is None
+        assert "nothing was queued" in other["note"]
+
+    asyncio.run(main())
+
+
+def test_a_submit_that_is_asked_again_is_not_laid_to_its_key(path: Path) -> None:
+    async def deed(caller: Caller, store: Store) -> None:
+        first = await caller.ask("submit", token="t", **NIGHTLY)
+        assert await caller.ask("submit", token="t", **NIGHTLY) == first
+
+    with_handlers(path, deed)
+
+
+def test_only_what_runs_can_be_paused_or_signalled(path: Path) -> None:
+    async def deed(caller: Caller, store: Store) -> None:
+        await caller.ask("submit", jobs=[JOB], environment=VARIABLES, env_hash=HASH)
+
+        async def done(do: str, **arguments: Any) -> str:
+            (told,) = (await caller.ask(do, refs=[1], **arguments))["ok"]["jobs"]
+            return str(told["done"])
+
+        assert await done("pause") == "not_running"
+        assert await done("kill", signal="USR1") == "not_running"
+        stored.start(store, 1)
+        stored.run(store, 1)
+        assert await done("pause", off=True) == "already"
+        assert [await done("pause"), await done("pause")] == ["paused", "already"]
+        assert [await done("pause", off=True), await done("kill", signal="USR1")] == [
+            "resumed",
+            "signalled",
+        ]
+
+    with_handlers(path, deed)
+
+
+def test_a_drain_is_told_to_whoever_asks_how_the_daemon_is(path: Path) -> None:
+    async def deed(caller: Caller, store: Store) -> None:
+        assert (await caller.ask("ping"))["ok"]["drained"] is None
+        told = (await caller.ask("drain", reason="new driver"))["ok"]
+        assert told["changed"]
+        assert told["drained"]["reason"] == "new driver"
+        assert (await caller.ask("ping"))["ok"]["drained"] == told["drained"]
+        assert (await caller.ask("drain", off=True))["ok"]["drained"] is None
+        assert not (await caller.ask("drain", off=True))["ok"]["changed"]
+        unsaid = (await caller.ask("drain"))["ok"]["drained"]
+        assert unsaid["reason"] == "no reason was given"
+
+    with_handlers(path, deed)
+
+
+def test_nobody_drains_a_daemon_or_touches_jobs_that_are_not_theirs(path: Path) -> None:
+    stranger = Peer(pid=1, uid=os.geteuid() + 4000, gid=1, user="mallory")
+
+    async def main() -> None:
+        with closing(Store(":memory:")) as store:
+            handle = handlers_over(store, path.parent).handle
+            stored.job_in(store, JobState.RUNNING)
+            for do in ("kill", "pause"):
+                with pytest.raises(NotPermitted, match="job 1 belongs to alice"):
+                    await handle({"do": do, "refs": [1]}, stranger)
+            with pytest.raises(NotPermitted, match="only an admin may drain"):
+                await handle({"do": "drain", "reason": "because"}, stranger)
+            assert store.seen.drain() is None
+            assert not store.seen.active()[0].pause_wished
+
+    asyncio.run(main())
 
 
 # ─── the frame decoder ───────────────────────────────────────────────────────────────────────────

@@ -1,16 +1,12 @@
 """What the database promises: nothing impossible is stored, nothing answered is lost."""
 
 import asyncio
-import errno
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,127 +15,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.model import Exit, Gpu, JobState, Lease, LeaseState, Outcome, Request
-from gpuq.core.spec import Spec
+from gpuq.core.model import JobState, Lease, LeaseState, Request
 from gpuq.daemon.commits import GroupCommit
 from gpuq.daemon.store import Store, connection
-from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused, StoreRefused
-from gpuq.daemon.store.happened import NewAttempt
 from gpuq.errors import GpuqError, UsageError
-
-ALICE = Submitter(uid=1000, gid=1000, user="alice")
-BOB = Submitter(uid=1001, gid=1001, user="bob")
-ENVIRONMENT = b"HOME=/home/alice\0"
-DIGEST = sha256(ENVIRONMENT).digest()
-NOW = 1_700_000_000.0
-GPUS = ("GPU-0", "GPU-1")
-
-
-# ─── a small world ───────────────────────────────────────────────────────────────────────────────
-
-
-def spec(**changes: Any) -> Spec:
-    plain = Spec(
-        argv=(b"sh", b"-c", b"true"),
-        cwd=b"/",
-        umask=0o022,
-        environment=DIGEST,
-        request=Request(),
-        name="sh",
-        limits={},
-        changes={},
-    )
-    return replace(plain, **changes)
-
-
-def submit(store: Store, count: int = 1, by: Submitter = ALICE, **changes: Any) -> range:
-    store.asked.keep_environment(by.uid, DIGEST, ENVIRONMENT)
-    token = changes.pop("token", None)
-    return store.asked.submit(by, [spec(**changes)] * count, now=NOW, token=token)
-
-
-def submit_one(store: Store, **changes: Any) -> int:
-    return submit(store, **changes).start
-
-
-def lease(job: int, gpu: str = "GPU-0", **changes: Any) -> Lease:
-    whole = Lease(gpu=gpu, slot=0, job=job, attempt=1, exclusive=True)
-    return replace(whole, **changes)
-
-
-def share(job: int, gpu: str = "GPU-0") -> Lease:
-    return lease(job, gpu, exclusive=False, memory_bytes=2**30)
-
-
-def attempt_of(
-    job: int, *leases: Lease, attempt: int = 1, passed: Sequence[int] = ()
-) -> NewAttempt:
-    return NewAttempt(
-        job=job,
-        attempt=attempt,
-        nonce="a1b2c3d4e5f60718",
-        boot_id="boot",
-        runner_pid=4242,
-        runner_start=99,
-        runner_version=1,
-        leases=leases,
-        passed=tuple(passed),
-    )
-
-
-def start(store: Store, job: int, *leases: Lease, **changes: Any) -> bool:
-    return store.happened.start(attempt_of(job, *leases, **changes), now=NOW)
-
-
-def end(store: Store, job: int, *, cooling: tuple[float, str] | None = None) -> None:
-    store.happened.end(
-        job,
-        1,
-        Exit(exit_code=0, ended_at=NOW + 9),
-        outcome=Outcome.SUCCEEDED,
-        reason="exit code 0",
-        now=NOW + 9,
-        cooling=cooling,
-    )
-
-
-def job_in(store: Store, state: JobState) -> int:
-    job = submit_one(store)
-    if state in (JobState.STARTING, JobState.RUNNING, JobState.ENDED):
-        start(store, job)
-    if state in (JobState.RUNNING, JobState.ENDED):
-        store.happened.running(job, 1, 4243, 100, NOW)
-    if state is JobState.ENDED:
-        end(store, job)
-    return job
-
-
-def write(store: Store, sql: str, *values: Any) -> int:
-    with store.transaction():
-        return store.database.write(sql, values)
-
-
-def count(store: Store, table: str) -> int:
-    return int(store.database.value(f"select count(*) from {table}"))
-
-
-def states(store: Store) -> dict[int, str]:
-    return {row["id"]: row["state"] for row in store.database.rows("select id, state from jobs")}
-
-
-def events(store: Store) -> list[dict[str, Any]]:
-    return store.seen.events(0, 10_000)
+from tests.disk import fill
+from tests.stored import (
+    ALICE,
+    BOB,
+    DIGEST,
+    ENVIRONMENT,
+    GPUS,
+    NOW,
+    count,
+    end,
+    events,
+    fail,
+    job_in,
+    lease,
+    run,
+    share,
+    spec,
+    start,
+    states,
+    submit,
+    submit_one,
+    with_gpus,
+    write,
+)
 
 
 @pytest.fixture
 def store() -> Iterator[Store]:
     with closing(Store(":memory:")) as store:
-        store.happened.see_gpus(
-            [Gpu(index=i, uuid=uuid, model="H100", simulated=False) for i, uuid in enumerate(GPUS)],
-            now=NOW,
-        )
-        yield store
+        yield with_gpus(store)
 
 
 @pytest.fixture
@@ -172,7 +82,7 @@ def test_a_cooling_gpu_is_not_given_either(store: Store) -> None:
     assert store.seen.leases()[0].state is LeaseState.COOLING
     with pytest.raises(LeaseRefused):
         start(store, two, lease(two))
-    store.happened.release("GPU-0", 0, warm=None, now=NOW)
+    store.machine.release("GPU-0", 0, now=NOW)
     assert start(store, two, lease(two))
 
 
@@ -230,9 +140,7 @@ def test_whatever_is_asked_the_leases_stay_possible(
     asked: list[tuple[str, bool, bool]],
 ) -> None:
     with closing(Store(":memory:")) as store:
-        store.happened.see_gpus(
-            [Gpu(index=0, uuid=uuid, model="H100", simulated=False) for uuid in GPUS], now=NOW
-        )
+        with_gpus(store)
         for gpu, exclusive, end_first in asked:
             held = store.seen.leases()
             if end_first and held:
@@ -274,11 +182,18 @@ def _check_leases(leases: list[Lease]) -> None:
         ("queued", "state = 'starting', attempt = 2"),
         ("queued", "last_id = id - 1"),
         ("queued", "stop_asked_at = 1"),
+        ("queued", "delayed_until_at = 1"),
+        ("queued", "delayed_until_boottime = 1"),
+        ("starting", "delayed_until_at = 1, delayed_until_boottime = 1"),
+        ("running", "delayed_until_at = 1, delayed_until_boottime = 1"),
+        ("ended", "delayed_until_at = 1, delayed_until_boottime = 1"),
         ("starting", "last_id = id + 1"),
         ("starting", "attempt = 0"),
         ("starting", "attempt = 2"),
         ("running", "state = 'starting'"),
-        ("running", "state = 'queued'"),
+        ("running", "state = 'queued', attempt = 0"),
+        ("running", "state = 'queued', attempt = 2"),
+        ("running", "state = 'starting', attempt = 2"),
         ("running", "attempt = 0"),
         ("running", "attempt = 2"),
         ("running", "state = 'ended', outcome = 'failed'"),
@@ -304,6 +219,10 @@ def test_a_job_is_never_in_an_impossible_state(store: Store, state: str, change:
         "ended_at = 1, exit_code = 0, signal = 9",
         "ended_at = 1, exit_code = 0, lost = 'nobody knows'",
         "ended_at = 1, signal = 9, lost = 'nobody knows'",
+        "ended_at = 1, exit_code = 0",
+        "outcome = 'failed'",
+        "ended_at = 1, exit_code = 0, outcome = 'skipped'",
+        "signal = 9, stage = 'executing x', ended_at = 1, outcome = 'failed'",
         "stage = 'executing x'",
         "attempt = 0",
         "gpus = 'no json'",
@@ -318,11 +237,65 @@ def test_an_attempt_ends_in_exactly_one_way(store: Store, change: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
+        "term_mono = 1",
+        "kill_mono = 1",
+        "term_mono = 1, kill_mono = 2",
+        "ending = 'boredom', term_mono = 1",
+    ],
+)
+def test_nothing_is_ended_without_a_cause(store: Store, change: str) -> None:
+    job = job_in(store, JobState.RUNNING)
+    with pytest.raises(apsw.ConstraintError):
+        write(store, f"update attempts set {change} where job = ?", job)
+    assert write(store, "update attempts set ending = 'asked', term_mono = 1 where job = ?", job)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'dirty'",
+        "state = 'dirty', cooling_mono = null",
+        "dirt = 'somebody'",
+        "state = 'active'",
+        "cooling_mono = null",
+    ],
+)
+def test_a_gpu_that_cools_has_a_beginning_and_a_dirty_one_has_words(
+    store: Store, change: str
+) -> None:
+    job = submit_one(store)
+    start(store, job, lease(job))
+    end(store, job, cooling=(5.0, "boot"))
+    with pytest.raises(apsw.ConstraintError):
+        write(store, f"update leases set {change}")
+    assert write(store, "update leases set state = 'dirty', dirt = 'somebody'")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "retries = -1",
+        "time_limit_s = 0",
+        "heartbeat_s = -1",
+        "stop_to = 'nobody'",
+    ],
+)
+def test_no_job_is_asked_for_that_nothing_could_keep(store: Store, change: str) -> None:
+    submit_one(store)
+    with pytest.raises(apsw.ConstraintError):
+        write(store, f"update specs set {change}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         "gpu = 'GPU-1'",
         "slot = 1",
         "exclusive = 0",
         "state = 'cooling'",
         "state = 'active', cooling_mono = 1.0",
+        "state = 'dirty', dirt = 'somebody'",
+        "dirt = 'somebody'",
         "state = 'lent'",
         "attempt = 2",
         "memory_bytes = -1",
@@ -344,6 +317,9 @@ def test_a_job_that_holds_a_gpu_has_not_ended(store: Store) -> None:
     ):
         with pytest.raises(apsw.ConstraintError, match="holds a GPU"):
             write(store, f"update jobs set {change} where id = ?", job)
+    run(store, job)
+    with pytest.raises(apsw.ConstraintError, match="holds a GPU"):
+        write(store, "update jobs set state = 'queued' where id = ?", job)
 
 
 def test_a_job_needs_an_environment_that_is_kept(store: Store) -> None:
@@ -355,105 +331,6 @@ def test_a_job_needs_an_environment_that_is_kept(store: Store) -> None:
 def test_a_write_outside_a_transaction_is_a_mistake(store: Store) -> None:
     with pytest.raises(AssertionError):
         store.database.write("delete from jobs")
-
-
-# ─── moves ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_each_move_leaves_an_event_with_its_cause(store: Store) -> None:
-    one, two = submit(store, 2)
-    start(store, one, lease(one))
-    store.happened.return_to_queue(one, 1, cause="its runner was gone", now=NOW)
-    start(store, one, lease(one))
-    store.happened.running(one, 1, 4243, 100, NOW)
-    store.wished.stop(one, grace_s=10.0, actor="alice", now=NOW)
-    end(store, one)
-    store.wished.stop(two, grace_s=10.0, actor="bob", now=NOW)
-    store.happened.cancel(two, actor="bob", now=NOW)
-    told = [(e["kind"], e["job"], e["actor"] or e["cause"]) for e in events(store)]
-    assert told == [
-        ("submitted", one, "alice"),
-        ("starting", one, None),
-        ("returned", one, "its runner was gone"),
-        ("starting", one, None),
-        ("running", one, None),
-        ("stop_asked", one, "alice"),
-        ("ended", one, "exit code 0"),
-        ("stop_asked", two, "bob"),
-        ("ended", two, "bob"),
-    ]
-
-
-def test_events_have_no_gaps(store: Store) -> None:
-    one, two = submit(store, 2)
-    start(store, one, lease(one))
-    for _ in range(3):  # what was undone has used up no number
-        with pytest.raises(LeaseRefused):
-            start(store, two, lease(two))
-    end(store, one)
-    assert [event["seq"] for event in events(store)] == list(range(1, 4))
-
-
-def test_an_attempt_that_never_ran_is_forgotten_with_its_number(store: Store) -> None:
-    job = submit_one(store)
-    start(store, job, lease(job))
-    store.happened.return_to_queue(job, 1, cause="its runner was gone", now=NOW)
-    assert states(store)[job] == "queued"
-    assert (store.seen.attempts(job), store.seen.leases()) == ([], [])
-    assert start(store, job, lease(job), attempt=1)
-
-
-def test_an_attempt_that_ran_is_never_forgotten(store: Store) -> None:
-    job = submit_one(store)
-    start(store, job, lease(job))
-    store.happened.running(job, 1, 4243, 100, NOW)
-    store.happened.return_to_queue(job, 1, cause="a mistake", now=NOW)
-    assert states(store)[job] == "running"
-    assert (len(store.seen.attempts(job)), len(store.seen.leases())) == (1, 1)
-
-
-def test_what_nobody_wants_any_more_does_not_start(store: Store) -> None:
-    job = submit_one(store)
-    store.wished.stop(job, grace_s=10.0, actor="alice", now=NOW)
-    assert not start(store, job, lease(job))
-    assert (states(store)[job], store.seen.leases()) == ("queued", [])
-
-
-def test_an_attempt_is_started_once(store: Store) -> None:
-    job = submit_one(store)
-    assert start(store, job)
-    assert not start(store, job)
-    assert not start(store, job, attempt=2)
-
-
-def test_a_job_that_ended_before_it_was_heard_to_run_has_ended(store: Store) -> None:
-    job = job_in(store, JobState.STARTING)
-    end(store, job)
-    store.happened.running(job, 1, 4243, 100, NOW)
-    assert states(store)[job] == "ended"
-
-
-def test_asking_again_shortens_the_grace_and_never_lengthens_it(store: Store) -> None:
-    job = submit_one(store)
-    for grace_s, actor in ((10.0, "alice"), (2.0, "bob"), (60.0, "bob")):
-        assert store.wished.stop(job, grace_s=grace_s, actor=actor, now=NOW)
-    wish = store.seen.stop_wish(job)
-    assert wish is not None
-    assert (wish.grace_s, wish.actor) == (2.0, "alice")
-    store.happened.cancel(job, actor="alice", now=NOW)
-    assert not store.wished.stop(job, grace_s=0.0, actor="bob", now=NOW)
-
-
-def test_a_signal_is_wished_for_a_running_job_and_sent_once(store: Store) -> None:
-    job = submit_one(store)
-    assert not store.wished.signal(job, signal.SIGUSR1, actor="alice", now=NOW)
-    start(store, job)
-    assert store.wished.signal(job, signal.SIGUSR1, actor="alice", now=NOW)
-    assert store.seen.active()[0].signal_wish == signal.SIGUSR1
-    store.happened.signal_sent(job)
-    assert store.seen.active()[0].signal_wish is None
-    assert store.wished.signal(job, signal.SIGUSR1, actor="alice", now=NOW)
-    assert store.seen.active()[0].signal_wish == signal.SIGUSR1
 
 
 # ─── submissions ─────────────────────────────────────────────────────────────────────────────────
@@ -514,6 +391,31 @@ def test_bytes_that_are_no_text_come_back_as_they_were(store: Store) -> None:
     row = store.seen.to_run(job)
     assert row["argv"] == b"".join(word + b"\0" for word in words)
     assert (row["cwd"], row["changes"]) == (b"/data/\xff", b"X=\x80=\0")
+
+
+def test_a_key_is_one_living_jobs_of_its_user(store: Store) -> None:
+    first = submit_one(store, key="nightly")
+    assert store.asked.living(ALICE.uid, "nightly") == first
+    assert store.asked.living(BOB.uid, "nightly") is None
+    with pytest.raises(apsw.ConstraintError, match=r"jobs\.key"):
+        submit(store, key="nightly")
+    assert submit_one(store, by=BOB, key="nightly") == first + 1
+    assert submit_one(store, key="weekly") == first + 2
+    assert submit(store, 2) == range(first + 3, first + 5), "a job needs no key"
+
+
+def test_a_key_lives_as_long_as_its_job(store: Store) -> None:
+    """Also while that waits for its next attempt."""
+    job = submit_one(store, key="nightly", retries=1)
+    start(store, job)
+    run(store, job)
+    fail(store, job)
+    assert store.asked.living(ALICE.uid, "nightly") == job
+    with pytest.raises(apsw.ConstraintError):
+        submit(store, key="nightly")
+    store.happened.cancel(job, actor="alice", now=NOW)
+    assert store.asked.living(ALICE.uid, "nightly") is None
+    assert submit_one(store, key="nightly") == job + 1
 
 
 def test_a_list_of_thousands_of_jobs_can_be_asked_for(store: Store) -> None:
@@ -711,29 +613,6 @@ def test_submits_of_one_commit_are_all_told_of_a_full_disk(path: Path) -> None:
 
         assert all(isinstance(answer, DiskTrouble) for answer in asyncio.run(arrive()))
         assert states(store) == {}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "gpuq-test", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("NOT TESTED: a small file system may not be mounted here (needs root)")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    """Takes all the room there is."""
-    with file.open("wb", buffering=0) as ballast:
-        try:
-            while True:
-                ballast.write(b"x" * 4096)
-        except OSError as error:
-            assert error.errno == errno.ENOSPC  # noqa: PT017, it must come
 
 
 def test_a_disk_that_is_really_full_changes_nothing_and_passes(small_disk: Path) -> None:
@@ -1000,8 +879,10 @@ def test_the_first_few_of_each_class_are_read_in_order(store: Store) -> None:
 
 
 def test_what_may_not_start_is_not_among_them(store: Store) -> None:
-    held, running, ended, unwanted, waiting = submit(store, 5)
+    held, running, ended, unwanted, waiting, delayed = submit(store, 6)
     write(store, "update jobs set held_by = 'alice' where id = ?", held)
+    start(store, delayed)
+    fail(store, delayed)
     start(store, running)
     start(store, ended)
     end(store, ended)
@@ -1035,6 +916,8 @@ def look(store: Store) -> Traced:
     with traced(store) as seen:
         store.seen.waiting(16)
         store.seen.active()
+        store.seen.delayed()
+        store.seen.drain()
         store.seen.leases()
         store.seen.has_waiting()
     return seen
@@ -1051,9 +934,19 @@ def test_a_turn_reads_jobs_by_their_index_alone(store: Store) -> None:
 
 
 def queue_many(store: Store, number: int) -> None:
-    """As many jobs of one class as wanted, and as many that have ended."""
+    """As many jobs of one class as wanted, and as many that have ended, and that wait again."""
     first = submit_one(store)
     columns = "last_id, group_id, spec, class, submitted_at"
+    write(
+        store,
+        f"""
+        with recursive n (id) as (select ? union all select id + 1 from n where id < ?)
+        insert into jobs (id, {columns}, attempt, delayed_until_at, delayed_until_boottime)
+        select n.id, n.id, j.group_id, j.spec, j.class, j.submitted_at, 1, n.id, n.id
+        from n, jobs j where j.id = ?
+        """,
+        *(first + 2 * number + 1, first + 3 * number, first),
+    )
     write(
         store,
         f"""

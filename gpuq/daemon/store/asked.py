@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from gpuq.core.model import Request
 from gpuq.core.spec import Spec, join
+from gpuq.daemon.store.classes import class_id
 from gpuq.daemon.store.connection import Database
-from gpuq.daemon.store.happened import record_event
+from gpuq.daemon.store.events import record_event
 
 LAST_ID = "select seq from sqlite_sequence where name = 'jobs'"
 
@@ -41,6 +41,12 @@ class Asked:
         sql = "select first_id, count from tokens where uid = ? and token = ?"
         row = self._db.row(sql, (uid, token))
         return None if row is None else range(row["first_id"], row["first_id"] + row["count"])
+
+    def living(self, uid: int, key: str) -> int | None:
+        """The job of that key that has not ended, if there is one."""
+        sql = "select id from jobs where key = ? and state <> 'ended'"
+        job = self._db.value(sql, (f"{uid}:{key}",))
+        return None if job is None else int(job)
 
     def submit(
         self, by: Submitter, specs: Sequence[Spec], *, now: float, token: str | None = None
@@ -82,6 +88,12 @@ class Asked:
                 "changes": join(tuple(k + b"=" + v for k, v in spec.changes.items())),
                 "visible": spec.visible,
                 "grace_s": spec.grace_s,
+                "stop_to": spec.stop_to,
+                "time_limit_s": spec.time_limit_s,
+                "heartbeat_s": spec.heartbeat_s,
+                "retries": spec.retries,
+                "backoff": spec.backoff,
+                "retry_on": spec.retry_on,
                 "seed": spec.seed,
                 "output": spec.output,
                 "stderr": spec.stderr,
@@ -93,16 +105,9 @@ class Asked:
             "last_id": job,
             "group_id": group.start,
             "spec": spec_id,
-            "class": self._class_id(by.uid, spec.request),
+            "class": class_id(self._db, by.uid, spec.request),
             "submitted_at": now,
             "priority": spec.priority,
+            "key": None if spec.key is None else f"{by.uid}:{spec.key}",
         }
         self._db.insert("jobs", row)
-
-    def _class_id(self, uid: int, request: Request) -> int:
-        shape = json.dumps(asdict(request), sort_keys=True)
-        sql = "select id from classes where uid = ? and queue = '' and request = ?"
-        known = self._db.value(sql, (uid, shape))
-        if known is not None:
-            return int(known)
-        return self._db.insert("classes", {"uid": uid, "request": shape})

@@ -1,7 +1,7 @@
 """Opening the file, bringing it up to date, and the one kind of transaction that writes."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,11 @@ HEADER_BYTES = 100
 APPLICATION_ID_AT = 68
 APPLICATION_ID = 0x67707571  # "gpuq"
 
+# EX_CONFIG of sysexits.h: to start it again changes nothing, so systemd is not to.
+NEEDS_A_PERSON = 78
+
+DAMAGE_MARK = ".damaged"
+DAMAGE = (apsw.CorruptError, apsw.NotADBError)
 # A lock that another program holds on the file passes like a full disk does.
 DISK_ERRORS = (
     apsw.FullError,
@@ -36,6 +41,12 @@ Values = Sequence[Any] | Mapping[str, Any]
 class StoreRefused(GpuqError):
     """The file is no database of ours, is damaged, or was written by a newer gpuq."""
 
+    exit_code = NEEDS_A_PERSON
+
+
+class StoreDamaged(StoreRefused):
+    """A page of the file makes no sense. From here on nothing of it is read or written."""
+
 
 class DiskTrouble(GpuqError):
     """The file cannot be written now: the disk is full, failing or read-only. Nothing changed."""
@@ -50,14 +61,17 @@ class Database:
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
+        self.on_commit: Callable[[], None] = lambda: None
+        self.on_damage: Callable[[StoreDamaged], None] = lambda damage: None
+        self.damage: StoreDamaged | None = None
         self._depth = 0
         self._inode: int | None = None  # known once it is open; none in memory
         try:
-            if self.path != ":memory:" and not _is_ours(Path(self.path)):
+            if self.path != ":memory:" and not is_ours(Path(self.path)):
                 self._create_file()
             self._open(self.path)
             self._inode = None if self.path == ":memory:" else os.stat(self.path).st_ino
-        except (apsw.CorruptError, apsw.NotADBError) as error:
+        except DAMAGE as error:
             raise StoreRefused(f"{self.path}: {_damage(error)}") from error
         except (*DISK_ERRORS, apsw.CantOpenError) as error:
             raise DiskTrouble(_trouble(self.path, error)) from error
@@ -68,13 +82,17 @@ class Database:
         self._db.close()
 
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
-        cursor = self._db.execute(sql, values)
+        self._check_damage()
         rows: list[Row] = []
         names: list[str] = []
-        for row in cursor:
-            # Only while a row is at hand does the cursor know its columns.
-            names = names or [column[0] for column in cursor.get_description()]
-            rows.append(dict(zip(names, row, strict=True)))
+        try:
+            cursor = self._db.execute(sql, values)
+            for row in cursor:
+                # Only while a row is at hand does the cursor know its columns.
+                names = names or [column[0] for column in cursor.get_description()]
+                rows.append(dict(zip(names, row, strict=True)))
+        except DAMAGE as error:
+            raise self.report_damage(str(error)) from error
         return rows
 
     def row(self, sql: str, values: Values = ()) -> Row | None:
@@ -83,12 +101,20 @@ class Database:
 
     def value(self, sql: str, values: Values = ()) -> Any:
         """The first column of the first row, None where there is no row."""
-        return self._db.execute(sql, values).get
+        self._check_damage()
+        try:
+            return self._db.execute(sql, values).get
+        except DAMAGE as error:
+            raise self.report_damage(str(error)) from error
 
     def write(self, sql: str, values: Values = ()) -> int:
         """Runs one statement that changes something; returns how many rows it changed."""
         assert self._db.in_transaction, "a write stands in a transaction"
-        self._db.execute(sql, values)
+        self._check_damage()
+        try:
+            self._db.execute(sql, values)
+        except DAMAGE as error:
+            raise self.report_damage(str(error)) from error
         return int(self._db.changes())
 
     def insert(self, table: str, row: Mapping[str, Any]) -> int:
@@ -109,6 +135,7 @@ class Database:
             with self._part():
                 yield
             return
+        self._check_damage()
         self._check_place()
         self._depth = 1
         try:
@@ -118,11 +145,28 @@ class Database:
         except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("rollback")
+            if isinstance(error, DAMAGE):
+                raise self.report_damage(str(error)) from error
             if isinstance(error, DISK_ERRORS):
                 raise DiskTrouble(_trouble(self.path, error)) from error
             raise
         finally:
             self._depth = 0
+        self.on_commit()
+
+    def report_damage(self, what: str) -> StoreDamaged:
+        """Whoever finds a damaged page calls this: the file is left as it is from here on, what its
+        log holds is not written back into it, and the next to open it looks at all of it first."""
+        if self.damage is None:
+            self.damage = StoreDamaged(f"{self.path}: {_damage(what)}")
+            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            _mark_damaged(self.path, what)
+            self.on_damage(self.damage)
+        return self.damage
+
+    def _check_damage(self) -> None:
+        if self.damage is not None:
+            raise StoreDamaged(str(self.damage))
 
     def _check_place(self) -> None:
         """A file that was deleted or replaced can still be written, and what is written is lost."""
@@ -192,10 +236,10 @@ class Database:
 
         A new file is filled before it gets a write-ahead log, so that it is whole without one.
         """
-        latest = max(_migrations(), default=1)
-        version = int(self.value("pragma user_version"))
+        latest, version = newest_version(), find_version(self._db)
         if version > latest:
             raise StoreRefused(_newer(self.path, version, latest))
+        _check_if_marked(self._db, self.path)
         if version == 0:
             self._create()
             self._migrate(1)
@@ -224,9 +268,10 @@ class Database:
         self._db.execute(f"pragma user_version = {version}")
 
 
-def _is_ours(path: Path) -> bool:
-    """False where there is nothing yet. Looks at the header before SQLite does, which would take an
-    empty file for a new one, and might write to that of another program.
+def is_ours(path: Path) -> bool:
+    """Is a database of gpuq there? StoreRefused where it is something else. Looks at the header
+    before SQLite does, which would take an empty file for a new one, and might write to that of
+    another program.
     """
     if not path.exists():
         wal = path.with_name(path.name + "-wal")
@@ -246,6 +291,15 @@ def _is_ours(path: Path) -> bool:
     if int.from_bytes(header[APPLICATION_ID_AT : APPLICATION_ID_AT + 4]) != APPLICATION_ID:
         raise StoreRefused(f"{path}: a database of another program; nothing was changed")
     return True
+
+
+def find_version(db: apsw.Connection) -> int:
+    return int(db.execute("pragma user_version").get)
+
+
+def newest_version() -> int:
+    """The one that this gpuq writes."""
+    return max(_migrations(), default=1)
 
 
 def _migrations() -> dict[int, str]:
@@ -303,7 +357,25 @@ def _newer(path: str, version: int, latest: int) -> str:
     )
 
 
-def _damage(error: apsw.Error) -> str:
+def _mark_damaged(path: str, what: str) -> None:
+    """A damaged page may be one that is not read at the next start: a note beside the file makes
+    that start look at all of them."""
+    try:
+        Path(f"{path}{DAMAGE_MARK}").write_text(f"{what}\n")
+    except OSError:
+        pass
+
+
+def _check_if_marked(db: apsw.Connection, path: str) -> None:
+    mark = Path(f"{path}{DAMAGE_MARK}")
+    if mark.exists():
+        found = str(db.execute("pragma integrity_check(1)").get)
+        if found != "ok":
+            raise StoreRefused(f"{path}: {_damage(found)}")
+        mark.unlink()  # it has been mended, or replaced by a backup
+
+
+def _damage(error: apsw.Error | str) -> str:
     return (
         f"the database is damaged ({error}); it was left as it is. "
         "Restore a backup there, or give another --state-dir"

@@ -1,14 +1,16 @@
-"""What happened: attempts, leases, ends, GPUs seen. Written by the loop alone."""
+"""What happened to jobs: attempts, leases, ends. Written by the loop alone."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
-from gpuq.core.model import Exit, Gpu, Lease, Outcome
+from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
+from gpuq.daemon.store.classes import class_id
 from gpuq.daemon.store.connection import Database, LeaseRefused
+from gpuq.daemon.store.events import record_event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +24,34 @@ class NewAttempt:
     runner_pid: int
     runner_start: int
     runner_version: int
+    cgroup: str | None = None
     leases: tuple[Lease, ...] = ()
     gpu_indices: tuple[int, ...] = ()
     simulated: bool = False
     passed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """An attempt that is over, and what that was. `cooling` is since when (CLOCK_MONOTONIC, boot id)
+    its GPUs cool down; None where they are cool at once."""
+
+    job: int
+    attempt: int
+    exit: Exit
+    outcome: Outcome
+    reason: str
+    cooling: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """When the next attempt may start: on CLOCK_BOOTTIME of this boot, and by the wall clock for
+    people and for the next boot."""
+
+    boottime: float
+    boot_id: str
+    at: float
 
 
 class Happened:
@@ -42,7 +68,8 @@ class Happened:
                 """
                 update jobs set state = 'starting', attempt = :attempt
                 where id = :job and state = 'queued' and attempt = :attempt - 1
-                  and held_by is null and stop_asked_at is null
+                  and held_by is null and stop_asked_at is null and delayed_until_at is null
+                  and not exists (select 1 from wishes where name = 'drain')
                 """,
                 {"job": new.job, "attempt": new.attempt},
             )
@@ -58,7 +85,14 @@ class Happened:
         return True
 
     def running(
-        self, job: int, attempt: int, pid: int | None, pid_start: int | None, at: float
+        self,
+        job: int,
+        attempt: int,
+        *,
+        pid: int | None,
+        pid_start: int | None,
+        at: float,
+        mono: float,
     ) -> None:
         with self._db.transaction():
             moved = self._db.write(
@@ -69,9 +103,9 @@ class Happened:
             if not moved:
                 return
             self._db.write(
-                "update attempts set pid = ?, pid_start = ?, started_at = ? "
+                "update attempts set pid = ?, pid_start = ?, started_at = ?, started_mono = ? "
                 "where job = ? and attempt = ?",
-                (pid, pid_start, at, job, attempt),
+                (pid, pid_start, at, mono, job, attempt),
             )
             record_event(self._db, at, "running", job=job, attempt=attempt, detail={"pid": pid})
 
@@ -90,96 +124,147 @@ class Happened:
             )
             record_event(self._db, now, "returned", job=job, attempt=attempt, cause=cause)
 
-    def end(
-        self,
-        job: int,
-        attempt: int,
-        exit: Exit,
-        *,
-        outcome: Outcome,
-        reason: str,
-        now: float,
-        cooling: tuple[float, str] | None,
-    ) -> None:
-        """Ends the job and gives its GPUs back, or lets them cool from (CLOCK_MONOTONIC, boot id)."""
-        ended_at = exit.ended_at or now
-        facts = {
-            "ended_at": ended_at,
-            "exit_code": exit.exit_code,
-            "signal": exit.signal,
-            "stage": exit.stage,
-            "error": exit.error,
-            "lost": exit.lost,
-            "leftovers": exit.leftovers,
-            "user_s": exit.user_s,
-            "system_s": exit.system_s,
-            "peak_rss_bytes": exit.peak_rss_bytes,
-        }
+    def end(self, ended: Ended, *, now: float) -> None:
+        """Ends the job with this attempt and gives its GPUs back, or lets them cool."""
         with self._db.transaction():
-            setting = ", ".join(f"{name} = :{name}" for name in facts)
+            self._end_attempt(ended, now)
+            at = ended.exit.ended_at or now
+            self._end_job(ended.job, ended.outcome, ended.reason, at)
+            self._tell_end("ended", ended, now)
+
+    def try_again(
+        self, ended: Ended, delay: Delay, *, request: Request | None, why: str, now: float
+    ) -> None:
+        """Ends the attempt and queues the job for its next one, which asks for `request` where that
+        is to change."""
+        with self._db.transaction():
+            self._end_attempt(ended, now)
             self._db.write(
-                f"update attempts set {setting} where job = :job and attempt = :attempt",
-                facts | {"job": job, "attempt": attempt},
+                """
+                update jobs set state = 'queued', started_at = null,
+                  reason = :reason, delayed_until_at = :at, delayed_until_boottime = :boottime,
+                  delayed_boot = :boot,
+                  -- signals that this attempt did not get were not meant for the next one
+                  signal_sent = coalesce((select max(id) from signals where job = :job), signal_sent)
+                where id = :job
+                """,
+                {
+                    "job": ended.job,
+                    "reason": f"{ended.reason}; {why}",
+                    "at": delay.at,
+                    "boottime": delay.boottime,
+                    "boot": delay.boot_id,
+                },
             )
-            self._let_go(job, attempt, cooling)
-            self._end_job(job, outcome, reason, ended_at)
-            detail = {"outcome": outcome, "exit_code": exit.exit_code, "signal": exit.signal}
-            record_event(
-                self._db, now, "ended", job=job, attempt=attempt, cause=reason, detail=detail
+            if request is not None:
+                self._reclassify(ended.job, request)
+            self._tell_end("attempt_ended", ended, now)
+            until = {"until_at": delay.at}
+            self._event(now, "backoff", ended.job, ended.attempt, cause=why, detail=until)
+
+    def undelay(self, job: int, *, now: float) -> None:
+        """The wait between two attempts is over."""
+        with self._db.transaction():
+            changed = self._db.write(
+                """
+                update jobs set reason = null, delayed_until_at = null,
+                  delayed_until_boottime = null, delayed_boot = null
+                where id = ? and delayed_until_at is not null
+                """,
+                (job,),
+            )
+            if changed:
+                self._event(now, "backoff_over", job, None)
+
+    def delay_anew(self, job: int, delay: Delay) -> None:
+        """The same wait on the clock of another boot."""
+        with self._db.transaction():
+            self._db.write(
+                "update jobs set delayed_until_boottime = ?, delayed_boot = ? where id = ?",
+                (delay.boottime, delay.boot_id, job),
             )
 
     def cancel(self, job: int, *, actor: str, now: float) -> None:
-        """Ends a job that never started."""
+        """Ends a job that waits."""
         reason = f"cancelled by {actor} while it was queued"
         with self._db.transaction():
             self._end_job(job, Outcome.CANCELLED, reason, now)
             detail = {"outcome": Outcome.CANCELLED}
             record_event(self._db, now, "ended", job=job, actor=actor, cause=reason, detail=detail)
 
-    def stop_step(self, job: int, attempt: int, column: str, mono: float) -> None:
-        """Notes when TERM (`term_mono`) or KILL (`kill_mono`) goes out, before it does."""
-        assert column in ("term_mono", "kill_mono")
+    def stop_step(
+        self, job: int, attempt: int, *, kill: bool, cause: EndCause, mono: float, now: float
+    ) -> None:
+        """Notes TERM, or the first KILL, before it goes out, and what for. A TERM from before the job
+        was there counts for nothing once it is."""
+        column = "kill_mono" if kill else "term_mono"
+        is_new = "kill_mono is null" if kill else "(term_mono is null or term_mono < started_mono)"
+        with self._db.transaction():
+            changed = self._db.write(
+                f"""
+                update attempts set {column} = :mono, ending = coalesce(ending, :cause)
+                where job = :job and attempt = :attempt and {is_new}
+                """,
+                {"mono": mono, "cause": cause.value, "job": job, "attempt": attempt},
+            )
+            if changed:
+                kind = "kill_sent" if kill else "term_sent"
+                self._event(now, kind, job, attempt, cause=cause.value)
+
+    def signals_sent(self, job: int, attempt: int, number: int, *, now: float) -> None:
+        """Notes that the next of the signals asked for by hand goes out."""
         with self._db.transaction():
             self._db.write(
-                f"update attempts set {column} = ? where job = ? and attempt = ?",
+                """
+                update jobs set signal_sent =
+                  (select min(s.id) from signals s where s.job = jobs.id and s.id > signal_sent)
+                where id = ?
+                """,
+                (job,),
+            )
+            self._event(now, "signal_sent", job, attempt, detail={"signal": number})
+
+    def pause(self, job: int, attempt: int, *, mono: float, now: float) -> None:
+        with self._db.transaction():
+            self._db.write(
+                "update attempts set paused_mono = ? where job = ? and attempt = ?",
                 (mono, job, attempt),
             )
+            self._event(now, "paused", job, attempt)
 
-    def signal_sent(self, job: int) -> None:
+    def resume(self, job: int, attempt: int, *, mono: float, now: float) -> None:
         with self._db.transaction():
-            self._db.write("update jobs set signal_sent = signal_serial where id = ?", (job,))
+            changed = self._db.write(
+                """
+                update attempts set paused_s = paused_s + max(:mono - paused_mono, 0),
+                  resumed_mono = :mono, paused_mono = null
+                where job = :job and attempt = :attempt and paused_mono is not null
+                """,
+                {"mono": mono, "job": job, "attempt": attempt},
+            )
+            if changed:
+                self._event(now, "resumed", job, attempt)
 
-    def release(self, gpu: str, slot: int, *, warm: str | None, now: float) -> None:
+    def main_ended(self, job: int, attempt: int, *, left: int, mono: float, now: float) -> None:
+        """The job's own process has ended, and others of it have not."""
+        with self._db.transaction():
+            changed = self._db.write(
+                """
+                update attempts set main_ended_mono = ?
+                where job = ? and attempt = ? and main_ended_mono is null
+                """,
+                (mono, job, attempt),
+            )
+            if changed:
+                self._event(now, "main_ended", job, attempt, detail={"left": left})
+
+    def unkillable(self, job: int, attempt: int, words: str, *, now: float) -> None:
         with self._db.transaction():
             self._db.write(
-                "delete from leases where gpu = ? and slot = ? and state = 'cooling'", (gpu, slot)
+                "update attempts set unkillable = ? where job = ? and attempt = ?",
+                (words, job, attempt),
             )
-            if warm is not None:
-                record_event(self._db, now, "gpu_still_warm", gpu=gpu, cause=warm)
-
-    def see_gpus(self, gpus: Sequence[Gpu], *, now: float) -> None:
-        """Remembers which GPUs this machine has; simulated ones are forgotten once they are gone."""
-        with self._db.transaction():
-            for gpu in gpus:
-                self._db.write(_SEE_GPU, _gpu_row(gpu, now))
-            present = json.dumps([gpu.uuid for gpu in gpus])
-            self._db.write(
-                "delete from gpus where simulated and uuid not in (select value from json_each(?)) "
-                "and uuid not in (select gpu from leases)",
-                (present,),
-            )
-
-    def note(self, name: str, value: Any) -> None:
-        with self._db.transaction():
-            self._db.write(
-                "insert into facts (name, value) values (?, ?) "
-                "on conflict (name) do update set value = excluded.value",
-                (name, json.dumps(value)),
-            )
-
-    def event(self, kind: str, *, now: float, cause: str | None = None, **about: Any) -> None:
-        with self._db.transaction():
-            record_event(self._db, now, kind, cause=cause, **about)
+            self._event(now, "unkillable", job, attempt, cause=words)
 
     def _insert_attempt(self, new: NewAttempt, now: float) -> None:
         held = {
@@ -197,6 +282,7 @@ class Happened:
                 "runner_pid": new.runner_pid,
                 "runner_start": new.runner_start,
                 "runner_version": new.runner_version,
+                "cgroup": new.cgroup,
                 "committed_at": now,
                 "gpus": json.dumps(held),
             },
@@ -229,66 +315,67 @@ class Happened:
             (*cooling, job, attempt),
         )
 
+    def _end_attempt(self, ended: Ended, now: float) -> None:
+        exit = ended.exit
+        facts = {
+            "ended_at": exit.ended_at or now,
+            "outcome": ended.outcome.value,
+            "reason": ended.reason,
+            "exit_code": exit.exit_code,
+            "signal": exit.signal,
+            "stage": exit.stage,
+            "error": exit.error,
+            "lost": exit.lost,
+            "leftovers": exit.leftovers,
+            "leftover_names": exit.leftover_names,
+            "user_s": exit.user_s,
+            "system_s": exit.system_s,
+            "peak_rss_bytes": exit.peak_rss_bytes,
+            "log_dropped_bytes": exit.log_dropped_bytes,
+        }
+        setting = ", ".join(f"{name} = :{name}" for name in facts)
+        self._db.write(
+            f"update attempts set {setting} where job = :job and attempt = :attempt",
+            facts | {"job": ended.job, "attempt": ended.attempt},
+        )
+        self._let_go(ended.job, ended.attempt, ended.cooling)
+
+    def _tell_end(self, kind: str, ended: Ended, now: float) -> None:
+        exit = ended.exit
+        detail = {
+            "outcome": ended.outcome,
+            "exit_code": exit.exit_code,
+            "signal": exit.signal,
+            "leftovers": exit.leftovers,
+        }
+        self._event(now, kind, ended.job, ended.attempt, cause=ended.reason, detail=detail)
+
     def _end_job(self, job: int, outcome: Outcome, reason: str, ended_at: float) -> None:
         self._db.write(
-            "update jobs set state = 'ended', outcome = ?, reason = ?, ended_at = ? where id = ?",
+            """
+            update jobs set state = 'ended', outcome = ?, reason = ?, ended_at = ?,
+              delayed_until_at = null, delayed_until_boottime = null, delayed_boot = null
+            where id = ?
+            """,
             (outcome.value, reason, ended_at, job),
         )
 
+    def _reclassify(self, job: int, request: Request) -> None:
+        sql = "select s.uid from jobs j join specs s on s.id = j.spec where j.id = ?"
+        wanted = class_id(self._db, self._db.value(sql, (job,)), request)
+        self._db.write("update jobs set class = ? where id = ?", (wanted, job))
+
+    def _event(
+        self,
+        now: float,
+        kind: str,
+        job: int,
+        attempt: int | None,
+        *,
+        cause: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        record_event(self._db, now, kind, job=job, attempt=attempt, cause=cause, detail=detail)
+
 
 _SLOTS_TAKEN = "select slot from leases where gpu = ?"
-
-_SEE_GPU = """
-insert into gpus (uuid, idx, model, simulated, memory_total_bytes, memory_reserved_bytes,
-                  baseline_bytes, first_seen_at, last_seen_at)
-values (:uuid, :idx, :model, :simulated, :memory_total_bytes, :memory_reserved_bytes,
-        :baseline_bytes, :now, :now)
-on conflict (uuid) do update set
-  idx = excluded.idx, model = excluded.model,
-  -- a GPU that is lost just now still has the size that it had
-  memory_total_bytes = coalesce(excluded.memory_total_bytes, memory_total_bytes),
-  memory_reserved_bytes = coalesce(excluded.memory_reserved_bytes, memory_reserved_bytes),
-  baseline_bytes = excluded.baseline_bytes, last_seen_at = excluded.last_seen_at
-"""
-
-
-def _gpu_row(gpu: Gpu, now: float) -> Mapping[str, Any]:
-    return {
-        "uuid": gpu.uuid,
-        "idx": gpu.index,
-        "model": gpu.model,
-        "simulated": int(gpu.simulated),
-        "memory_total_bytes": gpu.memory_total_bytes,
-        "memory_reserved_bytes": gpu.memory_reserved_bytes,
-        "baseline_bytes": gpu.baseline_bytes,
-        "now": now,
-    }
-
-
-def record_event(
-    db: Database,
-    now: float,
-    kind: str,
-    *,
-    job: int | None = None,
-    attempt: int | None = None,
-    gpu: str | None = None,
-    actor: str | None = None,
-    cause: str | None = None,
-    detail: Mapping[str, Any] | None = None,
-) -> None:
-    """Adds one event; stands in the transaction of what it tells."""
-    db.write(
-        "insert into events (at, kind, job, attempt, gpu, actor, cause, detail) "
-        "values (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            now,
-            kind,
-            job,
-            attempt,
-            gpu,
-            actor,
-            cause,
-            None if detail is None else json.dumps(detail),
-        ),
-    )

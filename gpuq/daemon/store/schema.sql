@@ -3,7 +3,8 @@
 -- One file, written by one process: the daemon. It reads as a document in three parts: what people
 -- asked, what they wish meanwhile, and what happened. Handlers write the first two, the loop writes
 -- the third; no column has two writers. Times named _at are seconds since the epoch on the wall
--- clock; times named _mono are seconds on CLOCK_MONOTONIC and mean something within one boot only.
+-- clock; times named _mono and _boottime are seconds on CLOCK_MONOTONIC and CLOCK_BOOTTIME and mean
+-- something within one boot only.
 
 -- ─── Asked ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -40,12 +41,19 @@ create table specs (
   changes      blob    not null default x'',  -- NAME=value to set over it, NUL-closed
   visible      text    not null default 'auto' check (visible in ('auto', 'uuid', 'index')),
   grace_s      real    not null check (grace_s >= 0),
+  stop_to      text    not null default 'all' check (stop_to in ('main', 'all')),  -- who gets TERM
+  time_limit_s real    check (time_limit_s > 0),
+  heartbeat_s  real    check (heartbeat_s > 0),  -- silent for so long, the job is ended
+  retries      integer not null default 0 check (retries >= 0),
+  backoff      text,               -- as it was written: "2s,4s,8s"; null: the usual
+  retry_on     text,               -- as it was written: "failed,exit:75"; null: the usual
   seed         integer not null,
   output       blob,               -- the log goes to this file instead
   stderr       blob,
   tags         text    not null default '[]' check (json_valid(tags)),
   foreign key (uid, environment) references environments (uid, hash)
 );
+create index specs_environment on specs (uid, environment);
 
 -- A submit that was answered is not done twice, however often its client asks.
 create table tokens (
@@ -56,6 +64,7 @@ create table tokens (
   at       real    not null,
   primary key (uid, token)
 ) without rowid;
+create index tokens_age on tokens (at);
 
 -- A job, or a run of elements of an array that do not differ yet (id to last_id). Ids are never
 -- reused; a submission owns a contiguous range of them, and its group is called g<first id>.
@@ -65,8 +74,8 @@ create table jobs (
   group_id      integer not null,
   array_base    integer,           -- array index of the element whose id is group_id; null: no array
   spec          integer not null references specs (id),
-  class         integer not null references classes (id),
   submitted_at  real    not null,
+  key           text,              -- "<uid>:<key>": no other job of that key while this one lives
 
   -- Wished
   priority       integer not null default 0,
@@ -74,37 +83,73 @@ create table jobs (
   stop_asked_at  real,
   stop_grace_s   real,
   stop_actor     text,
-  signal_asked   integer,          -- a signal to send once, by hand
-  signal_serial  integer not null default 0,
+  paused_by      text,             -- who wants it to stand still for now
+  prune_asked_at real,             -- it has ended, and is to be forgotten with all that it left
+  prune_actor    text,
+  prune_outputs  integer not null default 0 check (prune_outputs in (0, 1)),  -- those too
 
   -- Happened
   state        text    not null default 'queued'
                check (state in ('queued', 'starting', 'running', 'ended')),
+  class        integer not null references classes (id),  -- another once it ran out of memory
   attempt      integer not null default 0,   -- the last one committed; 0 before the first
   passes       integer not null default 0,   -- later jobs started on what this one waits for
-  signal_sent  integer not null default 0,   -- the serial of the last signal delivered
+  signal_sent  integer not null default 0,   -- the id of the last signal delivered
+  delayed_until_at       real,               -- not before that: between two attempts
+  delayed_until_boottime real,
+  delayed_boot           text,
   outcome      text    check (outcome in ('succeeded', 'failed', 'cancelled', 'timed_out',
                                           'out_of_memory', 'lost', 'skipped')),
   reason       text,                         -- the sentence of the end
   started_at   real,
   ended_at     real,
+  files_bytes      integer,                  -- its logs and records, measured after its end
+  files_removed_at real,                     -- they are gone: they were old, or too much
+  prune_failed_for real,                     -- the wish (prune_asked_at) that could not be fulfilled
+  prune_trouble    text,                     -- and why
 
   check (last_id >= id),
   check (last_id = id or state = 'queued'),
   check ((state = 'ended') = (outcome is not null)),
   check ((state = 'ended') = (ended_at is not null)),
   check (state not in ('starting', 'running') or attempt > 0),
-  check ((stop_asked_at is null) = (stop_grace_s is null))
+  check ((stop_asked_at is null) = (stop_grace_s is null)),
+  check (delayed_until_at is null or state = 'queued'),
+  check ((delayed_until_at is null) = (delayed_until_boottime is null)),
+  check (state = 'ended' or (prune_asked_at is null and files_bytes is null)),
+  check (files_removed_at is null or files_bytes is not null)
 );
 
 -- The eligible: what the scheduler looks at, in its order, class by class.
 create index jobs_eligible on jobs (class, priority desc, id)
-  where state = 'queued' and held_by is null and stop_asked_at is null;
+  where state = 'queued' and held_by is null and stop_asked_at is null and delayed_until_at is null;
+create index jobs_delayed on jobs (delayed_until_boottime) where delayed_until_at is not null;
+create unique index jobs_key on jobs (key) where key is not null and state <> 'ended';
 create index jobs_to_cancel on jobs (id) where state = 'queued' and stop_asked_at is not null;
 create index jobs_active on jobs (id) where state in ('starting', 'running');
 create index jobs_unended on jobs (id) where state <> 'ended';
 create index jobs_ended on jobs (ended_at) where state = 'ended';
 create index jobs_group on jobs (group_id);
+create index jobs_spec on jobs (spec);
+create index jobs_unmeasured on jobs (id) where state = 'ended' and files_bytes is null;
+create index jobs_with_files on jobs (ended_at) where files_bytes > 0 and files_removed_at is null;
+create index jobs_to_prune on jobs (id) where prune_asked_at is not null;
+
+-- Signals to be sent by hand, each once and in this order. Those up to jobs.signal_sent have been.
+create table signals (
+  id      integer primary key autoincrement,
+  job     integer not null references jobs (id),
+  number  integer not null
+);
+create index signals_job on signals (job);
+
+-- What is wished of the daemon itself. drain: {"reason": …}; it starts nothing while that stands.
+create table wishes (
+  name   text primary key,
+  value  text not null check (json_valid(value)),
+  actor  text not null,
+  at     real not null
+) without rowid;
 
 -- ─── Happened ───────────────────────────────────────────────────────────────────────────────────
 
@@ -117,13 +162,24 @@ create table attempts (
   runner_pid    integer not null,
   runner_start  integer not null,   -- ticks after boot, field 22 of /proc/PID/stat
   runner_version integer not null,  -- of the order and the record that it speaks
+  cgroup        text,               -- its control group, where one could be had
   committed_at  real    not null,
   pid           integer,            -- the job's own main process
   pid_start     integer,
   started_at    real,
+  started_mono  real,
+  paused_mono   real,               -- since when it stands still
+  resumed_mono  real,
+  paused_s      real    not null default 0,  -- how long it stood still before that
+  ending        text    check (ending in ('asked', 'time_limit', 'heartbeat')),  -- why gpuq ends it
   term_mono     real,
-  kill_mono     real,
+  kill_mono     real,               -- the first KILL
+  main_ended_mono real,             -- only what it left behind lives on
+  unkillable    text,               -- what survives KILL, in words
   ended_at      real,
+  outcome       text    check (outcome in ('succeeded', 'failed', 'cancelled', 'timed_out',
+                                           'out_of_memory', 'lost')),
+  reason        text,
   exit_code     integer,
   signal        integer,
   stage         text,               -- the step that failed where the job could not start (with
@@ -131,11 +187,15 @@ create table attempts (
   error         text,
   lost          text,               -- why nobody can say how it ended
   leftovers     integer not null default 0,
+  leftover_names text,
   user_s        real,
   system_s      real,
   peak_rss_bytes integer,
+  log_dropped_bytes integer not null default 0,
   gpus          text    not null default '[]' check (json_valid(gpus)),  -- indices and uuids it had
   primary key (job, attempt),
+  check (ending is not null or (term_mono is null and kill_mono is null)),
+  check ((ended_at is null) = (outcome is null)),
   check (ended_at is null
          or (exit_code is not null) + (signal is not null) + (lost is not null) = 1),
   check (stage is null or exit_code is not null)
@@ -163,15 +223,17 @@ create table leases (
   attempt       integer not null,
   exclusive     integer not null check (exclusive in (0, 1)),
   memory_bytes  integer check (memory_bytes >= 0),
-  state         text    not null default 'active' check (state in ('active', 'cooling')),
+  state         text    not null default 'active' check (state in ('active', 'cooling', 'dirty')),
   since         real    not null,
   cooling_mono  real,
   cooling_boot  text,
+  dirt          text,               -- who still holds memory there, where it did not cool in time
   primary key (gpu, slot),
   unique (gpu, job, attempt),
   foreign key (job, attempt) references attempts (job, attempt),
   check (exclusive = 0 or slot = 0),
-  check ((state = 'cooling') = (cooling_mono is not null))
+  check ((state = 'active') = (cooling_mono is null)),
+  check ((state = 'dirty') = (dirt is not null))
 ) without rowid;
 
 create trigger lease_beside_exclusive before insert on leases
@@ -199,7 +261,15 @@ create table events (
 );
 create index events_job on events (job) where job is not null;
 
--- Single facts about this database and the machine.
+-- Ids that were given out and of whose jobs nothing is known any more: somebody wished it, or an older
+-- database was put in place of this one. With the rows of `jobs` they are all ids that there ever were.
+create table pruned (
+  first  integer primary key,
+  last   integer not null check (last >= first)
+);
+
+-- Single facts about this database and the machine. events_pruned_to: {"seq": …, "at": …}, the last
+-- of the events that were removed for their age, and the latest time among them.
 create table facts (
   name   text primary key,
   value  text not null
@@ -215,7 +285,7 @@ end;
 create trigger no_skipping_states before update of state on jobs
 when not ((old.state = 'queued'   and new.state in ('queued', 'starting', 'ended'))
        or (old.state = 'starting' and new.state in ('running', 'queued', 'ended'))
-       or (old.state = 'running'  and new.state in ('running', 'ended'))
+       or (old.state = 'running'  and new.state in ('running', 'queued', 'ended'))
        or (old.state = 'ended'))
 begin
   select raise(abort, 'a job does not move like that');

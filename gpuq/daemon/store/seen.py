@@ -7,6 +7,9 @@ from typing import Any
 
 from gpuq.core.model import (
     ActiveJob,
+    DelayedJob,
+    Drain,
+    EndCause,
     Gpu,
     JobState,
     Lease,
@@ -32,6 +35,25 @@ class UnendedAttempt:
     boot_id: str
     runner_pid: int
     runner_start: int
+    cgroup: str | None
+    stop_to: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What an attempt's end is judged by: the job's own terms, and how gpuq had begun to end it."""
+
+    attempt: int
+    ending: EndCause | None
+    stop: StopWish | None
+    time_limit_s: float | None
+    heartbeat_s: float | None
+    retries: int
+    backoff: str | None
+    retry_on: str | None
+    request: Request
+    gpus: tuple[str, ...]  # the uuids it had
+    simulated: bool  # those, which are cool at once
 
 
 class Seen:
@@ -52,12 +74,35 @@ class Seen:
     def active(self) -> list[ActiveJob]:
         return [_active_job(row) for row in self._db.rows(_ACTIVE)]
 
+    def delayed(self) -> list[DelayedJob]:
+        """Those whose wait ends first; jobs that are only to be cancelled wait for nothing."""
+        rows = self._db.rows(_DELAYED)
+        return [DelayedJob(id=row["id"], until=row["delayed_until_boottime"]) for row in rows]
+
+    def delayed_elsewhen(self, boot_id: str) -> list[tuple[int, float, float]]:
+        """(job, until on the wall clock, its length in s) of each wait of an earlier boot."""
+        rows = self._db.rows(
+            """
+            select j.id, j.delayed_until_at as until_at, j.delayed_until_at - a.ended_at as length_s
+            from jobs j indexed by jobs_delayed
+            join attempts a on a.job = j.id and a.attempt = j.attempt
+            where j.delayed_until_at is not null and j.delayed_boot <> ?
+            """,
+            (boot_id,),
+        )
+        return [(row["id"], row["until_at"], max(row["length_s"], 0.0)) for row in rows]
+
+    def drain(self) -> Drain | None:
+        sql = "select value ->> 'reason' as reason, actor from wishes where name = 'drain'"
+        row = self._db.row(sql)
+        return None if row is None else Drain(**row)
+
     def leases(self) -> list[Lease]:
         return [_lease(row) for row in self._db.rows("select * from leases order by gpu, slot")]
 
     def stale_cooling(self, boot_id: str) -> list[Lease]:
         """Cooling leases of an earlier boot: after a restart every GPU is cool."""
-        sql = "select * from leases where state = 'cooling' and cooling_boot <> ?"
+        sql = "select * from leases where state <> 'active' and cooling_boot <> ?"
         return [_lease(row) for row in self._db.rows(sql, (boot_id,))]
 
     def held(self) -> list[tuple[str, int, int, int | None]]:
@@ -82,8 +127,10 @@ class Seen:
     def unended_attempts(self) -> list[UnendedAttempt]:
         rows = self._db.rows(
             """
-            select a.job, a.attempt, j.state, a.nonce, a.boot_id, a.runner_pid, a.runner_start
+            select a.job, a.attempt, j.state, a.nonce, a.boot_id, a.runner_pid, a.runner_start,
+                   a.cgroup, s.stop_to
             from jobs j indexed by jobs_active
+            join specs s on s.id = j.spec
             join attempts a on a.job = j.id and a.attempt = j.attempt
             where j.state in ('starting', 'running')
             """
@@ -107,18 +154,32 @@ class Seen:
         assert row is not None
         return row
 
-    def stop_wish(self, job: int) -> StopWish | None:
-        sql = "select stop_asked_at, stop_grace_s, stop_actor from jobs where id = ?"
-        row = self._db.row(sql, (job,))
-        return None if row is None else _stop_wish(row)
-
-    def is_stopping(self, job: int, attempt: int) -> bool:
-        """Has gpuq begun to end this attempt?"""
+    def terms(self, job: int, attempt: int) -> Terms:
         row = self._db.row(
-            "select term_mono, kill_mono from attempts where job = ? and attempt = ?",
+            """
+            select j.stop_asked_at, j.stop_grace_s, j.stop_actor, s.time_limit_s, s.heartbeat_s,
+                   s.retries, s.backoff, s.retry_on, c.request, a.ending, a.gpus
+            from jobs j join specs s on s.id = j.spec join classes c on c.id = j.class
+            join attempts a on a.job = j.id
+            where j.id = ? and a.attempt = ?
+            """,
             (job, attempt),
         )
-        return row is not None and (row["term_mono"] or row["kill_mono"]) is not None
+        assert row is not None
+        held = json.loads(row["gpus"])
+        return Terms(
+            attempt=attempt,
+            ending=_end_cause(row),
+            stop=_stop_wish(row),
+            time_limit_s=row["time_limit_s"],
+            heartbeat_s=row["heartbeat_s"],
+            retries=row["retries"],
+            backoff=row["backoff"],
+            retry_on=row["retry_on"],
+            request=read_request(row["request"]),
+            gpus=tuple(held["uuids"]),
+            simulated=held["simulated"],
+        )
 
     def fact(self, name: str) -> Any:
         value = self._db.value("select value from facts where name = ?", (name,))
@@ -224,7 +285,12 @@ class Seen:
     def place_in_class(self, job: int) -> int | None:
         """Its 1-based place among the jobs of its class; None where it does not wait."""
         row = self._db.row(
-            "select class, priority from jobs where id = ? and state = 'queued'", (job,)
+            """
+            select class, priority from jobs
+            where id = ? and state = 'queued' and held_by is null and stop_asked_at is null
+              and delayed_until_at is null
+            """,
+            (job,),
         )
         if row is None:
             return None
@@ -233,15 +299,30 @@ class Seen:
                 """
                 select count(*) from jobs
                 where state = 'queued' and held_by is null and stop_asked_at is null
-                  and class = :class and (priority > :priority or (priority = :priority and id < :id))
+                  and delayed_until_at is null and class = :class
+                  and (priority > :priority or (priority = :priority and id < :id))
                 """,
                 row | {"id": job},
             )
         )
 
-    def events(self, since: int, limit: int) -> list[Row]:
-        sql = "select * from events where seq > ? order by seq limit ?"
-        return self._db.rows(sql, (since, limit))
+    def last_event(self) -> int:
+        return int(self._db.value("select max(seq) from events") or 0)
+
+    def events(
+        self, since: int, limit: int, jobs: Sequence[range] | None = None
+    ) -> tuple[list[Row], int]:
+        """The next events after a cursor, and the cursor behind all that was looked at: where only
+        some jobs are asked for, nothing of the others is looked at twice."""
+        if jobs is None:
+            sql = "select * from events where seq > ? order by seq limit ?"
+            rows = self._db.rows(sql, (since, limit))
+        else:
+            spans = json.dumps([(span.start, span.stop - 1) for span in jobs])
+            rows = self._db.rows(_EVENTS_OF_JOBS, (spans, since, limit))
+        if len(rows) == limit:
+            return rows, int(rows[-1]["seq"])
+        return rows, max(self.last_event(), since)
 
 
 _WAITING_COLUMNS = """
@@ -253,10 +334,11 @@ _HEADS = f"""
 with recursive class_ids (id) as (
   select min(class) from jobs indexed by jobs_eligible
   where state = 'queued' and held_by is null and stop_asked_at is null
+    and delayed_until_at is null
   union all
   select (select min(class) from jobs indexed by jobs_eligible
           where state = 'queued' and held_by is null and stop_asked_at is null
-            and class > class_ids.id)
+            and delayed_until_at is null and class > class_ids.id)
   from class_ids where class_ids.id is not null
 )
 select {_WAITING_COLUMNS}
@@ -264,7 +346,8 @@ from class_ids
 join classes c on c.id = class_ids.id
 join jobs j on j.id in (
   select id from jobs indexed by jobs_eligible
-  where state = 'queued' and held_by is null and stop_asked_at is null and class = class_ids.id
+  where state = 'queued' and held_by is null and stop_asked_at is null
+    and delayed_until_at is null and class = class_ids.id
   order by priority desc, id limit ?
 )
 order by j.priority desc, j.id
@@ -277,11 +360,24 @@ where j.state = 'queued' and j.stop_asked_at is not null
 order by j.id limit {CANCELS_PER_TURN}
 """
 
+DELAYED_PER_TURN = 64
+
+_DELAYED = f"""
+select id, delayed_until_boottime from jobs indexed by jobs_delayed
+where delayed_until_at is not null and state = 'queued' and stop_asked_at is null
+order by delayed_until_boottime limit {DELAYED_PER_TURN}
+"""
+
 _ACTIVE = """
-select j.id, j.state, c.request, j.stop_asked_at, j.stop_grace_s, j.stop_actor, a.attempt,
-       a.term_mono, a.kill_mono,
-       case when j.signal_serial > j.signal_sent then j.signal_asked end as signal_wish
+select j.id, j.state, c.request, j.stop_asked_at, j.stop_grace_s, j.stop_actor, j.paused_by,
+       s.grace_s, s.time_limit_s, s.heartbeat_s, a.attempt, a.started_mono, a.paused_mono,
+       a.resumed_mono, a.paused_s, a.ending, a.term_mono, a.kill_mono, a.main_ended_mono,
+       a.unkillable,
+       (select json_group_array(number) from (
+          select number from signals where job = j.id and id > j.signal_sent order by id)
+       ) as signal_wishes
 from jobs j indexed by jobs_active
+join specs s on s.id = j.spec
 join classes c on c.id = j.class
 join attempts a on a.job = j.id and a.attempt = j.attempt
 where j.state in ('starting', 'running')
@@ -289,8 +385,10 @@ where j.state in ('starting', 'running')
 
 _JOB_ROWS = """
 select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s.stderr, s.visible,
-       s.seed, c.request, c.queue, a.pid, a.exit_code, a.signal, a.gpus, a.term_mono, a.kill_mono,
-       a.committed_at,
+       s.seed, s.stop_to, s.time_limit_s, s.heartbeat_s, s.retries, s.backoff, s.retry_on,
+       c.request, c.queue, a.pid, a.exit_code, a.signal, a.gpus, a.committed_at, a.ending,
+       a.term_mono, a.kill_mono, a.main_ended_mono, a.paused_mono, a.paused_s, a.unkillable,
+       a.outcome as attempt_outcome, a.leftovers,
        case when j.array_base is null then null else j.array_base + j.id - j.group_id end
          as array_index
 from jobs j
@@ -306,6 +404,12 @@ j.id in (
   select k.id from json_each(?) span
   cross join jobs k on k.id between span.value ->> 0 and span.value ->> 1
 )
+"""
+
+_EVENTS_OF_JOBS = """
+select e.* from json_each(?) span
+cross join events e on e.job between span.value ->> 0 and span.value ->> 1
+where e.seq > ? order by e.seq limit ?
 """
 
 # What has ended did so last of all, so the two indexes find them: this costs as much as there are
@@ -324,7 +428,11 @@ _STATE_WORDS = (
     | {word.value: f"j.outcome = '{word.value}'" for word in Outcome}
     | {
         "held": "(j.state = 'queued' and j.held_by is not null)",
-        "stopping": "(j.state in ('starting', 'running') and j.stop_asked_at is not null)",
+        "backoff": "(j.state = 'queued' and j.delayed_until_at is not null)",
+        "paused": "(j.state = 'running' and a.paused_mono is not null)",
+        "stopping": "(j.state in ('starting', 'running') and (j.stop_asked_at is not null or "
+        "a.ending is not null or a.main_ended_mono is not null) and a.unkillable is null)",
+        "unkillable": "(j.state in ('starting', 'running') and a.unkillable is not null)",
     }
 )
 
@@ -368,16 +476,31 @@ def _waiting_job(row: Row) -> WaitingJob:
     )
 
 
+def _end_cause(row: Row) -> EndCause | None:
+    return None if row["ending"] is None else EndCause(row["ending"])
+
+
 def _active_job(row: Row) -> ActiveJob:
     return ActiveJob(
         id=row["id"],
         attempt=row["attempt"],
         state=JobState(row["state"]),
         request=read_request(row["request"]),
+        grace_s=row["grace_s"],
+        time_limit_s=row["time_limit_s"],
+        heartbeat_s=row["heartbeat_s"],
+        running_since=row["started_mono"],
+        paused_since=row["paused_mono"],
+        resumed_at=row["resumed_mono"],
+        paused_s=row["paused_s"],
         stop=_stop_wish(row),
+        pause_wished=row["paused_by"] is not None,
+        ending=_end_cause(row),
         term_sent_at=row["term_mono"],
         kill_sent_at=row["kill_mono"],
-        signal_wish=row["signal_wish"],
+        main_ended_at=row["main_ended_mono"],
+        is_unkillable=row["unkillable"] is not None,
+        signal_wishes=tuple(json.loads(row["signal_wishes"])),
     )
 
 
@@ -391,6 +514,7 @@ def _lease(row: Row) -> Lease:
         memory_bytes=row["memory_bytes"],
         state=LeaseState(row["state"]),
         cooling_since=row["cooling_mono"],
+        dirt=row["dirt"],
     )
 
 

@@ -1,7 +1,10 @@
 """What people wish for jobs that exist. Written by the handlers alone; the loop makes it so."""
 
+from collections.abc import Sequence
+
+from gpuq.core.units import format_ranges
 from gpuq.daemon.store.connection import Database
-from gpuq.daemon.store.happened import record_event
+from gpuq.daemon.store.events import record_event
 
 
 class Wished:
@@ -32,12 +35,67 @@ class Wished:
         with self._db.transaction():
             changed = self._db.write(
                 """
-                update jobs set signal_asked = :number, signal_serial = signal_serial + 1
-                where id = :job and state in ('starting', 'running')
+                insert into signals (job, number)
+                select id, :number from jobs where id = :job and state in ('starting', 'running')
                 """,
                 {"job": job, "number": number},
             )
             if changed:
                 detail = {"signal": number}
                 record_event(self._db, now, "signal_asked", job=job, actor=actor, detail=detail)
+        return bool(changed)
+
+    def pause(self, job: int, *, paused: bool, actor: str, now: float) -> bool:
+        """A running job is to stand still, or to go on; False where it does not run, or where that
+        is so already."""
+        with self._db.transaction():
+            changed = self._db.write(
+                """
+                update jobs set paused_by = case when :paused then :actor end
+                where id = :job and state in ('starting', 'running')
+                  and (paused_by is not null) <> :paused
+                """,
+                {"job": job, "paused": paused, "actor": actor},
+            )
+            if changed:
+                kind = "pause_asked" if paused else "resume_asked"
+                record_event(self._db, now, kind, job=job, actor=actor)
+        return bool(changed)
+
+    def prune(self, jobs: Sequence[int], *, outputs: bool, actor: str, now: float) -> int:
+        """Jobs that have ended are to be forgotten, with all that they left; with `outputs` also with
+        what lies in their output directories. Returns of how many that is wished."""
+        with self._db.transaction():
+            changed = 0
+            for job in jobs:
+                changed += self._db.write(
+                    """
+                    update jobs set prune_asked_at = ?, prune_actor = ?, prune_outputs = ?
+                    where id = ? and state = 'ended'
+                    """,
+                    (now, actor, int(outputs), job),
+                )
+            if changed:
+                detail = {"jobs": format_ranges(list(jobs)), "outputs": outputs}
+                record_event(self._db, now, "prune_asked", actor=actor, detail=detail)
+        return changed
+
+    def drain(self, reason: str | None, *, actor: str, now: float) -> bool:
+        """Start nothing any more, and say why; None: go on. False where nothing changes."""
+        with self._db.transaction():
+            if reason is None:
+                changed = self._db.write("delete from wishes where name = 'drain'")
+            else:
+                changed = self._db.write(
+                    """
+                    insert into wishes (name, value, actor, at)
+                    values ('drain', json_object('reason', :reason), :actor, :now)
+                    on conflict (name) do update set
+                      value = excluded.value, actor = excluded.actor, at = excluded.at
+                    """,
+                    {"reason": reason, "actor": actor, "now": now},
+                )
+            if changed:
+                kind = "undrained" if reason is None else "drained"
+                record_event(self._db, now, kind, actor=actor, cause=reason)
         return bool(changed)

@@ -1,0 +1,102 @@
+"""`gpuq events`: what happened, in order, and what happens now."""
+
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from gpuq.cli import console
+from gpuq.cli.render import Column, Look, clock, plain, printable, rfc3339, tabbed, table
+from gpuq.client import Client
+from gpuq.errors import UsageError
+from gpuq.protocol import SCHEMA
+
+LAST_ON_A_TERMINAL = 50
+
+Event = dict[str, Any]
+
+
+def events(
+    context: typer.Context,
+    jobs: Annotated[list[str] | None, Argument(metavar="JOB ...", show_default=False)] = None,
+    follow: Annotated[
+        bool, Option("-f", "--follow", help="Go on with what happens, until Ctrl-C.")
+    ] = False,
+    since: Annotated[
+        int | None, Option(metavar="SEQ", help="Those after this number; 0: from the first on.")
+    ] = None,
+    json: Annotated[bool, Option("--json", help="A line of JSON for each.")] = False,
+) -> None:
+    """What happened, each with its number, in order.
+
+    Examples:
+      gpuq events                     the last ones
+      gpuq events 184                 all about one job
+      gpuq events -f --json           one line of JSON for each, as it happens
+      gpuq events --since 4711 -f     go on behind the one that was seen last
+
+    On a pipe the columns are seq, time, kind, job, attempt, gpu, actor, cause. A follower comes back
+    by itself when the daemon is restarted, and misses nothing.
+    """
+    if since is not None and since < 0:
+        raise UsageError("--since: events are numbered from 1 on")
+    look = console.look(context)
+    with console.connect(context) as client:
+        first = _start(client, jobs or [], since, follow)
+        for batch in client.events(jobs or [], since=first, follow=follow):
+            _say(batch, look, json)
+
+
+def _start(client: Client, jobs: list[str], since: int | None, follow: bool) -> int:
+    """Without a number: of jobs that are named all, else only the last."""
+    if since is not None:
+        return since
+    if jobs:
+        return 0
+    last = int(client.call("events", since=None)["last"])
+    return last if follow else max(last - LAST_ON_A_TERMINAL, 0)
+
+
+def _say(batch: list[Event], look: Look, json: bool) -> None:
+    from json import dumps
+    from sys import stdout
+
+    if not batch:
+        return
+    if json:
+        console.say(*(dumps({"schema": SCHEMA, **event}) for event in batch))
+    elif look.terminal:
+        console.say(*(plain(line, look) for line in table(_COLUMNS, batch, look)))
+    else:
+        console.say(*map(_row, batch))
+    stdout.flush()
+
+
+def _job(event: Event) -> str:
+    if event["job"] is None:
+        return event["gpu"] or ""
+    return f"{event['job']}" + (f".{event['attempt']}" if event["attempt"] else "")
+
+
+def _cause(event: Event) -> str:
+    if event["cause"]:
+        return str(event["cause"])
+    detail = event["detail"] or {}
+    return " ".join(f"{name}={value}" for name, value in detail.items() if value is not None)
+
+
+def _row(event: Event) -> str:
+    told = ("kind", "job", "attempt", "gpu", "actor")
+    return tabbed(
+        [event["seq"], rfc3339(event["at"]), *(event[name] for name in told), _cause(event)]
+    )
+
+
+_COLUMNS = [
+    Column("SEQ", lambda event: str(event["seq"]), right=True),
+    Column("TIME", lambda event: clock(event["at"])),
+    Column("JOB", _job, unused=""),
+    Column("WHAT", lambda event: event["kind"].replace("_", " ")),
+    Column("BY", lambda event: printable(event["actor"] or ""), unused=""),
+    Column("CAUSE", lambda event: printable(_cause(event))),
+]

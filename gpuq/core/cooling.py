@@ -1,0 +1,51 @@
+"""When a GPU that a job has left may be given on: once its memory is back.
+
+A reading taken after the job's end decides. Where the memory does not come back in time the GPU is
+dirty, says who is on it, and is looked at with every later reading.
+"""
+
+from gpuq.core.model import (
+    Decision,
+    Gpu,
+    Lease,
+    LeaseState,
+    MarkDirty,
+    Release,
+    Snapshot,
+)
+from gpuq.core.placement import is_busy_outside
+
+
+def plan_releases(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
+    """What to do with each lease whose job has ended, and when to look again without news."""
+    gpus = {gpu.uuid: gpu for gpu in snapshot.gpus or ()}
+    decisions: list[Decision] = []
+    deadlines: list[float] = []
+    for lease in snapshot.leases:
+        if lease.state is LeaseState.ACTIVE or lease.cooling_since is None:
+            continue
+        warmth = _warmth(snapshot, lease, gpus.get(lease.gpu))
+        deadline = lease.cooling_since + snapshot.policy.cooling_s
+        if warmth is None:
+            decisions.append(Release(gpu=lease.gpu, slot=lease.slot))
+        elif lease.state is LeaseState.DIRTY:
+            continue
+        elif snapshot.now >= deadline:
+            decisions.append(MarkDirty(gpu=lease.gpu, slot=lease.slot, dirt=warmth))
+        else:
+            deadlines.append(deadline)
+    return decisions, deadlines
+
+
+def _warmth(snapshot: Snapshot, lease: Lease, gpu: Gpu | None) -> str | None:
+    """Why the GPU cannot be given on yet; None where it can."""
+    assert lease.cooling_since is not None
+    if (snapshot.gpus_read_at or 0.0) <= lease.cooling_since:
+        return snapshot.gpu_trouble or "no reading of this GPU since its job ended"
+    if gpu is None:  # gone from the machine: there is nothing to give on, and nothing to keep
+        return None
+    if gpu.fault is not None:
+        return gpu.fault
+    on_it = (other for other in snapshot.leases if other.gpu == lease.gpu)
+    others = [other for other in on_it if other.state is LeaseState.ACTIVE]
+    return is_busy_outside(gpu, others, snapshot.policy)

@@ -1,0 +1,157 @@
+"""How a job that runs is ended: TERM, the grace, KILL; and what makes gpuq do that.
+
+Somebody asked, its time is up, or it has not reported for too long. All of it is measured on
+CLOCK_MONOTONIC, which no setting of a clock moves and which stands still while the machine sleeps;
+time in which the job was paused does not count either. What lives on after KILL is said to be
+unkillable, and goes on being killed, less often.
+"""
+
+import signal as signals
+
+from gpuq.core.model import (
+    ActiveJob,
+    Decision,
+    EndCause,
+    Pause,
+    Resume,
+    SetAside,
+    Signal,
+    Snapshot,
+)
+
+# What survives a KILL gets another one this often, since a fork may have slipped past the first.
+KILL_AGAIN_S = 1.0
+# A sign of life is noticed by the runner that looks for it so late, or after a quarter of the time in
+# which one is to come: who gives one in time must not be ended meanwhile.
+NOTICED_WITHIN_S = 1.0
+# What is stuck in the kernel dies of the first one, once it comes back.
+KILL_UNKILLABLE_AGAIN_S = 10.0
+
+
+def plan_endings(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
+    """What is due for the jobs that run, and when to look at them again without news."""
+    decisions: list[Decision] = []
+    deadlines: list[float] = []
+    for job in snapshot.active:
+        decisions += _messages(job)
+        cause = cause_to_end(job, snapshot.now)
+        if cause is None:
+            decisions += _standing(job)
+            deadlines += _limits(job)
+        else:
+            decisions += _steps(job, cause, snapshot.now)
+            deadlines += _next_steps(job, snapshot.now)
+        if (stuck_at := _stuck_at(job, snapshot.policy.unkillable_s)) is None:
+            continue
+        if stuck_at <= snapshot.now:
+            decisions.append(SetAside(job=job.id, attempt=job.attempt))
+        else:
+            deadlines.append(stuck_at)
+    return decisions, deadlines
+
+
+def cause_to_end(job: ActiveJob, now: float) -> EndCause | None:
+    """Why the job is to end, if it is. What it was sent its first signal for stays the cause."""
+    if job.ending is not None:
+        return job.ending
+    if job.stop is not None:
+        return EndCause.ASKED
+    if job.main_ended_at is not None:  # it has ended by itself; its runner ends the rest
+        return None
+    if (limit_at := _limit_at(job)) is not None and limit_at <= now:
+        return EndCause.TIME_LIMIT
+    if (silent_at := _silent_at(job)) is not None and silent_at <= now:
+        return EndCause.HEARTBEAT
+    return None
+
+
+def _limits(job: ActiveJob) -> list[float]:
+    if job.main_ended_at is not None:
+        return []
+    return [at for at in (_limit_at(job), _silent_at(job)) if at is not None]
+
+
+def _limit_at(job: ActiveJob) -> float | None:
+    """When its time is up; never while it stands still."""
+    if job.time_limit_s is None or job.running_since is None or job.paused_since is not None:
+        return None
+    return job.running_since + job.paused_s + job.time_limit_s
+
+
+def _silent_at(job: ActiveJob) -> float | None:
+    """When it will have been silent for too long; a pause is no silence."""
+    if job.heartbeat_s is None or job.running_since is None or job.paused_since is not None:
+        return None
+    last_at = max(job.running_since, job.beat_at or 0.0, job.resumed_at or 0.0)
+    return last_at + job.heartbeat_s + min(NOTICED_WITHIN_S, job.heartbeat_s / 4)
+
+
+def _messages(job: ActiveJob) -> list[Decision]:
+    """Kept until there is somebody to hear them."""
+    if job.running_since is None:
+        return []
+    return [Signal(job=job.id, attempt=job.attempt, signal=number) for number in job.signal_wishes]
+
+
+def _standing(job: ActiveJob) -> list[Decision]:
+    """Pause and resume. A job that has not begun to run is paused once it has."""
+    is_paused = job.paused_since is not None
+    if job.running_since is None or is_paused == job.pause_wished:
+        return []
+    return [(Pause if job.pause_wished else Resume)(job=job.id, attempt=job.attempt)]
+
+
+def _steps(job: ActiveJob, cause: EndCause, now: float) -> list[Decision]:
+    number = _due_step(job, now)
+    if number is None:
+        return []
+    return [Signal(job=job.id, attempt=job.attempt, signal=number, ends=cause)]
+
+
+def _due_step(job: ActiveJob, now: float) -> int | None:
+    if job.kill_sent_at is not None:
+        return signals.SIGKILL if _kill_again_at(job) <= now else None
+    if not _has_been_told(job, now) and _grace_s(job) > 0:
+        return signals.SIGTERM
+    kill_at = now if job.term_sent_at is None else job.term_sent_at + _grace_s(job)
+    return signals.SIGKILL if kill_at <= now else None
+
+
+def _has_been_told(job: ActiveJob, now: float) -> bool:
+    """A TERM from before the job was there has found nobody: it is sent again."""
+    if job.term_sent_at is None:
+        return False
+    return job.running_since is None or not job.term_sent_at < job.running_since <= now
+
+
+def _next_steps(job: ActiveJob, now: float) -> list[float]:
+    """After the step that is due now, if one is."""
+    if job.kill_sent_at is not None:
+        step_at = _kill_again_at(job)
+    elif job.term_sent_at is not None and _has_been_told(job, now):
+        step_at = job.term_sent_at + _grace_s(job)
+    else:
+        step_at = now + _grace_s(job)
+    return [step_at if step_at > now else now + KILL_AGAIN_S]
+
+
+def _grace_s(job: ActiveJob) -> float:
+    return job.grace_s if job.stop is None else job.stop.grace_s
+
+
+def _kill_again_at(job: ActiveJob) -> float:
+    """A daemon that has just come kills at once: it cannot know whether the last one did."""
+    if job.last_kill_at is None:
+        return 0.0
+    return job.last_kill_at + (KILL_UNKILLABLE_AGAIN_S if job.is_unkillable else KILL_AGAIN_S)
+
+
+def _stuck_at(job: ActiveJob, patience_s: float) -> float | None:
+    """When it will have survived KILL for too long; None where nobody kills it, or all is said."""
+    if job.is_unkillable:
+        return None
+    if job.kill_sent_at is not None:
+        return job.kill_sent_at + patience_s
+    if job.main_ended_at is not None:
+        return job.main_ended_at + job.grace_s + patience_s
+    return None

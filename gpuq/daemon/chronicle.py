@@ -1,0 +1,175 @@
+"""News becomes facts: that a job runs, that its main process ended, that an attempt is over, and
+whether the job is tried again. Part of the loop and on its thread; what an end means is the core's to
+say.
+"""
+
+import random
+from collections import Counter, deque
+from dataclasses import replace
+
+from gpuq.core.model import Exit, Gpu, JobState, Policy
+from gpuq.core.retry import (
+    DEFAULT_BACKOFF,
+    DEFAULT_ON,
+    Again,
+    Ending,
+    No,
+    RetryRule,
+    decide,
+    parse_backoff,
+    parse_retry_on,
+)
+from gpuq.core.states import conclude, explain, gpu_memory_ran_out
+from gpuq.daemon import faults, processes
+from gpuq.daemon.clock import Clock
+from gpuq.daemon.lookout import Lookout
+from gpuq.daemon.store import Store
+from gpuq.daemon.store.happened import Delay, Ended
+from gpuq.daemon.store.seen import Terms
+from gpuq.daemon.supervisor import Exited, MainEnded, News, Running
+from gpuq.daemon.watchers import Watchers
+
+MOST_RETURNS = 3
+
+
+class Chronicle:
+    """What was heard and not yet written down stands in `inbox`."""
+
+    def __init__(
+        self, store: Store, clock: Clock, policy: Policy, watchers: Watchers, lookout: Lookout
+    ) -> None:
+        self.inbox: deque[News] = deque()
+        self._store = store
+        self._clock = clock
+        self._policy = policy
+        self._watchers = watchers
+        self._lookout = lookout
+        self._boot_id = processes.boot_id()
+        self._returns: Counter[int] = Counter()
+
+    def take_in(self) -> bool:
+        """Writes down what was heard, in order and in one commit, and then tells who waits for it.
+        False where there was nothing. What the disk refuses is kept, for the next time."""
+        batch = list(self.inbox)
+        if not batch:
+            return False
+        faults.here("loop.news")
+        with self._store.transaction():
+            for news in batch:
+                self._write_down(news)
+        faults.here("loop.news_committed")
+        for news in batch:
+            self.inbox.popleft()
+            self._announce(news)
+        self._lookout.tell_probe()
+        return True
+
+    def _write_down(self, news: News) -> None:
+        match news:
+            case Running():
+                self._store.happened.running(
+                    news.job,
+                    news.attempt,
+                    pid=news.pid,
+                    pid_start=news.pid_start,
+                    at=news.at,
+                    mono=self._past(news.mono),
+                )
+            case MainEnded():
+                self._store.happened.main_ended(
+                    news.job,
+                    news.attempt,
+                    left=news.left,
+                    mono=self._past(news.mono),
+                    now=self._clock.wall(),
+                )
+            case Exited(exit=None):
+                self._return_to_queue(news.job, news.attempt)
+            case Exited(exit=Exit() as exit):
+                self._end(news.job, news.attempt, exit)
+
+    def _past(self, mono: float) -> float:
+        """What a job could have written itself is believed only as far as it can be."""
+        return min(mono, self._clock.monotonic())
+
+    def _announce(self, news: News) -> None:
+        if isinstance(news, MainEnded):
+            return
+        if isinstance(news, Running):
+            self._watchers.publish(news.job, "started")
+        elif self._store.seen.state(news.job) == JobState.ENDED:
+            self._returns.pop(news.job, None)
+            self._watchers.publish(news.job, "started")
+            self._watchers.publish(news.job, "ended")
+        elif news.exit is None:
+            self._returns[news.job] += 1
+
+    def _return_to_queue(self, job: int, attempt: int) -> None:
+        if self._returns[job] >= MOST_RETURNS:
+            self._end(job, attempt, Exit(lost=f"its runner died {MOST_RETURNS} times at the gate"))
+            return
+        cause = "its runner was gone before the job began"
+        self._store.happened.return_to_queue(job, attempt, cause=cause, now=self._clock.wall())
+
+    def _end(self, job: int, attempt: int, exit: Exit) -> None:
+        terms = self._store.seen.terms(job, attempt)
+        outcome = conclude(exit, ending=terms.ending)
+        ended = Ended(
+            job=job,
+            attempt=attempt,
+            exit=exit,
+            outcome=outcome,
+            reason=explain(
+                exit,
+                outcome,
+                ending=terms.ending,
+                stop=terms.stop,
+                time_limit_s=terms.time_limit_s,
+                heartbeat_s=terms.heartbeat_s,
+            ),
+            cooling=None if terms.simulated else (self._clock.monotonic(), self._boot_id),
+        )
+        self._end_or_try_again(ended, terms)
+
+    def _end_or_try_again(self, ended: Ended, terms: Terms) -> None:
+        now = self._clock.wall()
+        verdict = self._decide_retry(ended, terms)
+        if isinstance(verdict, Again):
+            delay = Delay(
+                boottime=self._clock.boottime() + verdict.delay_s,
+                boot_id=self._boot_id,
+                at=now + verdict.delay_s,
+            )
+            self._store.happened.try_again(
+                ended, delay, request=verdict.request, why=verdict.why, now=now
+            )
+            return
+        if verdict.why is not None:
+            ended = replace(ended, reason=f"{ended.reason}; {verdict.why}")
+        self._store.happened.end(ended, now=now)
+
+    def _decide_retry(self, ended: Ended, terms: Terms) -> Again | No:
+        machine = self._machine()
+        ending = Ending(
+            outcome=ended.outcome,
+            attempt=ended.attempt,
+            request=terms.request,
+            exit_code=ended.exit.exit_code,
+            wished=terms.stop is not None,
+            gpu_exhausted=gpu_memory_ran_out(ended.exit) is not None,
+            gpus=tuple(gpu for gpu in machine if gpu.uuid in terms.gpus),
+        )
+        return decide(_rule(terms), ending, machine, self._policy, random.random())
+
+    def _machine(self) -> list[Gpu]:
+        """Every GPU that this machine has shown: before the first reading they are remembered."""
+        known = {gpu.uuid: gpu for gpu in self._store.seen.known_gpus()}
+        return list((known | {gpu.uuid: gpu for gpu in self._lookout.gpus or ()}).values())
+
+
+def _rule(terms: Terms) -> RetryRule:
+    return RetryRule(
+        retries=terms.retries,
+        backoff=DEFAULT_BACKOFF if terms.backoff is None else parse_backoff(terms.backoff),
+        on=DEFAULT_ON if terms.retry_on is None else parse_retry_on(terms.retry_on),
+    )

@@ -1,0 +1,36 @@
+"""Steps at which a test can have a process of ours killed, as the kernel would.
+
+`here(step)` marks a moment between two deeds, such as the commit of an attempt and its order. It does
+nothing unless GPUQ_FAULTS named a folder when gpuqd started. Where a file of the step's name lies in
+that folder, whichever process passes the step first takes it away and dies on the spot. What a running
+daemon was not started with cannot be given to it. Standard library only.
+"""
+
+import os
+import signal as signals
+from collections.abc import MutableMapping
+
+VARIABLE = "GPUQ_FAULTS"
+
+_folder: str | None = None
+
+
+def arm(environ: MutableMapping[str, str]) -> None:
+    """Takes the folder out of the environment: no job is to find it there."""
+    global _folder
+    _folder = environ.pop(VARIABLE, None) or None
+
+
+def handed_down() -> dict[str, str]:
+    """The variable by which launcher and runners are armed as this process is."""
+    return {} if _folder is None else {VARIABLE: _folder}
+
+
+def here(step: str) -> None:
+    if _folder is None:
+        return
+    try:
+        os.unlink(os.path.join(_folder, step))
+    except OSError:
+        return
+    os.kill(os.getpid(), signals.SIGKILL)

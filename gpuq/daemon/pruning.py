@@ -1,0 +1,109 @@
+"""What people ask in order to have ended jobs forgotten: which ones that would be, that it be done,
+and how far it is. It is carried out by `retention`."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gpuq.core.model import JobState
+from gpuq.core.units import format_ranges
+from gpuq.daemon import faults, fields, job_files
+from gpuq.daemon.aside import aside
+from gpuq.daemon.peer import Peer
+from gpuq.daemon.refs import References
+from gpuq.daemon.store import Store
+from gpuq.daemon.store.connection import Row
+from gpuq.errors import GpuqError, NotPermitted
+
+SHOWN_ACTIVE = 8
+
+Answer = dict[str, Any]
+
+
+class Pruning:
+    """`begin` is called once something is wished."""
+
+    def __init__(
+        self, store: Store, refs: References, state_dir: str, begin: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._refs = refs
+        self._state_dir = state_dir
+        self._begin = begin
+
+    async def prunable(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """A page of ended jobs that are meant, with what each has left on disk; `after` is the cursor
+        of the next one. Named jobs are all there, one's own, and ended, or the answer is an error."""
+        refs = fields.named(request)
+        after = fields.cursor(request, "after") or 0
+        if refs and not after:
+            self._check(self._refs.find(refs, peer), peer)
+        spans = self._refs.resolve(refs, peer) if refs else None
+        rows = self._store.pruned.choose(
+            spans=spans,
+            uid=_whose(peer),
+            after=after,
+            limit=fields.PAGE,
+            **fields.prunable(request, time.time()),
+        )
+        count_outputs = bool(request.get("outputs"))
+        jobs = await aside(lambda: [self._view(row, count_outputs) for row in rows])
+        return {"jobs": jobs, "after": rows[-1]["id"] if len(rows) == fields.PAGE else None}
+
+    def _view(self, row: Row, count_outputs: bool) -> Answer:
+        found = job_files.measure(
+            self._state_dir, row["id"], row["attempt"], count_outputs=count_outputs
+        )
+        kept = ("id", "user", "name", "outcome", "ended_at")
+        return {name: row[name] for name in kept} | {
+            "files_bytes": found.files_bytes,
+            "output_bytes": found.output_bytes,
+        }
+
+    async def prune(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """These jobs are to be forgotten. Those that have been already are none any more, so that it
+        can be asked twice."""
+        rows = self._store.seen.jobs(ids=self._refs.resolve(fields.named(request), peer))
+        self._check(rows, peer)
+        asked = self._store.wished.prune(
+            [row["id"] for row in rows],
+            outputs=bool(request.get("outputs")),
+            actor=peer.user,
+            now=time.time(),
+        )
+        faults.here("prune.committed")
+        self._begin()
+        return {"asked": asked}
+
+    async def pruning(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """How many of one's own jobs are still to be forgotten, and which cannot be, and why."""
+        whose = _whose(peer)
+        return {
+            "pending": self._store.pruned.pending(whose),
+            "troubles": self._store.pruned.troubles(whose),
+        }
+
+    def _check(self, rows: Sequence[Row], peer: Peer) -> None:
+        for row in rows:
+            if peer.uid not in (0, row["uid"]):
+                raise NotPermitted(
+                    f"job {row['id']} belongs to {row['user']}; "
+                    "only its owner or an admin may prune it. Nothing was removed."
+                )
+        if active := [row for row in rows if row["state"] != JobState.ENDED]:
+            raise GpuqError(_not_ended(active))
+
+
+def _whose(peer: Peer) -> int | None:
+    """Whose jobs somebody may prune without naming them; None: everybody's."""
+    return None if peer.uid == 0 else peer.uid
+
+
+def _not_ended(rows: Sequence[Row]) -> str:
+    shown = ", ".join(f"job {row['id']} is {row['state']}" for row in rows[:SHOWN_ACTIVE])
+    more = f", and {len(rows) - SHOWN_ACTIVE} more have not" if len(rows) > SHOWN_ACTIVE else ""
+    them = format_ranges([row["id"] for row in rows])
+    return (
+        f"only jobs that have ended can be pruned; {shown}{more}. Nothing was removed. "
+        f"To end {'it' if len(rows) == 1 else 'them'}: gpuq kill --wait {them}"
+    )

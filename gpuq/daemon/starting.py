@@ -1,0 +1,134 @@
+"""From a decision to a running job: the runner, the commit, the order, in this order.
+
+Commit first, then act: what dies in between is found again by what was committed.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Sequence
+
+from gpuq.config import Config
+from gpuq.core.model import Gpu, Lease, Snapshot, Start
+from gpuq.core.placement import matches
+from gpuq.daemon import faults, order, processes
+from gpuq.daemon.clock import Clock
+from gpuq.daemon.lookout import Lookout
+from gpuq.daemon.runners import Gate
+from gpuq.daemon.store import Store
+from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused
+from gpuq.daemon.store.happened import NewAttempt
+from gpuq.daemon.store.seen import UnendedAttempt
+from gpuq.daemon.supervisor import Known, Supervisor
+
+RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
+
+
+class CannotStart(Exception):
+    """Nothing can be started now: no runner is to be had, or the schema refuses a lease that the
+    plan gave. Trying again at once would only try it again."""
+
+
+class Starter:
+    def __init__(
+        self, store: Store, config: Config, clock: Clock, supervisor: Supervisor, lookout: Lookout
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._supervisor = supervisor
+        self._lookout = lookout
+        self._boot_id = processes.boot_id()
+
+    async def start(self, start: Start, snapshot: Snapshot) -> bool:
+        """True once the order is on its way; False where the job does not want to run any more.
+
+        The runner waits at its gate and its identity is part of the commit, so whichever of us is
+        killed, the next daemon knows whom to ask. The commit reads the wish once more: nothing is
+        started that somebody wanted gone by then.
+        """
+        gate = await self._take_runner()
+        gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
+        new = self._new_attempt(start, gate, gpus, snapshot)
+        faults.here("loop.starting")
+        try:
+            committed = self._store.happened.start(new, now=self._clock.wall())
+        except LeaseRefused as refusal:  # the keys of the schema held where the plan did not
+            self._supervisor.dismiss(gate)
+            raise CannotStart(f"job {start.job}: {refusal}") from refusal
+        except DiskTrouble:
+            self._supervisor.dismiss(gate)
+            raise
+        faults.here("loop.committed")
+        if not committed:
+            self._supervisor.dismiss(gate)
+            return False
+        self._dispatch(gate, new, gpus)
+        faults.here("loop.dispatched")
+        return True
+
+    async def _take_runner(self) -> Gate:
+        try:
+            async with asyncio.timeout(RUNNER_S):
+                return await self._supervisor.take_runner()
+        except (TimeoutError, OSError) as error:
+            why = str(error) or f"none came in {RUNNER_S:g} s"
+            raise CannotStart(f"no runner could be forked: {why}") from error
+
+    def _new_attempt(
+        self, start: Start, gate: Gate, gpus: Sequence[Gpu], snapshot: Snapshot
+    ) -> NewAttempt:
+        request = next(job.request for job in snapshot.waiting if job.id == start.job)
+        assert all(matches(gpu, request) for gpu in gpus)
+        return NewAttempt(
+            job=start.job,
+            attempt=start.attempt,
+            nonce=secrets.token_hex(8),
+            boot_id=self._boot_id,
+            runner_pid=gate.pid,
+            runner_start=gate.start,
+            runner_version=gate.version,
+            cgroup=gate.cgroup,
+            leases=tuple(
+                Lease(
+                    gpu=gpu.uuid,
+                    slot=0,
+                    job=start.job,
+                    attempt=start.attempt,
+                    exclusive=request.exclusive,
+                    memory_bytes=request.gpu_mem_bytes,
+                )
+                for gpu in gpus
+            ),
+            gpu_indices=tuple(gpu.index for gpu in gpus),
+            simulated=any(gpu.simulated for gpu in gpus),
+            passed=start.passed,
+        )
+
+    def _dispatch(self, gate: Gate, new: NewAttempt, gpus: Sequence[Gpu]) -> None:
+        row = self._store.seen.to_run(new.job)
+        known = known_as(new, row["stop_to"])
+        composed = order.compose(
+            row,
+            known,
+            gpus,
+            whole=self._lookout.is_whole,
+            config=self._config,
+            attempt_dir=self._supervisor.attempt_dir(new.job, new.attempt),
+        )
+        self._supervisor.dispatch(gate, known, composed)
+
+
+def known_as(attempt: NewAttempt | UnendedAttempt, stop_to: str, *, has_run: bool = False) -> Known:
+    """How the supervisor knows an attempt, new or found again."""
+    return Known(
+        job=attempt.job,
+        attempt=attempt.attempt,
+        nonce=attempt.nonce,
+        runner_pid=attempt.runner_pid,
+        runner_start=attempt.runner_start,
+        cgroup=attempt.cgroup,
+        stop_to=stop_to,
+        uid=os.getuid(),
+        has_run=has_run,
+    )

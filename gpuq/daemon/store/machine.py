@@ -1,0 +1,86 @@
+"""What the machine is and does: its GPUs, when they cool, facts. Written by the loop alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpuq.core.model import Gpu
+from gpuq.daemon.store.connection import Database
+from gpuq.daemon.store.events import record_event
+
+
+class Machine:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def release(self, gpu: str, slot: int, *, now: float) -> None:
+        which = "where gpu = ? and slot = ? and state <> 'active'"
+        with self._db.transaction():
+            was_dirty = self._db.value(f"select state = 'dirty' from leases {which}", (gpu, slot))
+            self._db.write(f"delete from leases {which}", (gpu, slot))
+            if was_dirty:
+                record_event(self._db, now, "gpu_clean", gpu=gpu)
+
+    def mark_dirty(self, gpu: str, slot: int, dirt: str, *, now: float) -> None:
+        """The memory of the GPU has not come back in time."""
+        with self._db.transaction():
+            changed = self._db.write(
+                """
+                update leases set state = 'dirty', dirt = ?
+                where gpu = ? and slot = ? and state = 'cooling'
+                """,
+                (dirt, gpu, slot),
+            )
+            if changed:
+                record_event(self._db, now, "gpu_dirty", gpu=gpu, cause=dirt)
+
+    def see_gpus(self, gpus: Sequence[Gpu], *, now: float) -> None:
+        """Remembers which GPUs this machine has; simulated ones are forgotten once they are gone."""
+        with self._db.transaction():
+            for gpu in gpus:
+                self._db.write(_SEE_GPU, _gpu_row(gpu, now))
+            present = json.dumps([gpu.uuid for gpu in gpus])
+            self._db.write(
+                "delete from gpus where simulated and uuid not in (select value from json_each(?)) "
+                "and uuid not in (select gpu from leases)",
+                (present,),
+            )
+
+    def note(self, name: str, value: Any) -> None:
+        with self._db.transaction():
+            self._db.write(
+                "insert into facts (name, value) values (?, ?) "
+                "on conflict (name) do update set value = excluded.value",
+                (name, json.dumps(value)),
+            )
+
+    def event(self, kind: str, *, now: float, cause: str | None = None, **about: Any) -> None:
+        with self._db.transaction():
+            record_event(self._db, now, kind, cause=cause, **about)
+
+
+_SEE_GPU = """
+insert into gpus (uuid, idx, model, simulated, memory_total_bytes, memory_reserved_bytes,
+                  baseline_bytes, first_seen_at, last_seen_at)
+values (:uuid, :idx, :model, :simulated, :memory_total_bytes, :memory_reserved_bytes,
+        :baseline_bytes, :now, :now)
+on conflict (uuid) do update set
+  idx = excluded.idx, model = excluded.model,
+  -- a GPU that is lost just now still has the size that it had
+  memory_total_bytes = coalesce(excluded.memory_total_bytes, memory_total_bytes),
+  memory_reserved_bytes = coalesce(excluded.memory_reserved_bytes, memory_reserved_bytes),
+  baseline_bytes = excluded.baseline_bytes, last_seen_at = excluded.last_seen_at
+"""
+
+
+def _gpu_row(gpu: Gpu, now: float) -> Mapping[str, Any]:
+    return {
+        "uuid": gpu.uuid,
+        "idx": gpu.index,
+        "model": gpu.model,
+        "simulated": int(gpu.simulated),
+        "memory_total_bytes": gpu.memory_total_bytes,
+        "memory_reserved_bytes": gpu.memory_reserved_bytes,
+        "baseline_bytes": gpu.baseline_bytes,
+        "now": now,
+    }

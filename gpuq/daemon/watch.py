@@ -1,0 +1,84 @@
+"""What a runner looks after while its job runs: the log, and signs of life. Standard library only.
+
+It looks about once a second, and never at the job itself.
+"""
+
+import os
+import time
+from typing import Any
+
+from gpuq.daemon import record
+from gpuq.daemon.joblog import JobLog
+from gpuq.daemon.report import told_out_of_memory
+from gpuq.daemon.spawn import Files
+
+LOOK_S = 1.0
+LAST_OUTPUT_BYTES = 16 * 1024  # a traceback of torchrun with four workers
+
+Message = dict[str, Any]
+
+
+class Watch:
+    """Made before the job is there, so that it knows where the job's own part of a log begins."""
+
+    def __init__(self, order: Message, files: Files) -> None:
+        self._files = files
+        self._log = JobLog(
+            files.log,
+            files.log_index if files.log_index >= 0 else None,
+            cap_bytes=order.get("log_cap_bytes"),
+            keep_free_bytes=order.get("keep_free_bytes", 0),
+        )
+        self._errors = self._log
+        if files.stderr >= 0:
+            self._errors = JobLog(files.stderr, None, cap_bytes=None, keep_free_bytes=0)
+        self._heartbeat = _Heartbeat(order) if order.get("heartbeat_s") else None
+        self._next_at = time.monotonic()  # a fast writer is not to be alone for its first second
+
+    def look(self) -> float:
+        """Looks where that is due; returns in how many seconds it is again."""
+        now = time.monotonic()
+        if now >= self._next_at:
+            pause_s = self._log.tick(time.time())
+            if self._heartbeat is not None:
+                pause_s = min(pause_s, self._heartbeat.look(now))
+            self._next_at = time.monotonic() + pause_s
+        return max(self._next_at - time.monotonic(), 0.0)
+
+    def findings(self, *, succeeded: bool) -> Message:
+        """For the record: what was dropped of the log, and for a job that did not succeed what it
+        said in the end."""
+        self._log.finish(time.time())
+        found: Message = {"log_dropped_bytes": self._log.dropped_bytes}
+        if not succeeded:
+            said = self._errors.tail(LAST_OUTPUT_BYTES)
+            found["last_output"] = said.decode("utf-8", "replace")
+            found["told_out_of_memory"] = told_out_of_memory(self._files.report)
+        return found
+
+    def close(self) -> None:
+        for log in {self._log, self._errors}:
+            log.close()
+
+
+class _Heartbeat:
+    """Any change of the report is a sign of life, stamped on the clock that no one can set."""
+
+    def __init__(self, order: Message) -> None:
+        self._report: str = order["report"]
+        self._seen = self._measure()
+        self._pause_s: float = min(LOOK_S, order["heartbeat_s"] / 4)
+        self._beat = record.open_beat(order["attempt_dir"])
+
+    def look(self, now: float) -> float:
+        if (measure := self._measure()) != self._seen:
+            self._seen = measure
+            record.note_beat(self._beat, now)
+        return self._pause_s
+
+    def _measure(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self._report.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
