@@ -1,0 +1,59 @@
+"""kill -9 of those around the daemon, and of a daemon that has hardly begun."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.faults.conftest import FaultyDaemon, MakeDaemon, assert_all_well
+from tests.conftest import until
+
+TIMES, BEGINNINGS = 3, 6
+
+
+@pytest.mark.parametrize("victim", ["launcher", "probe", "runner"])
+def test_who_serves_the_daemon_is_replaced_and_no_job_notices(
+    faulty: FaultyDaemon, victim: str, say: Callable[..., None]
+) -> None:
+    """The runner is the one that waits at its gate."""
+    go = faulty.folder / "go"
+    with faulty.client() as client:
+        held = client.submit(**faulty.job(f"while [ ! -e {go} ]; do sleep 0.02; done; exit 9"))
+        faulty.at_work(held)
+        own = faulty.runner_of(held)
+        for number in range(TIMES):
+            os.kill(_find(faulty, victim, but=own), signal.SIGKILL)
+            jobs = client.submit_many([faulty.job(f"exit {number}", gpus=gpus) for gpus in (0, 2)])
+            codes = [job["exit_code"] for job in client.wait(jobs, timeout_s=30)]
+            assert codes == [number, number]
+        go.touch()
+        assert client.wait([held], timeout_s=10)[0]["exit_code"] == 9
+    everyone = range(held, jobs[-1] + 1)
+    assert sorted(faulty.runs(*everyone)) == sorted(f"{job}.1" for job in everyone)
+    say(tried=TIMES)
+
+
+def _find(daemon: FaultyDaemon, kind: str, *, but: int) -> int:
+    """A process of that kind, which may have been replaced a moment ago."""
+
+    def look() -> list[int]:
+        return [pid for pid in daemon.family() if pid != but and daemon.kind(pid) == kind]
+
+    return int(until(look, kind)[0])
+
+
+def test_a_daemon_may_die_while_it_makes_its_first_database(
+    make: MakeDaemon, say: Callable[..., None]
+) -> None:
+    """Later and later, until one has done all that there is to do at the beginning."""
+    for number in range(BEGINNINGS):
+        daemon = make(start=False)
+        daemon.spawn()
+        time.sleep(0.1 + 0.2 * number / BEGINNINGS)
+        daemon.kill()
+        daemon.start()
+        assert_all_well(daemon)
+        daemon.end()
+    say(tried=BEGINNINGS)
