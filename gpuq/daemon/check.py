@@ -14,14 +14,15 @@ from typing import Any
 
 from gpuq import paths
 from gpuq.core.units import count, format_bytes
-from gpuq.daemon import evidence, processes, promises
-from gpuq.daemon.promises import Attempts, Breach, Scene, Span
+from gpuq.daemon import evidence, processes, promises, scene
+from gpuq.daemon.promises import Breach, Span
+from gpuq.daemon.scene import Attempts, Scene
 from gpuq.daemon.store.audit import Audit, Damaged, Unreadable, open_audit
 from gpuq.daemon.store.connection import StoreRefused
 from gpuq.errors import GpuqError
 from gpuq.protocol import SCHEMA
 
-LOOK_AGAIN_S = (0.3, 1.0, 2.0)
+LOOK_AGAIN_S = (0.3, 1.0, 2.0, 4.0)
 OPEN_TRIES, OPEN_AGAIN_S = 3, 0.1
 SAID_ON_TERMINAL = 256 * 2**20  # bytes of a database that takes a while
 
@@ -91,9 +92,9 @@ def look_once(database: str, place: tuple[str, str] | None, *, whole: bool) -> F
     """One look at the database, and at the machine where it is in its `place` (state directory,
     socket). `whole`: each page of the file is read, too."""
     try:
-        scene = None if place is None else _see(database, *place)
+        seen = None if place is None else _see(database, *place)
         with open_audit(database) as audit:
-            return judge(audit, scene, place, whole)
+            return judge(audit, seen, whole=whole)
     except Damaged as error:
         return _damaged([str(error)])
 
@@ -105,42 +106,26 @@ def _see(database: str, state_dir: str, socket: str) -> Scene:
     return evidence.look(state_dir, socket, roots, time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
-def judge(
-    audit: Audit, scene: Scene | None, place: tuple[str, str] | None, whole: bool
-) -> Findings:
+def judge(audit: Audit, seen: Scene | None, *, whole: bool) -> Findings:
     if whole and (damage := audit.damage()):
         # What a damaged file says of jobs is not worth hearing.
         return _damaged([f"{audit.path} is damaged: {what}" for what in damage])
     found = Findings(events=audit.events())
-    breaches = found.breaches
-    for table, parent in sorted(set(audit.foreign_keys())):
-        sentence = f"rows of {table} point to {parent} that are not there"
-        breaches.append(Breach(rule="row_without_parent", sentence=sentence, table=table))
-    attempts = Attempts(scene=scene or _nothing_seen())
-    rows = promises.join_spans(_read_jobs(audit, attempts, found, scene))
-    pruned = audit.pruned()
-    breaches += promises.judge_ids(rows, pruned, audit.submitted(), audit.last_id_given())
-    breaches += promises.judge_leases(audit.leases(), attempts.active)
-    pruned_to, _ = audit.events_pruned()
-    breaches += promises.judge_events(audit.event_runs(), pruned_to, audit.last_event_given())
-    if scene is not None and place is not None:
-        breaches += promises.judge_runners(attempts.active, scene)
-        breaches += promises.judge_processes(attempts, scene)
-        breaches += promises.judge_daemon(scene, place[0])
-        found.notes += promises.find_orphans(scene, rows, pruned)
-        found.notes += [
-            f"job {job} is to be forgotten, and cannot be: {trouble}"
-            for job, trouble in audit.prune_troubles()
-        ]
-        found.daemon_pid = scene.lock_pid
-        if not scene.has_daemon and attempts.active:
-            left = count(len(attempts.active), "attempt")
-            found.notes.append(f"no daemon runs here: what became of {left} the next one finds out")
+    attempts = Attempts(scene=seen or _nothing_seen())
+    rows = promises.join_spans(_read_jobs(audit, attempts, found, seen))
+    found.breaches += _judge_rows(audit, rows, attempts)
+    if seen is not None:
+        found.daemon_pid = seen.lock_pid
+        found.breaches += scene.judge_runners(attempts.active, seen)
+        found.breaches += scene.judge_processes(attempts, seen)
+        found.breaches += scene.judge_daemon(seen)
+        found.notes += scene.find_orphans(seen, rows, audit.pruned())
+        found.notes += _notes(audit, attempts, seen)
     return found
 
 
 def _read_jobs(
-    audit: Audit, attempts: Attempts, found: Findings, scene: Scene | None
+    audit: Audit, attempts: Attempts, found: Findings, seen: Scene | None
 ) -> Iterator[Span]:
     """Goes through all jobs, once; gives their ids."""
     _, events_from = audit.events_pruned()
@@ -148,15 +133,33 @@ def _read_jobs(
         found.jobs += dossier.job.last_id - dossier.job.id + 1
         found.attempts += len(dossier.attempts)
         found.breaches += promises.judge_job(dossier, events_from)
-        if scene is not None:
-            found.breaches += promises.judge_delay(dossier.job, scene)
+        if seen is not None:
+            found.breaches += scene.judge_delay(dossier.job, seen)
         for attempt in dossier.attempts:
             attempts.take(attempt)
         yield dossier.job.id, dossier.job.last_id
 
 
+def _judge_rows(audit: Audit, rows: Sequence[Span], attempts: Attempts) -> Iterator[Breach]:
+    for table, parent in sorted(set(audit.foreign_keys())):
+        sentence = f"rows of {table} point to {parent} that are not there"
+        yield Breach(rule="row_without_parent", sentence=sentence, table=table)
+    yield from promises.judge_ids(rows, audit.pruned(), audit.submitted(), audit.last_id_given())
+    yield from promises.judge_leases(audit.leases(), attempts.active)
+    pruned_to, _ = audit.events_pruned()
+    yield from promises.judge_events(audit.event_runs(), pruned_to, audit.last_event_given())
+
+
+def _notes(audit: Audit, attempts: Attempts, seen: Scene) -> Iterator[str]:
+    for job, trouble in audit.prune_troubles():
+        yield f"job {job} is to be forgotten, and cannot be: {trouble}"
+    if not seen.has_daemon and attempts.active:
+        left = count(len(attempts.active), "attempt")
+        yield f"no daemon runs here: what became of {left} the next one finds out"
+
+
 def _nothing_seen() -> Scene:
-    return Scene(boot_id="", boottime=0.0)
+    return Scene(state_dir="", boot_id="", boottime=0.0)
 
 
 def _damaged(sentences: Sequence[str]) -> Findings:

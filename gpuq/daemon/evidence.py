@@ -13,7 +13,7 @@ import gpuq
 from gpuq import paths, protocol
 from gpuq.daemon import processes
 from gpuq.daemon.cgroup import Leaf
-from gpuq.daemon.promises import Marked, Scene
+from gpuq.daemon.scene import Marked, Scene
 from gpuq.errors import UsageError
 
 ANSWER_S = 5.0
@@ -31,6 +31,7 @@ def look(state_dir: str, socket_path: str, group_roots: Sequence[str], boottime:
     groups = {path: Leaf(path).members() for root in group_roots for path in _folders(root)}
     inside = {pid for pids in groups.values() for pid in pids}
     return Scene(
+        state_dir=state_dir,
         boot_id=processes.boot_id(),
         boottime=boottime,
         lock_pid=lock.pid,

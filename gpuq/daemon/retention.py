@@ -84,9 +84,11 @@ class Housekeeper:
             await self._sleep(everything_at - self._clock.monotonic())
 
     async def _sleep(self, longest_s: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._bell.wait(), max(longest_s, 0.0))
-            await asyncio.wait_for(self._urgent.wait(), SOON_S)
+        with suppress(TimeoutError):  # wait_for would drop a cancel that comes with the bell
+            async with asyncio.timeout(max(longest_s, 0.0)):
+                await self._bell.wait()
+            async with asyncio.timeout(SOON_S):
+                await self._urgent.wait()
 
     async def tidy(self, *, everything: bool) -> None:
         """Until there is nothing left to do. `everything`: what only time brings about, too."""

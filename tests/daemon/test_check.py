@@ -24,7 +24,8 @@ from gpuq.client import Client
 from gpuq.daemon import check, evidence, processes
 from gpuq.daemon.check import Findings
 from gpuq.daemon.main import _locked
-from gpuq.daemon.promises import Breach, Marked, Scene
+from gpuq.daemon.promises import Breach
+from gpuq.daemon.scene import Marked, Scene
 from gpuq.daemon.store.audit import open_audit
 from gpuq.daemon.store.connection import StoreDamaged, StoreRefused
 from gpuq.errors import DaemonUnreachable, GpuqError
@@ -75,7 +76,7 @@ def by_hand(path: Path, *statements: str) -> None:
 
 def sentences(path: Path, scene: Scene | None = None) -> list[str]:
     with open_audit(str(path)) as audit:
-        found = check.judge(audit, scene, None if scene is None else ("/state", "/socket"), True)
+        found = check.judge(audit, scene, whole=True)
     return [breach.sentence for breach in found.breaches]
 
 
@@ -84,7 +85,7 @@ def sentences(path: Path, scene: Scene | None = None) -> list[str]:
 
 def test_all_is_well_where_it_is(database: Path) -> None:
     with open_audit(str(database)) as audit:
-        found = check.judge(audit, None, None, True)
+        found = check.judge(audit, None, whole=True)
     assert found.breaches == []
     assert (found.jobs, found.attempts) == (8, 7)
     assert found.events > 20
@@ -248,6 +249,7 @@ def test_of_events_that_were_removed_nothing_is_concluded(database: Path) -> Non
 def a_scene(**changes: Any) -> Scene:
     """A daemon that looks after its three jobs."""
     daemon = Scene(
+        state_dir="/state",
         boot_id=BOOT,
         boottime=1000.0,
         lock_pid=77,
@@ -395,12 +397,22 @@ def test_leftovers_that_are_being_ended_are_no_breach(database: Path) -> None:
 def test_a_folder_without_a_job_is_worth_a_note(database: Path) -> None:
     seen = a_scene(job_folders=[ENDED, 40, 41, FORGOTTEN], record_folders=[(40, 1), (ENDED, 1)])
     with open_audit(str(database)) as audit:
-        found = check.judge(audit, seen, ("/state", "/socket"), True)
+        found = check.judge(audit, seen, whole=True)
     assert found.breaches == []
     assert found.notes == [
         "there is no job to what lies in jobs/40-41",
         "there is no attempt to what lies in attempts/40.1",
     ]
+
+
+def test_what_cannot_be_forgotten_is_worth_a_note(database: Path) -> None:
+    with closing(open_store(database)) as store:
+        store.wished.prune([ENDED], outputs=False, actor="alice", now=NOW)
+        store.pruned.not_forgotten(ENDED, "jobs/2/1/output: busy", now=NOW)
+    with open_audit(str(database)) as audit:
+        found = check.judge(audit, a_scene(), whole=True)
+    assert found.breaches == []
+    assert found.notes == [f"job {ENDED} is to be forgotten, and cannot be: jobs/2/1/output: busy"]
 
 
 # ─── looked at again ─────────────────────────────────────────────────────────────────────────────
@@ -577,6 +589,18 @@ def test_what_was_found_can_be_had_as_json(database: Path) -> None:
 
 
 # ─── beside a daemon ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_looks_at_the_daemon_that_is_meant(daemon: Daemon, tmp_path: Path) -> None:
+    """Who gives a socket alone means the daemon that answers there, wherever it keeps its things."""
+    elsewhere = daemon.environment | {"GPUQ_STATE_DIR": str(tmp_path / "another")}
+    ran = daemon.gpuq(
+        "--socket", str(daemon.state / "gpuq.sock"), "daemon", "check", "--json", env=elsewhere
+    )
+    assert json.loads(ran.stdout)["daemon_pid"] == daemon.pid
+    nobody = daemon.gpuq("--socket", str(tmp_path / "none"), "daemon", "check", env=elsewhere)
+    assert (nobody.returncode, nobody.stdout) == (4, "")
+    assert "--state-dir DIR" in nobody.stderr
 
 
 def test_a_busy_daemon_is_never_accused(daemon: Daemon) -> None:

@@ -363,6 +363,17 @@ def test_other_folders_below_the_state_directory_stay(house: House, tmp_path: Pa
     ) == before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: it needs root to chown")
+def test_root_removes_what_is_its_submitters(house: House) -> None:
+    job = house.ended()
+    folder = house.folder / "jobs" / str(job)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, BOB.uid, BOB.gid)
+        path.chmod(0o700)
+    house.tidy(after_days=31)
+    assert house.left(job) == []
+
+
 def test_what_cannot_be_removed_does_not_keep_the_rest(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,7 +132,7 @@ class Audit:
     def submitted(self) -> list[tuple[int, int]]:
         """(first, last) of each submission that was told."""
         sql = "select job, detail ->> 'count' from events where kind = 'submitted' order by job"
-        return [(job, job + int(count) - 1) for job, count in self.db.execute(sql)]
+        return [(job, job + int(count or 1) - 1) for job, count in self.db.execute(sql)]
 
     def events_pruned(self) -> tuple[int, float]:
         """(seq, at): the last event that was removed for its age, and the latest time of those."""
