@@ -54,6 +54,13 @@ class Config:
             for origin in [self._values[setting.name].origin]
         ]
 
+    def origin(self, name: str) -> str:
+        return self._values[name].origin
+
+    def having(self, name: str, value: Any, origin: str) -> "Config":
+        """The same with another value in one place."""
+        return Config(self._values | {name: Value(value, origin)})
+
     def policy(self) -> Policy:
         return Policy(
             cpu_slots=self.cpu_slots,

@@ -1,6 +1,7 @@
 """Rows in a line: jobs submitted, attempts committed, run and ended, straight into a store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -9,6 +10,7 @@ from gpuq.core.model import EndCause, Exit, Gpu, JobState, Lease, Outcome, Reque
 from gpuq.core.spec import Spec
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
+from gpuq.daemon.store.connection import DiskTrouble
 from gpuq.daemon.store.happened import Delay, Ended, NewAttempt
 
 ALICE = Submitter(uid=1000, gid=1000, user="alice")
@@ -114,10 +116,10 @@ def fail(
     store: Store, job: int, *, wait_s: float = 60.0, request: Request | None = None, **how: Any
 ) -> None:
     """Its attempt ends with code 3, and it waits for the next one."""
-    how = {"exit": Exit(exit_code=3, ended_at=NOW), "outcome": Outcome.FAILED} | how
+    failed: dict[str, Any] = {"exit": Exit(exit_code=3, ended_at=NOW), "outcome": Outcome.FAILED}
     delay = Delay(boottime=MONO + wait_s, boot_id=BOOT, at=NOW + wait_s)
     store.happened.try_again(
-        ended(job, **how), delay, request=request, why="attempt 2 of 3 in 60 s", now=NOW
+        ended(job, **(failed | how)), delay, request=request, why="attempt 2 of 3 in 60 s", now=NOW
     )
 
 
@@ -147,6 +149,22 @@ def job_in(store: Store, state: JobState, **changes: Any) -> int:
 def write(store: Store, sql: str, *values: Any) -> int:
     with store.transaction():
         return store.database.write(sql, values)
+
+
+@contextmanager
+def full(store: Store) -> Iterator[None]:
+    """A database on a full disk: not even the smallest event finds room."""
+    pages = store.database.value("pragma page_count")
+    store.database.value(f"pragma max_page_count = {pages}")
+    try:
+        while True:
+            store.machine.event("x", now=NOW)
+    except DiskTrouble:
+        pass
+    try:
+        yield
+    finally:
+        store.database.value("pragma max_page_count = 1000000")
 
 
 def count(store: Store, table: str) -> int:

@@ -16,9 +16,10 @@ HEAVY = {
     *("apsw", "psutil", "pynvml", "structlog", "textual", "torch", "gpuq.daemon", "gpuq.core"),
 }
 
-# Each foreign library has one door.
+# Each foreign library has one door, and so have the system calls that Python does not have.
 DOORS = {
     "apsw": "gpuq/daemon/store",
+    "ctypes": "gpuq/daemon/linux.py",
     "pynvml": "gpuq/daemon/gpus/nvml.py",
     "typer": "gpuq/cli",
     "textual": "gpuq/tui",
@@ -56,6 +57,13 @@ def test_a_client_starts_without_what_it_does_not_need(module: str) -> None:
     """Python itself loads some of it, as `re` does `enum`; more than a bare start may not."""
     bare = _loaded("import json, re, socket, select, fcntl, hashlib, resource, typing")
     assert not HEAVY & (_loaded(f"import {module}") - bare)
+
+
+def test_what_is_forked_for_each_job_is_small() -> None:
+    """A runner is a copy of the launcher and lives as long as its job."""
+    bare = _loaded("import json, re, socket, ctypes, resource, shutil, typing")
+    loaded = _loaded("import gpuq.daemon.launcher") - bare
+    assert not loaded & (HEAVY | {"hashlib", "inspect"}) - {"gpuq.daemon"}
 
 
 def test_every_module_imports_alone_from_anywhere() -> None:

@@ -190,9 +190,22 @@ def restart(context: typer.Context, gpus: Gpus = None) -> None:
             raise GpuqError(_not_yours(client.address))
         there = _ping(client)
         gpus = gpus or (_gpus_given(client) if there else None)
+        _check_settings(client.address.state_dir, gpus)
     if there is not None:
         _stop(context, restart=True)
     start(context, gpus)
+
+
+def _check_settings(state_dir: str, gpus: str | None) -> None:
+    """Before one is stopped it has to be sure that another can be started."""
+    import subprocess
+
+    flags = ["--state-dir", state_dir, *(["--gpus", gpus] if gpus else []), "--only-check"]
+    command = [sys.executable, "-m", "gpuq.daemon.main", *flags]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        why = ran.stderr.strip().removeprefix("gpuqd: ") or f"it left with code {ran.returncode}"
+        raise GpuqError(f"nothing was stopped, since another would not start: {why}")
 
 
 def _gpus_given(client: Client) -> str | None:

@@ -189,14 +189,24 @@ def _kernel() -> Iterator[Finding]:
         yield Finding("ok", f"Linux {release} with pidfd")
     else:
         yield Finding("failure", f"Linux {release} without pidfd_open", "Linux 5.3 or newer has it")
-    if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
-        yield Finding("ok", "cgroup 2")
+    if where := _cgroup2():
+        yield Finding("ok", f"cgroup 2 at {where}")
     else:
         yield Finding(
             "warning",
-            "no cgroup 2 at /sys/fs/cgroup",
+            "no cgroup 2",
             "Jobs end cleanly without; to have it: systemd.unified_cgroup_hierarchy=1",
         )
+
+
+def _cgroup2() -> str | None:
+    """Where it is mounted: at the top, or beside the older hierarchies."""
+    try:
+        with open("/proc/self/mounts") as file:
+            found = [line.split() for line in file]
+    except OSError:
+        return None
+    return next((words[1] for words in found if words[2] == "cgroup2"), None)
 
 
 def _works(deed: Callable[[], None]) -> bool:

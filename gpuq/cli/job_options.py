@@ -118,6 +118,8 @@ def describe(
         )
     if visible not in ("auto", "uuid", "index"):
         raise UsageError(f"--visible {visible}: it is auto, uuid or index")
+    if time is not None and time.strip().isdecimal():  # minutes to Slurm, seconds elsewhere
+        raise UsageError(f"--time {time}: of what? Write {time}s, {time}m or {time}h")
     if stop_to not in ("all", "main"):
         raise UsageError(f"--stop-to {stop_to}: it is all or main")
     if not retries and (backoff or retry_on):

@@ -103,7 +103,7 @@ def attempt_table(attempts: Sequence[Job], look: Look) -> list[str]:
         Column("GPU", lambda attempt: indices(attempt["gpus"])),
         Column("CPU TIME", lambda attempt: format_seconds(_cpu_seconds(attempt)), unused="-"),
         Column("PEAK", lambda attempt: format_bytes(attempt["peak_rss_bytes"]), unused="–"),
-        Column("END", lambda attempt: printable(_end(attempt))),
+        Column("END", lambda attempt: printable(end_of(attempt))),
     ]
     return table(columns, attempts, look)
 
@@ -114,7 +114,7 @@ def _cpu_seconds(attempt: Job) -> float | None:
     return float(attempt["user_s"]) + float(attempt["system_s"] or 0.0)
 
 
-def _end(attempt: Job) -> str:
+def end_of(attempt: Job) -> str:
     if attempt["ended_at"] is None:
         return attempt.get("unkillable") or "-"
     return str(attempt["reason"] or words(attempt["outcome"]))

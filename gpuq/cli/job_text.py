@@ -226,7 +226,7 @@ def greeting(job: Job, *, simulated: bool) -> str:
 
 
 def on_gpus(job: Job, *, simulated: bool) -> str:
-    kind = "simulated GPU" if simulated else "GPU"
+    kind = "simulated GPU" if job.get("gpus_simulated", simulated) else "GPU"
     return f" on {kind} {indices(job['gpus'])}" if job["gpus"] else ""
 
 
@@ -236,7 +236,8 @@ def farewell(job: Job) -> str:
     if reason.startswith(outcome):
         return f"Job {job['id']} {reason}"
     if not reason or job["exit_code"] == 0:
-        return f"Job {job['id']} {outcome}"
+        tries = f", on its {ordinal(job['attempt'])} attempt" if job["attempt"] > 1 else ""
+        return f"Job {job['id']} {outcome}{tries}"
     return f"Job {job['id']} {outcome}: {reason}"
 
 

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from gpuq.cli import console
 from gpuq.cli.gpu_text import are_simulated, census, gpu_table
-from gpuq.cli.job_page import attempt_table, job_fields, submit_line
+from gpuq.cli.job_page import attempt_table, end_of, job_fields, submit_line
 from gpuq.cli.job_text import (
     ORDERS,
     PIPE_COLUMNS,
@@ -19,7 +19,7 @@ from gpuq.cli.job_text import (
     job_row,
     job_table,
 )
-from gpuq.cli.render import Gpu, Job, Look, clip, command_line, fields, plain, printable
+from gpuq.cli.render import Gpu, Job, Look, clip, command_line, fields, plain, printable, tabbed
 from gpuq.client import Client
 from gpuq.errors import UsageError
 
@@ -85,7 +85,10 @@ def status(
       gpuq status --json | jq '.jobs[] | select(.state == "running")'
 
     On a pipe the columns are id, state, substate, outcome, name, user, gpus, priority, started,
-    ended, reason, command; -o also knows exit, group, tags, submitted, time, cwd. With --watch,
+    ended, reason, command; ST is Q queued, H held, B between two attempts, S starting, R running,
+    P paused, K being ended, U unkillable, and of those that have ended C completed, F failed,
+    X cancelled, T timed out, O out of memory, L lost, N skipped. -o also knows exit, group, tags,
+    submitted, time, cwd. With --watch,
     --json prints a line whenever something has changed. Beside ids a JOB may be @ (your last
     submission), @~2 (the one before that but one) or a group like g12.
     """
@@ -288,8 +291,12 @@ def show(
         console.say_json(jobs=[found])
         return
     console.say(*fields(_pairs(found), look))
-    if found["attempts"] and look.terminal:
+    if not found["attempts"]:
+        return
+    if look.terminal:
         console.say("", *attempt_table(found["attempts"], look))
+    else:
+        console.say(*(tabbed([f"attempt {a['attempt']}", end_of(a)]) for a in found["attempts"]))
 
 
 def _pairs(job: Job) -> list[tuple[str, str]]:

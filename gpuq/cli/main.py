@@ -13,7 +13,7 @@ import typer.main
 from typer._click.exceptions import ClickException  # typer brings its own click
 
 import gpuq
-from gpuq.cli.commands import OPTIONS, Commands, family
+from gpuq.cli.commands import ALIASES, COMMANDS, OPTIONS, Commands, family
 from gpuq.cli.console import Chosen, say
 from gpuq.cli.render import printable
 from gpuq.errors import GpuqError, UsageError
@@ -82,7 +82,7 @@ def run(words: list[str]) -> int:
     except GpuqError as error:
         return _complain(str(error), error.exit_code)
     except ClickException as error:
-        return _complain(_sentence(error), UsageError.exit_code)
+        return _complain(_sentence(error, words), UsageError.exit_code)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -119,15 +119,21 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-def _sentence(error: ClickException) -> str:
+def _sentence(error: ClickException, words: list[str]) -> str:
     """A usage error of the parser's in our own form."""
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
-    where = context.command_path if context is not None else "gpuq"
+    where = context.command_path if context is not None else _command_path(words)
     option = getattr(error, "option_name", None)
     if where == "gpuq" and option in STATUS_OPTIONS:
         return f"{option} belongs to a command. You may mean: gpuq status {option}"
     return f"{message[:1].lower()}{message[1:]}. See: {where} --help"
+
+
+def _command_path(words: list[str]) -> str:
+    """Whose options were being read: an option without its value does not tell."""
+    known = (ALIASES.get(word, word) for word in words)
+    return next((f"gpuq {word}" for word in known if word in COMMANDS), "gpuq")
 
 
 def _leave_pipe() -> int:

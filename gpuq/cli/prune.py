@@ -81,7 +81,7 @@ def _query(
         raise UsageError("give either jobs or a selector (--older-than, --state, --keep), not both")
     if not jobs and older_than is None and not state and keep is None:
         raise UsageError(
-            "prune what? Give jobs, or a selector such as --older-than 7d. See: gpuq status -a"
+            "prune what? Give jobs, or a selector such as --older-than 7d. See: gpuq prune --help"
         )
     return {
         "refs": jobs,

@@ -204,6 +204,7 @@ class ActiveJob:
     pause_wished: bool = False
     ending: EndCause | None = None  # what it was sent its first signal for
     term_sent_at: float | None = None
+    term_delivered: bool = False
     kill_sent_at: float | None = None  # the first KILL
     last_kill_at: float | None = None
     main_ended_at: float | None = None  # its runner ends what the main process left behind
@@ -253,6 +254,7 @@ class Snapshot:
     active: tuple[ActiveJob, ...] = ()
     delayed: tuple[DelayedJob, ...] = ()
     drain: Drain | None = None
+    start_trouble: str | None = None  # why nothing can be started just now
     policy: Policy = field(default_factory=Policy)
     jobs_per_class: int | None = None
     gpus_read_at: float | None = None
@@ -369,6 +371,7 @@ class Exit:
     oom_kills: int | None = None  # by the kernel in its control group; None where that cannot tell
     log_dropped_bytes: int = 0
     ended_at: float | None = None  # wall clock, s since the epoch
+    ended_mono: float | None = None  # of its main process, CLOCK_MONOTONIC, s
     user_s: float | None = None
     system_s: float | None = None
     peak_rss_bytes: int | None = None

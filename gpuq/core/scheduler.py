@@ -14,7 +14,6 @@ from gpuq.core.ending import plan_endings
 from gpuq.core.model import (
     Cancel,
     Decision,
-    Drain,
     Plan,
     Release,
     Request,
@@ -50,7 +49,7 @@ def plan(snapshot: Snapshot) -> Plan:
         heads=queue.heads,
         wake_at=min([*ending_deadlines, *release_deadlines], default=None),
         undelay_at=min(still_delayed, default=None),
-        standstill=_drained(snapshot.drain) if snapshot.drain is not None else None,
+        standstill=_standstill(snapshot),
     )
 
 
@@ -99,8 +98,8 @@ class _Queue:
         self.cpu_free = world.policy.cpu_slots - taken
 
     def consider(self, job: WaitingJob) -> None:
-        if self.snapshot.drain is not None:
-            self.reasons[job.id] = _drained(self.snapshot.drain)
+        if (standstill := _standstill(self.snapshot)) is not None:
+            self.reasons[job.id] = standstill
             return
         if job.class_id in self.heads:
             self.reasons[job.id] = f"behind {self.heads[job.class_id]}"
@@ -199,5 +198,8 @@ class _Queue:
         return self.ledger.wants(request)
 
 
-def _drained(drain: Drain) -> str:
-    return f"the queue is drained by {drain.actor}: {drain.reason}"
+def _standstill(snapshot: Snapshot) -> str | None:
+    """Why nothing at all is started."""
+    if (drain := snapshot.drain) is not None:
+        return f"the queue is drained by {drain.actor}: {drain.reason}"
+    return snapshot.start_trouble

@@ -215,7 +215,8 @@ def _limit(wire: Mapping[str, Any], field: str) -> float | None:
         return None
     seconds = _seconds(wire, field, 0.0)
     if seconds < SHORTEST_LIMIT_S:
-        raise UsageError(f"{field}: {seconds:g} s is shorter than {SHORTEST_LIMIT_S:g} s")
+        option = {"time_limit_s": "--time", "heartbeat_s": "--heartbeat"}.get(field, field)
+        raise UsageError(f"{option}: {seconds:g} s is shorter than {SHORTEST_LIMIT_S:g} s")
     return seconds
 
 
@@ -224,14 +225,13 @@ def _rule(wire: Mapping[str, Any], field: str, parse: Callable[[str], Any]) -> s
     text = wire.get(field)
     if text is None:
         return None
+    option = f"--{field.replace('_', '-')}"
     if not wire.get("retries"):
-        raise UsageError(
-            f"{field}: it says how to retry, and there are no retries. Add --retries N"
-        )
+        raise UsageError(f"{option} says how to retry, and there are no retries. Add --retries N")
     try:
         parse(_text(text, field))
     except ValueError as error:
-        raise UsageError(f"{field}: {error}") from None
+        raise UsageError(f"{option}: {error}") from None
     return str(text)
 
 

@@ -75,7 +75,7 @@ def explain(
     if ending is EndCause.HEARTBEAT:
         silence = format_seconds(heartbeat_s)
         sentence = f"timed out: it gave no sign of life for {silence}; {sentence}"
-    if exit.leftovers and outcome is not Outcome.CANCELLED:  # there, all of it was to go
+    if exit.leftovers and ending is None:  # otherwise all of it was to go
         sentence += f"; {_explain_leftovers(exit)}"
     return sentence
 

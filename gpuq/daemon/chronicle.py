@@ -30,6 +30,7 @@ from gpuq.daemon.supervisor import Exited, MainEnded, News, Running
 from gpuq.daemon.watchers import Watchers
 
 MOST_RETURNS = 3
+START_AGAIN_S = 5.0  # after the machine had no room for a job to begin
 
 
 class Chronicle:
@@ -39,6 +40,7 @@ class Chronicle:
         self, store: Store, clock: Clock, policy: Policy, watchers: Watchers, lookout: Lookout
     ) -> None:
         self.inbox: deque[News] = deque()
+        self.start_trouble: tuple[str, float] | None = None  # until when, on CLOCK_MONOTONIC
         self._store = store
         self._clock = clock
         self._policy = policy
@@ -84,7 +86,7 @@ class Chronicle:
                     now=self._clock.wall(),
                 )
             case Exited(exit=None):
-                self._return_to_queue(news.job, news.attempt)
+                self._return_to_queue(news.job, news.attempt, news.cause)
             case Exited(exit=Exit() as exit):
                 self._end(news.job, news.attempt, exit)
 
@@ -101,10 +103,14 @@ class Chronicle:
             self._returns.pop(news.job, None)
             self._watchers.publish(news.job, "started")
             self._watchers.publish(news.job, "ended")
-        elif news.exit is None:
+        elif news.exit is None and news.cause is None:
             self._returns[news.job] += 1
 
-    def _return_to_queue(self, job: int, attempt: int) -> None:
+    def _return_to_queue(self, job: int, attempt: int, cause: str | None) -> None:
+        if cause is not None:
+            self.start_trouble = cause, self._clock.monotonic() + START_AGAIN_S
+            self._store.happened.return_to_queue(job, attempt, cause=cause, now=self._clock.wall())
+            return
         if self._returns[job] >= MOST_RETURNS:
             self._end(job, attempt, Exit(lost=f"its runner died {MOST_RETURNS} times at the gate"))
             return
@@ -113,7 +119,8 @@ class Chronicle:
 
     def _end(self, job: int, attempt: int, exit: Exit) -> None:
         terms = self._store.seen.terms(job, attempt)
-        outcome = conclude(exit, ending=terms.ending)
+        ending = None if self._had_ended_before(exit, terms) else terms.ending
+        outcome = conclude(exit, ending=ending)
         ended = Ended(
             job=job,
             attempt=attempt,
@@ -122,7 +129,7 @@ class Chronicle:
             reason=explain(
                 exit,
                 outcome,
-                ending=terms.ending,
+                ending=ending,
                 stop=terms.stop,
                 time_limit_s=terms.time_limit_s,
                 heartbeat_s=terms.heartbeat_s,
@@ -130,6 +137,12 @@ class Chronicle:
             cooling=None if terms.simulated else (self._clock.monotonic(), self._boot_id),
         )
         self._end_or_try_again(ended, terms)
+
+    def _had_ended_before(self, exit: Exit, terms: Terms) -> bool:
+        """Had it ended by itself when gpuq, which could not know it yet, began to end it?"""
+        if exit.ended_mono is None or terms.ending_since is None:
+            return False
+        return self._clock.told(exit.ended_mono) < terms.ending_since
 
     def _end_or_try_again(self, ended: Ended, terms: Terms) -> None:
         now = self._clock.wall()

@@ -17,6 +17,10 @@ class Clock:
         """Seconds of this boot in which the machine was awake."""
         return time.monotonic()
 
+    def told(self, moment: float) -> float:
+        """A moment that a runner read from this machine's CLOCK_MONOTONIC, on this one."""
+        return moment
+
     def boottime(self) -> float:
         """Seconds of this boot."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from gpuq.daemon.mounts import has_mounts_below
+
 LOGS = ("log", "log.index", "report")  # in jobs/ID/ATTEMPT, beside the directory `output`
 OUTPUT = "output"
 
@@ -128,6 +130,8 @@ class _Removal:
 
 
 def _run_rm(name: str, folder: int) -> str | None:
+    if has_mounts_below(f"/proc/self/fd/{folder}/{name}"):
+        return "something is mounted in it. Unmount it first"
     command = ["/bin/rm", "-rf", "--", f"./{name}"]
     try:
         rm = subprocess.run(

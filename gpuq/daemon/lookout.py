@@ -10,7 +10,7 @@ from dataclasses import replace
 import structlog
 
 from gpuq.config import Config
-from gpuq.core.model import Gpu, Policy
+from gpuq.core.model import Gpu, LeaseState, Policy
 from gpuq.daemon import processes
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import GpuWatch, Probe
@@ -88,7 +88,8 @@ class Lookout:
     async def first_reading(self, timeout_s: float) -> None:
         """Until it is known which GPUs there are, or why not, or the time is up."""
         try:
-            await asyncio.wait_for(self._seen.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._seen.wait()
         except TimeoutError:
             pass
 
@@ -98,7 +99,8 @@ class Lookout:
         changed = self._watch.accept(raw, leases, self._owner_of, self._clock.monotonic())
         self._remember()
         self._seen.set()
-        if changed:
+        # Whether a dirty GPU is clean depends on the reading alone, however little has changed.
+        if changed or any(lease.state is LeaseState.DIRTY for lease in leases):
             self._wake()
 
     def _remember(self) -> None:

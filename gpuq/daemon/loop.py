@@ -121,7 +121,8 @@ class Loop:
     async def settle(self) -> None:
         """Until what was asked so far has been considered, or a second has passed."""
         try:
-            await asyncio.wait_for(self._idle.wait(), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._idle.wait()
         except TimeoutError:
             pass
 
@@ -150,6 +151,7 @@ class Loop:
             task.add_done_callback(lambda _: self.wake())
         asyncio.get_running_loop().add_reader(self._alarm.fd, self._alarm_rang)
         try:
+            await self._supervisor.settle()
             while True:
                 self._bell.clear()
                 acted = self._take_in_news()
@@ -207,8 +209,10 @@ class Loop:
             return False
         except CannotStart as trouble:
             log.error("cannot start a job", why=str(trouble), again_in_s=START_AGAIN_S)
-            self._wake_in(START_AGAIN_S)
-            return False
+            # Told to those who wait, and nothing is tried again before that.
+            until = self._clock.monotonic() + START_AGAIN_S
+            self._chronicle.start_trouble = str(trouble), until
+            return True
         return bool(self.plan.decisions)
 
     def _look(self) -> Snapshot:
@@ -223,11 +227,23 @@ class Loop:
             active=tuple(self._with_signs(job, now) for job in seen.active()),
             delayed=tuple(seen.delayed()),
             drain=seen.drain(),
+            start_trouble=self._start_trouble(now),
             policy=self._policy,
             jobs_per_class=JOBS_PER_CLASS,
             gpus_read_at=self._lookout.read_at,
             gpu_trouble=self._lookout.trouble,
         )
+
+    def _start_trouble(self, now: float) -> str | None:
+        """The machine had no room for a job to begin; it is tried again after a while."""
+        if self._chronicle.start_trouble is None:
+            return None
+        why, until = self._chronicle.start_trouble
+        if now >= until:
+            self._chronicle.start_trouble = None
+            return None
+        self._wake_in(until - now)
+        return why
 
     def _with_signs(self, job: ActiveJob, now: float) -> ActiveJob:
         """With what only this daemon knows: when it last killed, and when the job last reported. That
@@ -251,7 +267,10 @@ class Loop:
         wake_at = self.plan.wake_at
         timeout = None if wake_at is None else max(wake_at - self._clock.monotonic(), 0.0)
         try:
-            await asyncio.wait_for(self._bell.wait(), timeout)
+            # Not wait_for, which drops a cancel that comes in the same moment as the bell
+            # (CPython before 3.12, gh-86296): the daemon would never leave.
+            async with asyncio.timeout(timeout):
+                await self._bell.wait()
         except TimeoutError:
             pass
         self._idle.clear()
@@ -319,6 +338,10 @@ class Loop:
         faults.here("loop.signal_committed")
         self._send(signals)
         faults.here("loop.signalled")
+        if terms := [one for one in signals if one.ends is not None and one.signal == SIGTERM]:
+            with self._store.transaction():
+                for one in terms:
+                    self._store.happened.term_delivered(one.job, one.attempt)
 
     def _is_being_ended(self, one: Signal) -> bool:
         return (
@@ -398,8 +421,9 @@ class Loop:
     def _do_again_what_was_noted(self) -> None:
         """A step is noted before it is taken, and a daemon may have died in between. Taken twice, a
         TERM or a pause does no harm; a KILL comes again by itself."""
+        table = processes.Table()
         for job in self._store.seen.active():
-            if job.term_sent_at is not None and job.kill_sent_at is None:
-                self._supervisor.signal(job.id, SIGTERM)
+            if job.term_sent_at is not None and not job.term_delivered and job.kill_sent_at is None:
+                self._supervisor.signal(job.id, SIGTERM, table)
             elif job.paused_since is not None:
                 self._supervisor.pause(job.id)

@@ -14,6 +14,7 @@ import signal as signals
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
@@ -47,6 +48,8 @@ have put out are not in it.
 To restore it: stop the daemon (gpuq daemon stop), copy FILE over gpuq.db in its state directory, remove
 gpuq.db-wal and gpuq.db-shm if they lie there, and start it again (gpuq daemon start)."""
 
+KEPT_GPUS = "gpus_given"
+
 Deed = Callable[[config.Config, argparse.Namespace], int]
 
 log = structlog.get_logger()
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
     try:
         settings = _settings(asked, os.environ)
+        if asked.only_check:
+            return
         if asked.deed is not None:
             sys.exit(asked.deed(settings, asked))
         _serve(settings, asked)
@@ -80,11 +85,24 @@ def _serve(settings: config.Config, asked: argparse.Namespace) -> None:
         faults.here("main.locked")
         store = Store(os.path.join(settings.state_dir, paths.DATABASE_NAME))
         try:
-            asyncio.run(_run(settings, store, asked))
+            asyncio.run(_run(_with_kept_gpus(settings, store), store, asked))
         finally:
             store.close()
         if asked.throwaway is not None:
             shutil.rmtree(settings.state_dir, ignore_errors=True)
+
+
+def _with_kept_gpus(settings: config.Config, store: Store) -> config.Config:
+    """Which GPUs there are was said by whoever started it: a daemon that is started by itself, after a
+    crash say, must not see other ones. What stands in the file is said for good, and is not kept."""
+    origin = settings.origin("gpus")
+    kept = store.seen.fact(KEPT_GPUS)
+    if origin == "default":
+        return settings if kept is None else settings.having("gpus", kept, "as it was last started")
+    given = settings.gpus if origin in ("--gpus", "GPUQ_GPUS") else None
+    if given != kept:
+        store.machine.note(KEPT_GPUS, given)
+    return settings
 
 
 async def _run(settings: config.Config, store: Store, asked: argparse.Namespace) -> None:
@@ -137,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--system", action="store_true", help="one daemon for the whole machine")
     for setting in config.SETTINGS:
         parser.add_argument(_flag(setting), help=setting.help, metavar="VALUE")
+    parser.add_argument("--only-check", action="store_true", help="look at the settings, and leave")
     parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--throwaway", type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.set_defaults(deed=None)
@@ -265,10 +284,11 @@ class _locked:
             raise GpuqError(
                 f"{self._settings.state_dir} is served already, {holder}. See: gpuq daemon status"
             )
-        self._file.truncate(0)
         who = f"by gpuqd {gpuq.__version__}, pid {os.getpid()}"
-        self._file.write(f"{who}\n{self._settings.socket}\n")
-        self._file.flush()
+        words = f"{who}\n{self._settings.socket}\n".encode(errors="surrogateescape")
+        with suppress(OSError):  # on a full disk nobody can read who holds it
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, words, 0)
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -45,6 +45,16 @@ def begin(attempt_dir: str, nonce: str) -> Began:
         raise
 
 
+def take_back(attempt_dir: str, nonce: str, began: Began) -> None:
+    """Nothing has begun after all."""
+    for fd, path in (
+        (began.notes, _began(attempt_dir, nonce)),
+        (began.record, _unfinished(attempt_dir)),
+    ):
+        os.close(fd)
+        os.unlink(path)
+
+
 def note_main_process(began: Began, pid: int, start: int | None, mono: float) -> None:
     """For a daemon that adopts the attempt; the job does not depend on it."""
     _note(began, f"{pid} {start or 0} {mono:.3f}\n")
@@ -106,7 +116,7 @@ def _is_sound(record: Message) -> bool:
     if record.get("stage") is not None and record.get("exit_code") is None:
         return False
     whole = ("exit_code", "signal", "leftovers", "peak_rss_bytes", "oom_kills", "log_dropped_bytes")
-    numbers = ("ended_at", "user_s", "system_s")
+    numbers = ("ended_at", "ended_mono", "user_s", "system_s")
     texts = ("stage", "error", "leftover_names", "last_output", "told_out_of_memory")
     return (
         all(_is_number(record.get(name), int) for name in whole)

@@ -6,6 +6,7 @@ Standard library only, single-threaded. Order and record carry a version and onl
 that a runner of an older gpuq and a newer daemon understand each other.
 """
 
+import errno
 import os
 import signal as signals
 import socket
@@ -20,6 +21,8 @@ from gpuq.daemon.watch import Watch
 VERSION = 1
 KILL_AGAIN_S = 1.0
 SHOWN_NAMES = 5
+# Of a disk that is full, over its quota, read-only or failing: no fault of the job.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 Message = dict[str, Any]
 
@@ -75,14 +78,24 @@ def _enter_leaf(root: str | None, name: str) -> Leaf | None:
 
 def _run_and_tell(order: Message, line: socket.socket, leaf: Leaf | None, home: str | None) -> None:
     """The record first, then whoever waits for it: what is told is known to last."""
+    os.umask(0o077)
     try:
+        os.makedirs(order["output_dir"], exist_ok=True)
         began = record.begin(order["attempt_dir"], order["nonce"])
     except OSError as error:
-        told = _head(order) | not_started("making its directories", error)
-        gate.send(line, {"ended": told})
+        facts = not_started("making its directories", error)
+        if error.errno in DISK_ERRORS:
+            gate.send(line, {"returned": _returned(facts)})
+        else:
+            gate.send(line, {"ended": _head(order) | facts})
         return
     faults.here("runner.begun")
-    told = _head(order) | _run(order, line, began, leaf, home)
+    try:
+        told = _head(order) | _run(order, line, began, leaf, home)
+    except NoRoom as no_room:
+        record.take_back(order["attempt_dir"], order["nonce"], began)
+        gate.send(line, {"returned": str(no_room)})
+        return
     faults.here("runner.ended")
     written = record.write(order["attempt_dir"], began, told)
     faults.here("runner.recorded")
@@ -104,12 +117,7 @@ def _head(order: Message) -> Message:
 def _run(
     order: Message, line: socket.socket, began: record.Began, leaf: Leaf | None, home: str | None
 ) -> Message:
-    """The life of one job; returns what came of it."""
-    os.umask(0o077)
-    try:
-        os.makedirs(order["output_dir"], exist_ok=True)
-    except OSError as error:
-        return not_started("making its directories", error)
+    """The life of one job; returns what came of it. NoRoom: there was none, for want of room."""
     spawn = Spawn(order)
     try:
         spawn.prepare()
@@ -117,10 +125,10 @@ def _run(
         pid = spawn.start()
     except StageFailed as failed:
         spawn.clean_up()
-        return failed.facts()
+        return _unless_no_room(failed.facts(), failed.error)
     except OSError as error:
         spawn.clean_up()
-        return not_started("preparing to watch over it", error)
+        return _unless_no_room(not_started("preparing to watch over it", error), error)
     finally:
         os.umask(0o077)
     faults.here("runner.born")
@@ -134,6 +142,21 @@ def _run(
     watch.close()
     spawn.clean_up()
     return told
+
+
+class NoRoom(Exception):
+    """The disk has no room for what a job needs before it can begin. That passes, and is no failure of
+    the job: it goes back to the queue."""
+
+
+def _unless_no_room(facts: Message, error: Exception) -> Message:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise NoRoom(_returned(facts))
+    return facts
+
+
+def _returned(facts: Message) -> str:
+    return f"it could not begin: {facts['stage']}: {facts['error']}"
 
 
 def _tell_running(line: socket.socket, began: record.Began, pid: int) -> None:
@@ -153,6 +176,7 @@ def _wait_for_main(main_pid: int, watch: Watch) -> Message:
     code = os.waitstatus_to_exitcode(status)
     return {
         "ended_at": time.time(),
+        "ended_mono": time.monotonic(),
         "exit_code": code if code >= 0 else None,
         "signal": -code if code < 0 else None,
         "user_s": usage.ru_utime,
@@ -207,7 +231,8 @@ class _End:
                 kill_at = time.monotonic() + KILL_AGAIN_S
             pause_s = min(self._watch.look(), max(kill_at - time.monotonic(), 0.0))
             signals.sigtimedwait({signals.SIGCHLD}, pause_s)
-        return {"leftovers": len(found), "leftover_names": _some(names)}
+        ended_at = {"ended_at": time.time()}  # the job has ended when its last process has
+        return {"leftovers": len(found), "leftover_names": _some(names)} | ended_at
 
     def _tell(self, left: int) -> None:
         """The daemon is to know what goes on, should this take long."""

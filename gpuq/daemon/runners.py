@@ -72,7 +72,8 @@ class Runners:
                 if isinstance(gate, Gate):
                     gate.close()
                     with suppress(TimeoutError):  # it takes its control group with it
-                        await asyncio.wait_for(wait_for_death(gate.pid, gate.start), LEAVING_S)
+                        async with asyncio.timeout(LEAVING_S):
+                            await wait_for_death(gate.pid, gate.start)
         if self._control is not None:
             self._control.close()
             self._control = None

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gpuq.daemon.mounts import has_mounts_below
+
 TMP_DIR = b"/tmp"
 NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 125
 LONGEST_SHOWN = 4096  # signs
@@ -119,10 +121,11 @@ class Spawn:
         """Closes what it opened for the job, and removes the private temporary directory, if it is
         ours; its own links are not followed.
 
-        Whatever a job has made in there, how it ended is told all the same.
+        Whatever a job has made in there, how it ended is told all the same. Where it has mounted
+        something in there, all of it stays: what is behind a mount is not ours.
         """
         self.files.close()
-        if self._tmp_dir:
+        if self._tmp_dir and not has_mounts_below(self._tmp_dir):
             try:
                 shutil.rmtree(self._tmp_dir, ignore_errors=True)
             except RecursionError:  # a thousand folders deep, which rm does without recursion

@@ -24,9 +24,14 @@ from gpuq.daemon.supervisor import Known, Supervisor
 RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
 
 
+# On a full disk there may be room for a commit and none for what a job needs to begin: all that wait
+# would fail, one after the other.
+LEAST_ROOM_BYTES, LEAST_FILES = 2**20, 64
+
+
 class CannotStart(Exception):
-    """Nothing can be started now: no runner is to be had, or the schema refuses a lease that the
-    plan gave. Trying again at once would only try it again."""
+    """Nothing can be started now: the disk is full, no runner is to be had, or the schema refuses a
+    lease that the plan gave. Trying again at once would only try it again."""
 
 
 class Starter:
@@ -47,6 +52,7 @@ class Starter:
         killed, the next daemon knows whom to ask. The commit reads the wish once more: nothing is
         started that somebody wanted gone by then.
         """
+        self._check_disk()
         gate = await self._take_runner()
         gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
         new = self._new_attempt(start, gate, gpus, snapshot)
@@ -66,6 +72,17 @@ class Starter:
         self._dispatch(gate, new, gpus)
         faults.here("loop.dispatched")
         return True
+
+    def _check_disk(self) -> None:
+        try:
+            disk = os.statvfs(self._config.state_dir)
+        except OSError as error:
+            raise CannotStart(f"{self._config.state_dir}: {error.strerror}") from error
+        free_bytes = disk.f_bavail * disk.f_frsize
+        if free_bytes < LEAST_ROOM_BYTES or (disk.f_files and disk.f_favail < LEAST_FILES):
+            raise CannotStart(
+                f"the disk of {self._config.state_dir} is full; jobs wait for some room"
+            )
 
     async def _take_runner(self) -> Gate:
         try:

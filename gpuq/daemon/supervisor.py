@@ -19,7 +19,8 @@ from gpuq.daemon.runners import Gate, Runners, wait_for_death
 SWEEP_AGAIN_S = 0.05
 SWEEP_SELDOM_S = 1.0
 LOOK_AT_ADOPTED_S = 2.0
-STOP_ROUNDS = 5  # SIGSTOP, until nobody new is found who had been forked in between
+SETTLE_S = 1.0
+STOP_ROUNDS = 50  # SIGSTOP, until nobody new is found who had been forked in between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class Exited:
     job: int
     attempt: int
     exit: Exit | None
+    cause: str | None = None  # why it could not even begin, where the machine is to blame
 
 
 News = Running | MainEnded | Exited
@@ -88,6 +90,7 @@ class Supervisor:
         self._attempts: dict[int, Known] = {}  # by job
         self._mains: dict[int, tuple[int, int]] = {}  # (pid, start) of the job's own, by job
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended_before: list[asyncio.Task[None]] = []
         self.start = self._runners.start
 
     async def close(self) -> None:
@@ -118,7 +121,16 @@ class Supervisor:
     def adopt(self, known: Known) -> None:
         """Watches over an attempt of an earlier daemon, alive or not."""
         self._attempts[known.job] = known
-        self._spawn_task(self._attend_adopted(known))
+        task = self._spawn_task(self._attend_adopted(known))
+        if not processes.is_alive(known.runner_pid, known.runner_start):
+            self._ended_before.append(task)
+
+    async def settle(self) -> None:
+        """Until what ended while no daemon was there has been told, as far as that is quick: what has
+        ended is not to be ended for its time being up."""
+        if self._ended_before:
+            await asyncio.wait(self._ended_before, timeout=SETTLE_S)
+            self._ended_before.clear()
 
     # ── acting on what runs ──
 
@@ -151,11 +163,15 @@ class Supervisor:
     def pause(self, job: int) -> None:
         """All of it stands still; its memory, and its GPUs', stays as it is."""
         known = self._attempts.get(job)
-        if known is None or ((leaf := _leaf_of_job(known)) and leaf.freeze(True)):
+        if known is None:
             return
+        leaf = _leaf_of_job(known)
+        frozen = leaf if leaf is not None and leaf.freeze(True) else None
         stopped: set[int] = set()
         for _ in range(STOP_ROUNDS):
             members = self._members(known, processes.Table())
+            inside = [] if frozen is None else frozen.members()
+            members = {pid: start for pid, start in members.items() if pid not in inside}
             if members.keys() <= stopped:
                 return
             for pid, start in members.items():
@@ -238,6 +254,9 @@ class Supervisor:
                 elif "main_ended" in message:
                     said = message["main_ended"]  # a newer runner may say more than we know
                     self._report_main_ended(known, left=said["left"], mono=said["mono"])
+                elif "returned" in message:
+                    self._report_ended(known, None, cause=str(message["returned"]))
+                    return
                 elif "ended" in message:
                     self._report_ended(known, read_exit(message["ended"]))
                     return
@@ -272,6 +291,7 @@ class Supervisor:
         folder = self.attempt_dir(known.job, known.attempt)
         told = record.read(folder, known.nonce)
         if told is not None:
+            await self._sweep(known)  # a job can write a record, and end its runner
             self._report_ended(known, read_exit(told))
         elif not (known.has_run or known.job in self._mains) and not record.has_begun(
             folder, known.nonce
@@ -311,21 +331,22 @@ class Supervisor:
     def _report_main_ended(self, known: Known, left: int, mono: float) -> None:
         self._report(MainEnded(job=known.job, attempt=known.attempt, left=left, mono=mono))
 
-    def _report_ended(self, known: Known, exit: Exit | None) -> None:
+    def _report_ended(self, known: Known, exit: Exit | None, cause: str | None = None) -> None:
         self._attempts.pop(known.job, None)
         self._mains.pop(known.job, None)
         if leaf := _leaf(known):
             leaf.remove()  # the runner's own to do, where it was there to do it
-        self._report(Exited(job=known.job, attempt=known.attempt, exit=exit))
+        self._report(Exited(job=known.job, attempt=known.attempt, exit=exit, cause=cause))
 
     def attempt_dir(self, job: int, attempt: int) -> str:
         """Where began and record are: out of the job's reach where it is another user's."""
         return str(self._state_dir / "attempts" / f"{job}.{attempt}")
 
-    def _spawn_task(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn_task(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         """A fault in here must end the daemon: one that lives on without its supervisor is worse."""
@@ -350,6 +371,7 @@ def read_exit(told: Mapping[str, Any]) -> Exit:
         oom_kills=told.get("oom_kills"),
         log_dropped_bytes=told.get("log_dropped_bytes") or 0,
         ended_at=told.get("ended_at"),
+        ended_mono=told.get("ended_mono"),
         user_s=told.get("user_s"),
         system_s=told.get("system_s"),
         peak_rss_bytes=told.get("peak_rss_bytes"),

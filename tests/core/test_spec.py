@@ -109,10 +109,10 @@ def test_how_to_retry_is_kept_as_it_was_written() -> None:
 
 @pytest.mark.parametrize("field", ["backoff", "retry_on"])
 def test_how_to_retry_is_of_no_use_without_retries(field: str) -> None:
-    with pytest.raises(UsageError, match=f"^{field}: .*there are no retries. Add --retries N"):
-        read(**{field: "10s"})
-    with pytest.raises(UsageError, match=f"^{field}: "):
-        read(retries=0, **{field: "10s"})
+    option = f"--{field.replace('_', '-')}"
+    for retries in ({}, {"retries": 0}):
+        with pytest.raises(UsageError, match=f"^{option} .*there are no retries. Add --retries N"):
+            read(**retries, **{field: "10s"})
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_how_to_retry_is_of_no_use_without_retries(field: str) -> None:
 def test_a_rule_that_cannot_be_read_is_refused_now_and_not_at_its_first_use(
     field: str, text: str, why: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"^{field}: {why}"):
+    with pytest.raises(UsageError, match=f"^--{field.replace('_', '-')}: {why}"):
         read(retries=1, **{field: text})
 
 
 def test_a_limit_that_nothing_can_keep_is_refused() -> None:
     assert read(time_limit_s=0.1).time_limit_s == 0.1
-    with pytest.raises(UsageError, match=r"^time_limit_s: 0\.05 s is shorter than 0\.1 s$"):
+    with pytest.raises(UsageError, match=r"^--time: 0\.05 s is shorter than 0\.1 s$"):
         read(time_limit_s=0.05)
 
 

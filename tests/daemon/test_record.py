@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from gpuq.core.states import conclude, explain
 from gpuq.daemon import record
 from gpuq.daemon.store import Store
-from gpuq.daemon.supervisor import Known, read_exit
+from gpuq.daemon.supervisor import Exited, Known, read_exit
 from tests.builders import STEADY
-from tests.desk import Desk, run, with_desk
+from tests.desk import Desk, with_desk
 from tests.disk import fill
 from tests.stored import ended, row, start, submit_one
 
@@ -236,9 +236,14 @@ def test_a_job_that_fills_the_disk_does_not_lose_its_own_end(small_disk: Path) -
     with_desk(small_disk, deed)
 
 
-def test_a_job_is_not_begun_where_its_end_could_not_be_told(small_disk: Path) -> None:
-    fill(small_disk / "ballast")
-    exit = run(small_disk, "touch", "ran")
-    assert (exit.exit_code, exit.stage) == (125, "making its directories")
-    assert exit.error == "no space left on device"
-    assert not (small_disk / "ran").exists()
+def test_a_job_for_which_there_is_no_room_does_not_begin_and_goes_back(small_disk: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        fill(small_disk / "ballast")
+        await desk.start("touch", "ran")
+        assert await desk.exited() is None
+        (told,) = [news for news in desk.news if isinstance(news, Exited)]
+        assert told.cause == "it could not begin: making its directories: no space left on device"
+        assert not (small_disk / "ran").exists()
+        assert not list(desk.attempt_dir().glob("began*"))
+
+    with_desk(small_disk, deed)

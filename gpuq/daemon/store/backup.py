@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import apsw
 
+from gpuq import paths
 from gpuq.daemon.store.audit import Audit, Damaged, open_audit
 from gpuq.daemon.store.connection import DISK_ERRORS
 from gpuq.errors import GpuqError, UsageError
@@ -54,6 +55,8 @@ def _check_place(database: str, file: str, force: bool) -> None:
     folder = os.path.dirname(os.path.abspath(file))
     if not os.path.isdir(folder):
         raise UsageError(f"there is no directory {folder}. Make it first")
+    if os.path.abspath(file) in _own_files(database):
+        raise UsageError(f"{file} belongs to the database in use: name another file")
     if os.path.exists(file):
         if os.path.exists(database) and os.path.samefile(file, database):
             raise UsageError(f"{file} is the database itself: name another file")
@@ -64,6 +67,13 @@ def _check_place(database: str, file: str, force: bool) -> None:
     for end in ("-wal", "-shm", "-journal"):
         if os.path.exists(file + end):
             raise UsageError(f"{file}{end} lies there: {file} is a database in use. Name another")
+
+
+def _own_files(database: str) -> set[str]:
+    """What the daemon keeps beside its database, there or not: nothing else may lie in their place."""
+    folder, whole = os.path.dirname(os.path.abspath(database)), os.path.abspath(database)
+    beside = {os.path.join(folder, name) for name in (paths.LOCK_NAME, paths.SOCKET_NAME)}
+    return beside | {whole + end for end in ("", "-wal", "-shm", "-journal", ".damaged")}
 
 
 def _mark(database: str) -> tuple[int, int, int] | None:

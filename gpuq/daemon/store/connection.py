@@ -247,6 +247,8 @@ class Database:
         if 0 < version < latest:
             _copy_aside(self._db, self.path, version)
             self._migrate(version)
+        if version:
+            _check_tables(self._db, self.path)
 
     def _create(self) -> None:
         with self.transaction():
@@ -325,6 +327,27 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
     if statement.strip():  # an unfinished one must fail, not be left out
         yield statement
+
+
+def _check_tables(db: apsw.Connection, path: str) -> None:
+    """A file of the right version without a column that we need is of a gpuq between two releases."""
+    fresh = apsw.Connection(":memory:")
+    for script in (_read("schema.sql"), *(script for _, script in sorted(_migrations().items()))):
+        for statement in _statements(script):
+            fresh.execute(statement)
+    if missing := sorted(_columns(fresh) - _columns(db)):
+        raise StoreRefused(
+            f"{path}: written by a gpuq between two releases (it has no {missing[0]}); it was left as "
+            f"it is. Move it away to begin anew, or give another --state-dir"
+        )
+
+
+def _columns(db: apsw.Connection) -> set[str]:
+    sql = """
+        select t.name || '.' || c.name from sqlite_master t, pragma_table_info(t.name) c
+        where t.type = 'table'
+    """
+    return {str(name) for (name,) in db.execute(sql)}
 
 
 def _copy_aside(db: apsw.Connection, path: str, version: int) -> None:

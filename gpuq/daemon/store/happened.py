@@ -211,6 +211,14 @@ class Happened:
                 kind = "kill_sent" if kill else "term_sent"
                 self._event(now, kind, job, attempt, cause=cause.value)
 
+    def term_delivered(self, job: int, attempt: int) -> None:
+        """The TERM that was noted has gone out: a later daemon need not send it again."""
+        with self._db.transaction():
+            self._db.write(
+                "update attempts set term_delivered = 1 where job = ? and attempt = ?",
+                (job, attempt),
+            )
+
     def signals_sent(self, job: int, attempt: int, number: int, *, now: float) -> None:
         """Notes that the next of the signals asked for by hand goes out."""
         with self._db.transaction():

@@ -173,6 +173,7 @@ create table attempts (
   paused_s      real    not null default 0,  -- how long it stood still before that
   ending        text    check (ending in ('asked', 'time_limit', 'heartbeat')),  -- why gpuq ends it
   term_mono     real,
+  term_delivered integer not null default 0 check (term_delivered in (0, 1)),
   kill_mono     real,               -- the first KILL
   main_ended_mono real,             -- only what it left behind lives on
   unkillable    text,               -- what survives KILL, in words

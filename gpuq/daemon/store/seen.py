@@ -45,6 +45,7 @@ class Terms:
 
     attempt: int
     ending: EndCause | None
+    ending_since: float | None  # its first signal for that, CLOCK_MONOTONIC
     stop: StopWish | None
     time_limit_s: float | None
     heartbeat_s: float | None
@@ -158,7 +159,8 @@ class Seen:
         row = self._db.row(
             """
             select j.stop_asked_at, j.stop_grace_s, j.stop_actor, s.time_limit_s, s.heartbeat_s,
-                   s.retries, s.backoff, s.retry_on, c.request, a.ending, a.gpus
+                   s.retries, s.backoff, s.retry_on, c.request, a.ending, a.gpus,
+                   coalesce(a.term_mono, a.kill_mono) as ending_since
             from jobs j join specs s on s.id = j.spec join classes c on c.id = j.class
             join attempts a on a.job = j.id
             where j.id = ? and a.attempt = ?
@@ -170,6 +172,7 @@ class Seen:
         return Terms(
             attempt=attempt,
             ending=_end_cause(row),
+            ending_since=row["ending_since"],
             stop=_stop_wish(row),
             time_limit_s=row["time_limit_s"],
             heartbeat_s=row["heartbeat_s"],
@@ -371,8 +374,8 @@ order by delayed_until_boottime limit {DELAYED_PER_TURN}
 _ACTIVE = """
 select j.id, j.state, c.request, j.stop_asked_at, j.stop_grace_s, j.stop_actor, j.paused_by,
        s.grace_s, s.time_limit_s, s.heartbeat_s, a.attempt, a.started_mono, a.paused_mono,
-       a.resumed_mono, a.paused_s, a.ending, a.term_mono, a.kill_mono, a.main_ended_mono,
-       a.unkillable,
+       a.resumed_mono, a.paused_s, a.ending, a.term_mono, a.term_delivered, a.kill_mono,
+       a.main_ended_mono, a.unkillable,
        (select json_group_array(number) from (
           select number from signals where job = j.id and id > j.signal_sent order by id)
        ) as signal_wishes
@@ -497,6 +500,7 @@ def _active_job(row: Row) -> ActiveJob:
         pause_wished=row["paused_by"] is not None,
         ending=_end_cause(row),
         term_sent_at=row["term_mono"],
+        term_delivered=bool(row["term_delivered"]),
         kill_sent_at=row["kill_mono"],
         main_ended_at=row["main_ended_mono"],
         is_unkillable=row["unkillable"] is not None,

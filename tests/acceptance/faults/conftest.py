@@ -51,7 +51,6 @@ class FaultyDaemon(Daemon):
         self.program: list[str | Path] = [BIN / "gpuqd"]
         self.own: dict[str, str] = {}  # variables of the daemon alone
         self.deaths = 0
-        self._keeper: threading.Thread | None = None
         self._is_kept = threading.Event()
 
     def spawn(self) -> None:
@@ -113,9 +112,12 @@ class FaultyDaemon(Daemon):
         """Whoever passes the step first in this block dies there, and the daemon comes back."""
         file = self.faults / step
         file.touch()
-        with self.kept():
-            yield
-            until(lambda: not file.exists(), f"a passage of {step}")
+        try:
+            with self.kept():
+                yield
+                until(lambda: not file.exists(), f"a passage of {step}")
+        finally:
+            file.unlink(missing_ok=True)
 
     def client(self) -> Client:
         """Connected, so that it waits for a daemon that dies under it."""
@@ -132,7 +134,7 @@ class FaultyDaemon(Daemon):
         return {"argv": ["/bin/sh", "-c", f"{note}; {then}"], "gpus": 0, **options}
 
     def runs(self, *jobs: int) -> list[str]:
-        """ "JOB.ATTEMPT" of each time that one of these jobs ran, in order."""
+        """Each time that one of these jobs ran, as JOB.ATTEMPT, in order."""
         lines = self.ran.read_text().split() if self.ran.exists() else []
         return [line for line in lines if int(line.split(".")[0]) in jobs]
 
@@ -301,6 +303,8 @@ def broken_promises(daemon: FaultyDaemon) -> list[str]:
             found.append(f"jobs have not ended: {left}")
         if held := db.execute("select gpu, job from leases where state = 'active'").fetchall():
             found.append(f"leases are held: {held}")
+    if "Traceback" in (log := daemon.log.read_text()):
+        found.append(f"a fault of ours: {log[log.index('Traceback') :][:3000]}")
     if (kinds := daemon.kinds()) != Counter(daemon=1, launcher=1, runner=1, probe=1):
         found.append(f"processes of its own: {dict(kinds)}")
     if others := [one for one in daemon.left() if one[0] != daemon.pid]:
@@ -325,7 +329,7 @@ class Row:
         self.failed += report.failed
         if report.skipped and isinstance(report.longrepr, tuple):
             self.words = [f"SKIPPED: {report.longrepr[2].removeprefix('Skipped: ')}"]
-        if report.when == "call":
+        if report.when == "call" and not report.skipped:
             self.tried += properties.get("tried", 1)
             self.words += [properties["figures"]] if "figures" in properties else []
 

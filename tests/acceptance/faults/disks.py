@@ -84,4 +84,4 @@ def _must(*command: str) -> None:
         pytest.skip(f"{command[0]} is not installed")
     except subprocess.CalledProcessError as error:
         who = "" if os.geteuid() == 0 else " (you are not root)"
-        pytest.skip(f"{' '.join(command)}: {error.stderr.strip()}{who}")
+        pytest.skip(f"{' '.join(command)}: {error.stderr.strip().splitlines()[0]}{who}")

@@ -58,7 +58,7 @@ def test_what_is_due_while_no_daemon_is_there_is_done_by_the_next_at_once(
 def test_a_wait_between_attempts_is_as_long_whoever_dies_in_it(
     daemon: FaultyDaemon, say: Callable[..., None]
 ) -> None:
-    waits = (0.8, 1.2)
+    waits = (1.2, 1.6)  # long enough for a daemon to begin on a busy machine
     with daemon.client() as client:
         backoff = ",".join(f"{wait}s" for wait in waits)
         job = client.submit(**daemon.job("exit 1", retries=2, backoff=backoff))

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,10 +197,10 @@ def test_nor_where_the_daemon_is_killed_meanwhile(daemon: FaultyDaemon, trouble:
     assert [one["exit_code"] for one in ended] == [0] * len(accepted)
 
 
-def _hold(daemon: FaultyDaemon, then: str) -> tuple[int, int, Path]:
+def _hold(daemon: FaultyDaemon, then: str, **options: Any) -> tuple[int, int, Path]:
     """(job, pid, the file that lets it go on)."""
     with daemon.client() as client:
-        job = client.submit(**daemon.job(f"{_until_told(daemon)}; {then}"))
+        job = client.submit(**daemon.job(f"{_until_told(daemon)}; {then}", **options))
         daemon.at_work(job)
         return job, client.job(job)["pid"], daemon.folder / "go"
 
@@ -226,6 +227,56 @@ def _submit_until_refused(daemon: FaultyDaemon) -> tuple[list[int], str]:
             return accepted, asked.stderr
         accepted.append(int(asked.stdout))
     raise AssertionError("a hundred submits were taken on a full disk")
+
+
+def test_a_daemon_that_finds_no_room_says_so_in_one_line(make: MakeDaemon, tmp_path: Path) -> None:
+    with disks.tmpfs(tmp_path / "disk", "1M") as state:
+        daemon = make(state=state, start=False)
+        _fill(state / "fill", but_for_bytes=0)
+        daemon.spawn()
+        assert daemon.process is not None
+        assert daemon.process.wait(10) == 1
+        told = daemon.log.read_text().splitlines()
+        assert len(told) == 1, told
+        assert "the disk is full" in told[0]
+        assert str(state) in told[0]
+        (state / "fill").unlink()
+        daemon.start()
+        assert_all_well(daemon)
+        daemon.end()
+
+
+def test_no_job_that_waits_is_started_on_a_full_disk_to_fail_there(
+    make: MakeDaemon, tmp_path: Path
+) -> None:
+    """There is room for a commit in what the database has taken already, and none for a job."""
+    with disks.tmpfs(tmp_path / "disk", "12M") as state:
+        daemon = make("--cpu-slots", "4", state=state)
+        with daemon.client() as client:
+            client.wait(client.submit_many([daemon.job()] * 100), timeout_s=PATIENCE_S)
+            _, _, go = _hold(daemon, "exit 7", gpus=2)
+            waiting = client.submit_many([daemon.job("exit 3", gpus=2)] * 5)
+            fill = state / "fill"
+            _fill(fill, but_for_bytes=16 * 1024)
+            go.touch()
+            until(lambda: "is full; jobs wait" in daemon.log.read_text(), "a word about it")
+            first = waiting[0]
+            until(lambda: "is full" in client.job(first)["reason"], "a word to who waits")
+            assert daemon.runs(*waiting) == []
+            fill.unlink()
+            ended = client.wait(waiting, timeout_s=PATIENCE_S)
+        assert [(job["exit_code"], job["attempt"]) for job in ended] == [(3, 1)] * 5
+        assert_all_well(daemon)
+        daemon.end()
+
+
+def _fill(file: Path, *, but_for_bytes: int) -> None:
+    with file.open("wb", buffering=0) as all_of_it:
+        try:
+            while all_of_it.write(bytes(4096)):
+                pass
+        except OSError:
+            all_of_it.truncate(all_of_it.tell() - but_for_bytes)
 
 
 def test_a_broken_disk_is_told_of_and_nothing_is_run_twice_on_it(

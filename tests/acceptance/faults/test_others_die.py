@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import pytest
 from tests.acceptance.faults.conftest import FaultyDaemon, MakeDaemon, assert_all_well
 from tests.conftest import until
 
-TIMES, BEGINNINGS = 3, 6
+TIMES, BEGINNINGS = 2, 5
 
 
 @pytest.mark.parametrize("victim", ["launcher", "probe", "runner"])
@@ -42,6 +43,35 @@ def _find(daemon: FaultyDaemon, kind: str, *, but: int) -> int:
         return [pid for pid in daemon.family() if pid != but and daemon.kind(pid) == kind]
 
     return int(until(look, kind)[0])
+
+
+def test_a_daemon_whose_heart_fails_ends_and_the_next_one_takes_over(make: MakeDaemon) -> None:
+    """One that lived on without it would answer everybody and do nothing: the worst state of all."""
+    failing = """
+from gpuq.daemon.chronicle import Chronicle
+from gpuq.daemon.supervisor import Exited
+take_in = Chronicle.take_in
+def fail_at_an_end(self):
+    if any(isinstance(news, Exited) for news in self.inbox):
+        raise RuntimeError("a fault of ours")
+    return take_in(self)
+Chronicle.take_in = fail_at_an_end
+from gpuq.daemon.main import main
+main()
+"""
+    daemon = make(start=False)
+    sound, daemon.program = daemon.program, [sys.executable, "-P", "-c", failing]
+    daemon.start()
+    with daemon.client() as client:
+        job = client.submit(**daemon.job("exit 3", gpus=2))
+        assert daemon.process is not None
+        assert daemon.process.wait(10) != 0
+        assert "a fault of ours" in daemon.log.read_text()
+        daemon.log.write_text("")  # it has been read
+        daemon.program = sound
+        daemon.start()
+    with daemon.client() as client:
+        assert client.wait([job], timeout_s=10)[0]["exit_code"] == 3
 
 
 def test_a_daemon_may_die_while_it_makes_its_first_database(
