@@ -531,9 +531,13 @@ class Box:
 
     def check_set_aside(self, job: ActiveJob) -> None:
         assert not job.is_unkillable, "said twice"
-        since = job.kill_sent_at if job.kill_sent_at is not None else job.main_ended_at
-        assert since is not None
-        assert self.now - since >= POLICY.unkillable_s - EPSILON_S
+        since = [at for at in self.kills(job) if self.now - at >= POLICY.unkillable_s - EPSILON_S]
+        assert since, "nobody has killed it for so long"
+
+    def kills(self, job: ActiveJob) -> list[float]:
+        """Since when it is killed, by us, or by its runner that ends what the main process left."""
+        by_runner = None if job.main_ended_at is None else job.main_ended_at + job.grace_s
+        return [at for at in (job.kill_sent_at, by_runner) if at is not None]
 
     def check_verdict(self, job: ActiveJob, outcome: Outcome, exit: Exit, *, again: bool) -> None:
         """Whether it is tried again; a request that cannot grow any more may be refused that."""
@@ -596,6 +600,7 @@ class Box:
         elif job.ending is None and job.state is JobState.RUNNING:
             assert (job.paused_since is not None) == job.pause_wished
             assert not job.signal_wishes
+        self.check_stuck(job)
         has_limit = job.time_limit_s is not None or job.heartbeat_s is not None
         assert self.plan.wake_at is not None or not (has_limit and self.counts(job))
 
@@ -607,7 +612,12 @@ class Box:
         if job.term_sent_at is None or self.now >= job.term_sent_at + grace_s:
             assert job.last_kill_at is not None
             assert self.now < job.last_kill_at + (10.0 if job.is_unkillable else 1.0)
-        if job.kill_sent_at is not None and self.now >= job.kill_sent_at + POLICY.unkillable_s:
+        if job.term_sent_at is not None and job.kill_sent_at is None:
+            assert job.term_sent_at >= (job.running_since or 0.0), "it was told before it was there"
+
+    def check_stuck(self, job: ActiveJob) -> None:
+        since = self.kills(job)
+        if since and self.now >= since[0] + POLICY.unkillable_s + EPSILON_S:
             assert job.is_unkillable, "it survives, and nobody is told"
 
     def check_lease(self, held: Lease) -> None:

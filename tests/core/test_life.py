@@ -121,6 +121,17 @@ class Life(RuleBasedStateMachine):
         job = self.some_active(which)
         self.box.active[job.id] = replace(job, pause_wished=paused)
 
+    @precondition(lambda self: self.box.active and not self.at_once)
+    @rule(which=st.integers(0, 99), seconds=st.sampled_from([0.5, 3.0, 31.0]))
+    def a_job_stands_still_for_a_while(self, which: int, seconds: float) -> None:
+        id = self.some_active(which).id
+        for paused in (True, False):
+            self.box.live()
+            self.box.active[id] = replace(self.box.active[id], pause_wished=paused)
+            if paused:
+                self.box.live()
+                self.box.advance(seconds)
+
     @precondition(lambda self: self.box.active)
     @rule(which=st.integers(0, 99))
     def somebody_sends_a_signal_by_hand(self, which: int) -> None:
@@ -145,6 +156,13 @@ class Life(RuleBasedStateMachine):
     @rule(which=st.integers(0, 99), exit=st.sampled_from(ENDS), luck=st.floats(0, 0.99))
     def a_job_ends(self, which: int, exit: Exit, luck: float) -> None:
         self.box.end(self.some_active(which).id, exit, luck)
+
+    @precondition(lambda self: self.box.active)
+    @rule(which=st.integers(0, 99), exit=st.sampled_from(ENDS))
+    def a_job_ends_just_as_somebody_wants_it_gone(self, which: int, exit: Exit) -> None:
+        job = self.some_active(which)
+        self.box.active[job.id] = replace(job, stop=stop())
+        self.box.end(job.id, exit)
 
     @rule()
     def memory_comes_back(self) -> None:

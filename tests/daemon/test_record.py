@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpuq.core.states import conclude, explain
@@ -170,7 +170,15 @@ FIELDS = [
 
 
 @STEADY
-@given(st.dictionaries(st.sampled_from(FIELDS), VALUES), st.sampled_from([{}, {"exit_code": 1}]))
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), VALUES),
+    st.sampled_from([{}, {"exit_code": 1}, {"exit_code": None, "signal": 9}]),
+)
+@example({"stage": "executing x", "error": "no such file"}, {"exit_code": None, "signal": 9})
+@example({"stage": "executing x", "error": "half a \ud800"}, {"exit_code": 1})
+@example({"leftovers": 1, "leftover_names": "\udfff"}, {"exit_code": 1})
+@example({"told_out_of_memory": "\ud800"}, {"exit_code": 1})
+@example({"leftovers": 2**63}, {"exit_code": 1})
 def test_what_stands_in_a_record_can_be_told_and_stored_or_counts_as_nothing(
     written: dict[str, Any], sane: dict[str, Any]
 ) -> None:

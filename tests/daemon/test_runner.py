@@ -1025,7 +1025,8 @@ def test_one_kill_is_enough_for_those_who_fork_faster_than_they_are_counted(
     tmp_path: Path, root: str
 ) -> None:
     async def deed(desk: Desk) -> None:
-        known = await desk.start("sh", "-c", "while :; do (setsid sleep 600 &); : > forks; done")
+        script = "trap '' TERM; while :; do (setsid sleep 600 &); done"
+        known = await desk.start("sh", "-c", script, grace_s=600.0)
         leaf = Leaf(known.cgroup or "")
         await until(lambda: len(leaf.members()) > 30, "a crowd")
         await until(lambda: known.runner_pid not in leaf.members(), "the runner to leave it")
