@@ -111,3 +111,10 @@ def _imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module or "")
     return {name if name.startswith("gpuq.") else name.split(".")[0] for name in names}
+
+
+def test_the_daemon_waits_with_timeouts_that_keep_a_cancel() -> None:
+    """asyncio.wait_for drops a cancel that comes in the same moment as what it waits for (before
+    Python 3.12, gh-86296), and a daemon whose loop has ended would live on."""
+    for path in (PROJECT / "gpuq" / "daemon").rglob("*.py"):
+        assert "asyncio.wait_for(" not in path.read_text(), path
