@@ -313,6 +313,7 @@ def test_the_end_of_the_main_process_is_told_while_others_live(tmp_path: Path) -
         assert ended.left == 1
         assert running.mono <= ended.mono <= time.monotonic()
         folder = str(desk.attempt_dir())
+        await until(lambda: record.main_ended(folder, known.nonce), "that to be noted")
         left, at = record.main_ended(folder, known.nonce) or (0, 0.0)
         assert left == 1
         assert at == pytest.approx(ended.mono, abs=0.001)
