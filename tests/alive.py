@@ -20,9 +20,9 @@ import pytest
 
 from gpuq import config
 from gpuq.core.model import Gpu, Request
-from gpuq.daemon import processes
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import Probe
+from gpuq.daemon.linux import processes
 from gpuq.daemon.loop import Loop
 from gpuq.daemon.store import Store
 from gpuq.daemon.supervisor import MainEnded, News, Running

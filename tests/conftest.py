@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gpuq.client import Client
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from gpuq.errors import GpuqError
 
 BIN = Path(sys.executable).parent

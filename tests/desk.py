@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gpuq.core.model import Exit
-from gpuq.daemon import processes, record, runner
-from gpuq.daemon.cgroup import Leaf
+from gpuq.daemon.attempt import record, runner
+from gpuq.daemon.linux import processes
+from gpuq.daemon.linux.cgroup import Leaf
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.supervisor import Exited, Known, MainEnded, News, Running, Supervisor
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from gpuq.daemon import linux
-from gpuq.daemon.joblog import JobLog
+from gpuq.daemon.attempt.joblog import JobLog
+from gpuq.daemon.linux import syscalls as linux
 from gpuq.errors import GpuqError, NothingMatched
 from gpuq.follow import CHUNK, Follow, LogFile, open_log
 from tests.cli.said import attempt, in_full, job

@@ -19,7 +19,7 @@ HEAVY = {
 # Each foreign library has one door, and so have the system calls that Python does not have.
 DOORS = {
     "apsw": "gpuq/daemon/store",
-    "ctypes": "gpuq/daemon/linux.py",
+    "ctypes": "gpuq/daemon/linux/syscalls.py",
     "pynvml": "gpuq/daemon/gpus/nvml.py",
     "typer": "gpuq/cli",
     "textual": "gpuq/tui",
@@ -62,7 +62,7 @@ def test_a_client_starts_without_what_it_does_not_need(module: str) -> None:
 def test_what_is_forked_for_each_job_is_small() -> None:
     """A runner is a copy of the launcher and lives as long as its job."""
     bare = _loaded("import json, re, socket, ctypes, resource, shutil, typing")
-    loaded = _loaded("import gpuq.daemon.launcher") - bare
+    loaded = _loaded("import gpuq.daemon.attempt.launcher") - bare
     assert not loaded & (HEAVY | {"hashlib", "inspect"}) - {"gpuq.daemon"}
 
 

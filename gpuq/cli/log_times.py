@@ -1,9 +1,9 @@
 """The lines of a log as `logs -t`, `--since` and `-n` show them: with their times, each bar as one.
 
 The times come from the index that is kept beside a log while it is written (its format stands at
-the head of `gpuq.daemon.joblog`). A line's time is the one by which it was complete: that of the
-first entry that does not end before it. What was there before the first entry bears the start of
-the attempt, what came after the last one the time at which the log was last written to.
+the head of `gpuq.daemon.attempt.joblog`). A line's time is the one by which it was complete: that
+of the first entry that does not end before it. What was there before the first entry bears the
+start of the attempt, what came after the last one the time at which the log was last written to.
 """
 
 import os

@@ -20,8 +20,9 @@ from gpuq.core.retry import (
     parse_retry_on,
 )
 from gpuq.core.states import conclude, explain, gpu_memory_ran_out
-from gpuq.daemon import faults, processes
+from gpuq.daemon import faults
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.linux import processes
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.happened import Delay, Ended

@@ -13,15 +13,16 @@ from gpuq.core.model import Gpu, JobState, Outcome, Plan
 from gpuq.core.placement import never_fits
 from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
 from gpuq.core.units import format_ranges
-from gpuq.daemon import faults, fields, installed, investigate, processes, views
+from gpuq.daemon import faults, fields, installed, views
 from gpuq.daemon.commits import GroupCommit
+from gpuq.daemon.linux import investigate, processes
+from gpuq.daemon.linux.sentences import sentences
 from gpuq.daemon.peer import Peer
-from gpuq.daemon.pruning import Pruning
 from gpuq.daemon.refs import References
-from gpuq.daemon.sentences import sentences
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import Row
+from gpuq.daemon.upkeep.pruning import Pruning
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NeverFits, NotPermitted, UsageError
 

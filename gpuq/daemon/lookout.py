@@ -11,10 +11,10 @@ import structlog
 
 from gpuq.config import Config
 from gpuq.core.model import Gpu, LeaseState, Policy
-from gpuq.daemon import processes
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import GpuWatch, Probe
 from gpuq.daemon.gpus.backend import is_identified
+from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
 

@@ -34,18 +34,19 @@ from gpuq.core.model import (
     Undelay,
 )
 from gpuq.core.scheduler import plan
-from gpuq.daemon import cgroup, faults, investigate, processes
+from gpuq.daemon import faults
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
-from gpuq.daemon.linux import BoottimeAlarm
+from gpuq.daemon.linux import cgroup, investigate, processes
+from gpuq.daemon.linux.sentences import survivor_sentence
+from gpuq.daemon.linux.syscalls import BoottimeAlarm
 from gpuq.daemon.lookout import Lookout
-from gpuq.daemon.retention import Housekeeper
-from gpuq.daemon.sentences import survivor_sentence
 from gpuq.daemon.starting import CannotStart, Starter, known_as
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
 from gpuq.daemon.store.happened import Delay
 from gpuq.daemon.supervisor import Exited, News, Supervisor
+from gpuq.daemon.upkeep.retention import Housekeeper
 from gpuq.daemon.watchers import Watchers
 
 JOBS_PER_CLASS = 16  # seen of each class in one turn

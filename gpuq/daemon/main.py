@@ -21,13 +21,15 @@ import structlog
 
 import gpuq
 from gpuq import config, paths
-from gpuq.daemon import backup, check, faults
+from gpuq.daemon import faults
+from gpuq.daemon.check import command as check
 from gpuq.daemon.gpus import parse_gpus
 from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.loop import Loop
 from gpuq.daemon.server import Server
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import StoreDamaged
+from gpuq.daemon.upkeep import backup
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, UsageError
 

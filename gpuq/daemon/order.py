@@ -8,7 +8,7 @@ from gpuq.config import Config
 from gpuq.core.model import Gpu
 from gpuq.core.spec import split, to_text
 from gpuq.core.visibility import job_gpu_environment
-from gpuq.daemon import runner
+from gpuq.daemon.attempt import runner
 from gpuq.daemon.supervisor import Known
 
 TMP_DIR = "/tmp"

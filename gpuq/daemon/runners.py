@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from gpuq.daemon import faults, launcher, processes
-from gpuq.daemon.gate import HEADER
+from gpuq.daemon import faults
+from gpuq.daemon.attempt import launcher
+from gpuq.daemon.attempt.gate import HEADER
+from gpuq.daemon.linux import processes
 
 LEAVING_S = 1.0
 
@@ -107,7 +109,7 @@ class Runners:
         words = [str(theirs.fileno()), self._cgroup_root or ""]
         with theirs:
             self._launcher = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gpuq.daemon.launcher", *words],
+                [sys.executable, "-P", "-m", "gpuq.daemon.attempt.launcher", *words],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # a runner that outlives us must keep no pipe of ours open

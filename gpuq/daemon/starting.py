@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from gpuq.config import Config
 from gpuq.core.model import Gpu, Lease, Snapshot, Start
 from gpuq.core.placement import matches
-from gpuq.daemon import faults, order, processes
+from gpuq.daemon import faults, order
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.linux import processes
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.store import Store

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gpuq.core.model import Exit
-from gpuq.daemon import faults, processes, record
-from gpuq.daemon.cgroup import Leaf
+from gpuq.daemon import faults
+from gpuq.daemon.attempt import record
+from gpuq.daemon.linux import processes
+from gpuq.daemon.linux.cgroup import Leaf
 from gpuq.daemon.runners import Gate, Runners, wait_for_death
 
 SWEEP_AGAIN_S = 0.05

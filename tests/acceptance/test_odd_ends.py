@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.conftest import BIN, Daemon, clean_environment, until
 
 
@@ -76,7 +76,7 @@ def test_a_launcher_that_hangs_keeps_no_job_from_ending_and_nobody_busy(daemon: 
         hung = [
             pid
             for pid in families
-            if b"gpuq.daemon.launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"gpuq.daemon.attempt.launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()
             and processes.ancestors(pid)[0] == daemon.pid
         ]
         os.kill(hung[0], signal.SIGSTOP)

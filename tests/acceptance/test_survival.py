@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.conftest import BIN, Daemon, until
 
 
@@ -134,7 +134,7 @@ def test_a_client_waits_through_a_restart(daemon: Daemon) -> None:
 
 
 def _is_launcher(pid: int) -> bool:
-    return b"gpuq.daemon.launcher" in _words(pid)
+    return b"gpuq.daemon.attempt.launcher" in _words(pid)
 
 
 def _is_probe(pid: int) -> bool:

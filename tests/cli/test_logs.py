@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpuq.cli.log_times import Lines, last_state
-from gpuq.daemon.joblog import JobLog
+from gpuq.daemon.attempt.joblog import JobLog
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, attempt, ended, in_full, job, running
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpuq.core.model import Exit, Gpu, Lease, Outcome, Request
 from gpuq.core.spec import Spec
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.happened import Delay, Ended, NewAttempt

@@ -16,10 +16,10 @@ from typing import Any
 import apsw
 import pytest
 
-from gpuq.daemon.backup import _Progress
 from gpuq.daemon.store import backup
 from gpuq.daemon.store.audit import Damaged
 from gpuq.daemon.store.backup import Copied, back_up
+from gpuq.daemon.upkeep.backup import _Progress
 from gpuq.errors import GpuqError, NothingMatched, UsageError
 from tests.conftest import BIN, Daemon, until
 from tests.daemon.history import make_history, open_store, submit

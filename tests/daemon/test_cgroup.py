@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.daemon import processes
-from gpuq.daemon.cgroup import (
+from gpuq.daemon.linux import processes
+from gpuq.daemon.linux.cgroup import (
     Leaf,
     directories,
     find_root,
@@ -112,7 +112,7 @@ def test_a_kill_ends_nobody_outside_the_leaf(leaf: Leaf, root: str) -> None:
 def test_a_runner_that_came_back_outlives_the_kill_of_its_job(leaf: Leaf) -> None:
     runner = """if True:
         import os, sys
-        from gpuq.daemon.cgroup import Leaf, own_group
+        from gpuq.daemon.linux.cgroup import Leaf, own_group
         own, leaf = own_group(), Leaf(sys.argv[1])
         assert leaf.enter() and own_group() == leaf.path
         job = os.posix_spawn("/bin/sleep", ["sleep", "300"], {})

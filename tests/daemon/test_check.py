@@ -21,11 +21,13 @@ import pytest
 
 from gpuq import config
 from gpuq.client import Client
-from gpuq.daemon import check, evidence, processes
-from gpuq.daemon.check import Findings
+from gpuq.daemon.check import command as check
+from gpuq.daemon.check import evidence
+from gpuq.daemon.check.command import Findings
+from gpuq.daemon.check.promises import Breach
+from gpuq.daemon.check.scene import Marked, Scene
+from gpuq.daemon.linux import processes
 from gpuq.daemon.main import _locked
-from gpuq.daemon.promises import Breach
-from gpuq.daemon.scene import Marked, Scene
 from gpuq.daemon.store.audit import open_audit
 from gpuq.daemon.store.connection import StoreDamaged, StoreRefused
 from gpuq.errors import DaemonUnreachable, GpuqError

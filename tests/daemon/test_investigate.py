@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.daemon import cgroup, investigate, processes
-from gpuq.daemon.investigate import (
+from gpuq.daemon.linux import cgroup, investigate, processes
+from gpuq.daemon.linux.investigate import (
     Container,
     Explained,
     Respawner,
@@ -26,7 +26,7 @@ from gpuq.daemon.investigate import (
     respawning_unit,
     watch_for_respawn,
 )
-from gpuq.daemon.sentences import sentences, survivor_sentence
+from gpuq.daemon.linux.sentences import sentences, survivor_sentence
 from tests.conftest import until
 
 

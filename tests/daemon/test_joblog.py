@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpuq.daemon import joblog, linux
-from gpuq.daemon.joblog import JobLog
+from gpuq.daemon.attempt import joblog
+from gpuq.daemon.attempt.joblog import JobLog
+from gpuq.daemon.linux import syscalls as linux
 
 MIB = 2**20
 BLOCK = 4096

@@ -12,7 +12,7 @@ import pytest
 
 from gpuq.core.model import EndCause, Gpu, LeaseState, Request
 from gpuq.daemon import loop as loop_module
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
 from tests import stored
 from tests.alive import YEAR_S, Alive, MovedClock, alive, shown_by_hand, with_alive

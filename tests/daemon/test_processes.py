@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.conftest import until
 
 LEAVES_A_THREAD = """

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpuq.core.states import conclude, explain
-from gpuq.daemon import record
+from gpuq.daemon.attempt import record
 from gpuq.daemon.store import Store
 from gpuq.daemon.supervisor import Exited, Known, read_exit
 from tests.builders import STEADY

@@ -17,14 +17,16 @@ import pytest
 
 from gpuq import config
 from gpuq.core.model import Outcome, Plan
-from gpuq.daemon import check, job_files, order, retention
+from gpuq.daemon import order
+from gpuq.daemon.check import command as check
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.peer import Peer
-from gpuq.daemon.retention import Housekeeper
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import StoreDamaged
+from gpuq.daemon.upkeep import job_files, retention
+from gpuq.daemon.upkeep.retention import Housekeeper
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NotPermitted, UsageError
 from tests.conftest import PATIENCE_S, Daemon, until

@@ -22,10 +22,10 @@ import pytest
 
 from gpuq.core.model import Exit, Outcome
 from gpuq.core.states import explain
-from gpuq.daemon import cgroup, processes
-from gpuq.daemon import record as record_on_disk
-from gpuq.daemon.cgroup import Leaf
-from gpuq.daemon.gate import HEADER
+from gpuq.daemon.attempt import record as record_on_disk
+from gpuq.daemon.attempt.gate import HEADER
+from gpuq.daemon.linux import cgroup, processes
+from gpuq.daemon.linux.cgroup import Leaf
 from gpuq.daemon.supervisor import Known, Running, read_exit
 from tests.desk import PATH, PROJECT, Desk, desk_in, end, is_gone, output, run, until, with_desk
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.daemon import record
-from gpuq.daemon.report import LONGEST_WORDS, LOOKED_AT_BYTES, told_out_of_memory
-from gpuq.daemon.spawn import Files
-from gpuq.daemon.watch import LAST_OUTPUT_BYTES, Watch
+from gpuq.daemon.attempt import record
+from gpuq.daemon.attempt.report import LONGEST_WORDS, LOOKED_AT_BYTES, told_out_of_memory
+from gpuq.daemon.attempt.spawn import Files
+from gpuq.daemon.attempt.watch import LAST_OUTPUT_BYTES, Watch
 from tests.builders import STEADY
 from tests.desk import Desk, run, until, with_desk
 

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gpuq.core.model import Gpu
-from gpuq.daemon import processes
 from gpuq.daemon.gpus.backend import GpusUnavailable, Held
 from gpuq.daemon.gpus.wire import decode_answer, encode_request
+from gpuq.daemon.linux import processes
 
 # However often somebody asks, the driver has this long between two readings: its calls hold a lock
 # that every user of the GPUs needs.

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from gpuq.client import Client
-from gpuq.daemon import check, processes
+from gpuq.daemon.check import command as check
+from gpuq.daemon.linux import processes
 from tests.conftest import BIN, PATIENCE_S, Daemon, until
 
 MARK = "FAULTS_OF"  # an innocent variable by which all of a daemon's own processes are found
@@ -169,7 +170,7 @@ class FaultyDaemon(Daemon):
         words = _words(pid)
         if b"gpuq.daemon.gpus.probe" in words:
             return "probe"
-        if b"gpuq.daemon.launcher" in words:
+        if b"gpuq.daemon.attempt.launcher" in words:
             above = (processes.ancestors(pid) or [0])[0]
             return "runner" if above != self.pid else "launcher"
         return "daemon" if processes.identity(pid) else "gone"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.acceptance.faults import disks
 from tests.acceptance.faults.conftest import FaultyDaemon, MakeDaemon, assert_all_well
 from tests.conftest import until

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import gpuq
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.acceptance.faults.conftest import FaultyDaemon, assert_all_well, assert_checked
 from tests.conftest import until
 

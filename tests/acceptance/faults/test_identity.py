@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.acceptance.faults.conftest import FaultyDaemon, MakeDaemon
 from tests.conftest import until
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gpuq.client import Client
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.acceptance.faults.conftest import (
     FaultyDaemon,
     MakeDaemon,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpuq.client import Client
-from gpuq.daemon import cgroup, processes
+from gpuq.daemon.linux import cgroup, processes
 from tests.acceptance.faults.conftest import FaultyDaemon, MakeDaemon
 from tests.conftest import until
 

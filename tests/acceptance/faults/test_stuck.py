@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.acceptance.faults import disks
 from tests.acceptance.faults.conftest import MakeDaemon
 from tests.conftest import until

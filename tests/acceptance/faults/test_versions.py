@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gpuq
-from gpuq.daemon import processes
+from gpuq.daemon.linux import processes
 from tests.acceptance.faults.conftest import FaultyDaemon, MakeDaemon
 from tests.conftest import until
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from gpuq.core.model import Gpu
-from gpuq.daemon import processes
 from gpuq.daemon.gpus import Held, Probe, keeper, parse_gpus
 from gpuq.daemon.gpus.probe import _Reader
 from gpuq.daemon.gpus.simulated import SimulatedBackend, simulated_uuid
 from gpuq.daemon.gpus.wire import encode_request
+from gpuq.daemon.linux import processes
 
 GIB = 2**30
 

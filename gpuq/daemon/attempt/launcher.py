@@ -10,7 +10,8 @@ import signal as signals
 import socket
 import sys
 
-from gpuq.daemon import faults, runner
+from gpuq.daemon import faults
+from gpuq.daemon.attempt import runner
 
 FORK = b"f"
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import gpuq
 from gpuq import paths, protocol
-from gpuq.daemon import processes
-from gpuq.daemon.cgroup import Leaf
-from gpuq.daemon.scene import Marked, Scene
+from gpuq.daemon.check.scene import Marked, Scene
+from gpuq.daemon.linux import processes
+from gpuq.daemon.linux.cgroup import Leaf
 from gpuq.errors import UsageError
 
 ANSWER_S = 5.0

@@ -13,10 +13,13 @@ import socket
 import time
 from typing import Any
 
-from gpuq.daemon import faults, gate, linux, processes, record
-from gpuq.daemon.cgroup import Leaf, own_group
-from gpuq.daemon.spawn import Spawn, StageFailed, not_started
-from gpuq.daemon.watch import Watch
+from gpuq.daemon import faults
+from gpuq.daemon.attempt import gate, record
+from gpuq.daemon.attempt.spawn import Spawn, StageFailed, not_started
+from gpuq.daemon.attempt.watch import Watch
+from gpuq.daemon.linux import processes
+from gpuq.daemon.linux import syscalls as linux
+from gpuq.daemon.linux.cgroup import Leaf, own_group
 
 VERSION = 1
 KILL_AGAIN_S = 1.0

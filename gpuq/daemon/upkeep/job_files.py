@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from gpuq.daemon.mounts import has_mounts_below
+from gpuq.daemon.attempt.mounts import has_mounts_below
 
 LOGS = ("log", "log.index", "report")  # in jobs/ID/ATTEMPT, beside the directory `output`
 OUTPUT = "output"

@@ -15,14 +15,15 @@ import structlog
 
 from gpuq.config import Config
 from gpuq.core.units import format_bytes, format_seconds
-from gpuq.daemon import faults, job_files, order
-from gpuq.daemon.aside import aside
+from gpuq.daemon import faults, order
 from gpuq.daemon.clock import Clock
-from gpuq.daemon.job_files import Removed
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.audit import find_damage
 from gpuq.daemon.store.connection import DiskTrouble, Row
 from gpuq.daemon.store.pruned import Remains
+from gpuq.daemon.upkeep import job_files
+from gpuq.daemon.upkeep.aside import aside
+from gpuq.daemon.upkeep.job_files import Removed
 
 SELDOM_S, OFTEN_S = 3600.0, 60.0  # how long nothing is looked at while nobody asks
 SOON_S = 2.0  # jobs that end together are looked at together

@@ -14,9 +14,10 @@ from typing import Any
 
 from gpuq import paths
 from gpuq.core.units import count, format_bytes
-from gpuq.daemon import evidence, processes, promises, scene
-from gpuq.daemon.promises import Breach, Span
-from gpuq.daemon.scene import Attempts, Scene
+from gpuq.daemon.check import evidence, promises, scene
+from gpuq.daemon.check.promises import Breach, Span
+from gpuq.daemon.check.scene import Attempts, Scene
+from gpuq.daemon.linux import processes
 from gpuq.daemon.store.audit import Audit, Damaged, Unreadable, open_audit
 from gpuq.daemon.store.connection import StoreRefused
 from gpuq.errors import GpuqError

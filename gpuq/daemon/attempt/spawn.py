@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gpuq.daemon.mounts import has_mounts_below
+from gpuq.daemon.attempt.mounts import has_mounts_below
 
 TMP_DIR = b"/tmp"
 NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 125

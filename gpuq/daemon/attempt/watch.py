@@ -7,10 +7,10 @@ import os
 import time
 from typing import Any
 
-from gpuq.daemon import record
-from gpuq.daemon.joblog import JobLog
-from gpuq.daemon.report import told_out_of_memory
-from gpuq.daemon.spawn import Files
+from gpuq.daemon.attempt import record
+from gpuq.daemon.attempt.joblog import JobLog
+from gpuq.daemon.attempt.report import told_out_of_memory
+from gpuq.daemon.attempt.spawn import Files
 
 LOOK_S = 1.0
 LAST_OUTPUT_BYTES = 16 * 1024  # a traceback of torchrun with four workers

@@ -2,7 +2,7 @@
 
 import time
 
-from gpuq.daemon.investigate import Explained, named, respawning_parent
+from gpuq.daemon.linux.investigate import Explained, named, respawning_parent
 
 SHOWN_PARENTS = 4
 

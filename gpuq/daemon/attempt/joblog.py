@@ -21,7 +21,7 @@ import errno
 import os
 import stat
 
-from gpuq.daemon import linux
+from gpuq.daemon.linux import syscalls as linux
 
 LOOK_S, SOONEST_S = 1.0, 0.1
 NEVER_S = 3600.0  # between two looks at what is no file

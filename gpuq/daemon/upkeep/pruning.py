@@ -7,12 +7,13 @@ from typing import Any
 
 from gpuq.core.model import JobState
 from gpuq.core.units import format_ranges
-from gpuq.daemon import faults, fields, job_files
-from gpuq.daemon.aside import aside
+from gpuq.daemon import faults, fields
 from gpuq.daemon.peer import Peer
 from gpuq.daemon.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
+from gpuq.daemon.upkeep import job_files
+from gpuq.daemon.upkeep.aside import aside
 from gpuq.errors import GpuqError, NotPermitted
 
 SHOWN_ACTIVE = 8

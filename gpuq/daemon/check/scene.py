@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpuq.core.units import format_ranges
-from gpuq.daemon.promises import Breach, Span, about
+from gpuq.daemon.check.promises import Breach, Span, about
 from gpuq.daemon.store.audit import AttemptRow, JobRow
 
 LONGEST_DELAY_S = 366 * 86400.0  # the longest backoff that is taken is a year

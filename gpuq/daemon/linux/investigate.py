@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gpuq.daemon import cgroup, processes
+from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.peer import user_name
 
 LONGEST_TEXT = 400

@@ -1,0 +1,1 @@
+"""`gpuqd check`: the promises of gpuq, held against what is there."""
