@@ -49,6 +49,7 @@ OPTIONS = frozenset(
             "limits",
         ),
         *("time_limit_s", "heartbeat_s", "stop_to", "retries", "backoff", "retry_on", "key"),
+        *("max_util", "gpu_ids", "exclude_gpus", "gpu_mem"),
     )
 )
 
@@ -78,7 +79,7 @@ def spec(options: Job) -> Job:
 def _unknown(option: str) -> str:
     from difflib import get_close_matches
 
-    begun = sorted(name for name in OPTIONS if name.startswith(option))  # gpu_mem, without its unit
+    begun = sorted(name for name in OPTIONS if name.startswith(option))  # grace, without its unit
     near = (begun if len(begun) == 1 else []) or get_close_matches(option, OPTIONS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(OPTIONS))}"
     return f"submit has no option {option!r}; {hint}"

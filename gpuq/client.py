@@ -87,10 +87,10 @@ class Client:
     def submit(self, argv: Sequence[str], **options: Any) -> int:
         """Queues one job and returns its id. It is on disk when this returns.
 
-        Options, as `gpuq submit` has them but with units in their names: gpus, gpu_mem_bytes,
-        exclusive, gpu_model, cpus, name, priority, cwd, env (a dict set over this process's
-        environment), grace_s, tags, output, stderr, visible, seed, time_limit_s, heartbeat_s,
-        stop_to, retries, backoff, retry_on, key.
+        Options, as `gpuq submit` has them but with units in their names: gpus, gpu_mem_bytes
+        (or gpu_mem="auto"), exclusive, max_util, gpu_model, gpu_ids, exclude_gpus, cpus, name,
+        priority, cwd, env (a dict set over this process's environment), grace_s, tags, output,
+        stderr, visible, seed, time_limit_s, heartbeat_s, stop_to, retries, backoff, retry_on, key.
         """
         return self.submit_many([dict(options, argv=argv)])[0]
 

@@ -22,6 +22,7 @@ from gpuq import config
 from gpuq.core.model import Gpu, Request
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import Probe
+from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
 from gpuq.daemon.loop import Loop
 from gpuq.daemon.store import Store
@@ -31,6 +32,8 @@ from tests import stored
 from tests.desk import DEADLINE_S, until
 
 YEAR_S = 365 * 86400.0
+# Its GPUs are no other's, though other tests have some of the same names at the same time.
+LOCKS = f"gpuq-test-{os.getpid()}-"
 
 
 class MovedClock(Clock):
@@ -63,7 +66,8 @@ class Alive:
         self.store = Store(self.state_dir / "gpuq.db")
         self.watchers = Watchers()
         self.config = config.load(flags, {"HOME": str(folder)})
-        self.loop = Loop(self.store, self.config, self.watchers, clock)
+        locks = GpuLocks(LOCKS, pid=0)  # two of them in one process are two daemons
+        self.loop = Loop(self.store, self.config, self.watchers, clock, locks)
         self.loop._supervisor._report = self._hear
 
     def _hear(self, news: News) -> None:

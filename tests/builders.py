@@ -91,6 +91,9 @@ def request(
     exclusive: bool | None = None,
     model: str | None = None,
     cpus: int = 1,
+    max_util: int | None = None,
+    gpu_ids: tuple[str, ...] = (),
+    exclude_gpus: tuple[str, ...] = (),
 ) -> Request:
     """Sharing where memory is asked for, exclusive otherwise, as on the command line."""
     return Request(
@@ -99,6 +102,9 @@ def request(
         exclusive=mem is None if exclusive is None else exclusive,
         gpu_model=model,
         cpus=cpus,
+        max_util=max_util,
+        gpu_ids=gpu_ids,
+        exclude_gpus=exclude_gpus,
     )
 
 

@@ -116,7 +116,7 @@ def _its_flags(context: typer.Context) -> list[str]:
 
 Gpus = Annotated[
     str | None,
-    Option(metavar="GPUS", help="nvml, nvml:0-3, none, or simulated ones: sim:4x24G."),
+    Option(metavar="GPUS", help="nvml, nvml:0-3, none, sim:4x24G, or scenario:FILE."),
 ]
 
 
@@ -127,6 +127,7 @@ def start(context: typer.Context, gpus: Gpus = None) -> None:
     Examples:
       gpuq daemon start
       gpuq daemon start --gpus sim:4x24G    on simulated GPUs, until it is stopped
+      gpuq daemon start --gpus scenario:shared-box    on GPUs that others use too
 
     For good, a setting stands in the config file. See: gpuq config
     """
@@ -144,7 +145,9 @@ def start(context: typer.Context, gpus: Gpus = None) -> None:
 
 
 def _check_same(there: dict[str, Any], gpus: str | None) -> None:
-    if gpus is not None and gpus != there["gpu_backend"]:
+    from gpuq.config import whole_gpus
+
+    if gpus is not None and whole_gpus(gpus) != there["gpu_backend"]:
         raise GpuqError(
             f"a daemon (pid {there['pid']}) runs already, with --gpus {there['gpu_backend']}. "
             f"To change that: gpuq daemon restart --gpus {gpus}"
@@ -234,7 +237,7 @@ def status(
 def _in_words(there: dict[str, Any], look: Look) -> list[str]:
     whose = {"user": "your own", "system": "the machine's", "throwaway": "a throwaway one"}
     counts = there["counts"]
-    simulated = "simulated " if there["gpu_backend"].startswith("sim") else ""
+    simulated = "simulated " if there["gpu_backend"].startswith(("sim", "scenario")) else ""
     lines = [
         f"gpuqd {there['version']}, {whose.get(there['mode'], there['mode'])}, pid {there['pid']}, "
         f"since {clock(there['started_at'])} ({format_seconds(there['uptime_s'])})",
@@ -249,6 +252,7 @@ def _in_words(there: dict[str, Any], look: Look) -> list[str]:
         lines.append(f"drained by {printable(drained['actor'])}: {why}. End it: gpuq drain --off")
     if there["gpu_trouble"]:
         lines.append(f"no GPUs: {printable(there['gpu_trouble'])}")
+    lines += map(printable, there.get("config_notes", []))
     return lines
 
 
@@ -304,28 +308,36 @@ def config(
       gpuq config --json
     """
     with console.connect(context) as client:
-        settings = _settings(client, context.obj)
+        settings, notes = _settings(client, context.obj)
     look = console.look(context)
     if json:
         names = ("name", "value", "origin")
-        console.say_json(settings=[dict(zip(names, row, strict=True)) for row in settings])
-    elif look.terminal:
+        rows = [dict(zip(names, row, strict=True)) for row in settings]
+        console.say_json(settings=rows, notes=notes)
+        return
+    if look.terminal:
         console.say(*_settings_table(settings, look))
     else:
         console.say(*map(tabbed, settings))
+    for note in notes:
+        console.note(printable(note))
 
 
-def _settings(client: Client, chosen: console.Chosen) -> list[tuple[str, str, str]]:
-    """The daemon's own; where none runs, those that one started now would have."""
+def _settings(
+    client: Client, chosen: console.Chosen
+) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """The daemon's own, and why the file does not say the same; where none runs, those that one
+    started now would have."""
     try:
-        answer = client.call("config")["settings"]
-        return [(row["name"], str(row["value"]), row["origin"]) for row in answer]
+        answer = client.call("config")
+        rows = [(row["name"], str(row["value"]), row["origin"]) for row in answer["settings"]]
+        return rows, answer.get("notes", [])
     except DaemonUnreachable:
         from gpuq.config import load
 
         console.note("no daemon runs; these are the settings that one started now would have")
         flags = {"socket": chosen.socket, "state_dir": chosen.state_dir}
-        return load(flags, os.environ).settings()
+        return load(flags, os.environ).settings(), []
 
 
 def _settings_table(settings: Sequence[tuple[str, str, str]], look: Look) -> list[str]:

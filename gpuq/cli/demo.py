@@ -38,7 +38,8 @@ def demo(
         int | None, Option(metavar="N", min=1, help="Training steps of each trial.")
     ] = None,
     gpus: Annotated[
-        str | None, Option(metavar="GPUS", help="nvml or sim:4x24G, instead of looking.")
+        str | None,
+        Option(metavar="GPUS", help="nvml, sim:4x24G or scenario:FILE, instead of looking."),
     ] = None,
 ) -> int:
     """See it work: eight real trainings on the free GPUs, or on simulated ones.

@@ -13,7 +13,7 @@ import gpuq
 from gpuq import paths
 from gpuq.cli import console
 from gpuq.cli.gpu_text import census
-from gpuq.cli.render import GREEN, RED, YELLOW, Column, Look, printable, tabbed, table
+from gpuq.cli.render import GREEN, RED, YELLOW, Column, Gpu, Look, printable, tabbed, table
 from gpuq.client import Client
 from gpuq.core.units import format_bytes
 from gpuq.errors import GpuqError
@@ -33,23 +33,37 @@ class Finding(NamedTuple):
 
 def doctor(
     context: typer.Context,
+    deep: Annotated[
+        bool, Option("--deep", help="Test every idle GPU, too: some seconds each, all at once.")
+    ] = False,
     json: Annotated[bool, Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
     """Look over this machine and this installation; exit 1 where something is broken.
 
     Examples:
       gpuq doctor
+      gpuq doctor --deep     do the GPUs compute and remember right, and how fast?
+
+    A GPU whose test is bad is set aside until one is good; one in use is not tested.
     """
+    look = console.look(context)
     with console.connect(context) as client:
         findings = list(_look_over(client))
-    look = console.look(context)
-    if json:
-        console.say_json(findings=[finding._asdict() for finding in findings])
-    elif look.terminal:
-        console.say(*_shown(findings, look))
-    else:
-        console.say(*map(tabbed, findings))
-    return 1 if any(finding.level == "failure" for finding in findings) else 0
+        if json:
+            tests = _test(client, look, quiet=True) if deep else []
+            console.say_json(findings=[finding._asdict() for finding in findings], tests=tests)
+        else:
+            console.say(*(_shown(findings, look) if look.terminal else map(tabbed, findings)))
+            tests = _test(client, look, quiet=False) if deep else []
+    is_broken = any(finding.level == "failure" for finding in findings)
+    is_bad = any(test["verdict"] in ("bad", "undecided") for test in tests)
+    return 1 if is_broken or is_bad else 0
+
+
+def _test(client: Client, look: Look, *, quiet: bool) -> list[dict[str, Any]]:
+    from gpuq.cli.gpu_tests import run_tests
+
+    return run_tests(client, look, quiet=quiet)
 
 
 def _shown(findings: list[Finding], look: Look) -> list[str]:
@@ -124,11 +138,30 @@ def _gpus(client: Client) -> Iterator[Finding]:
     if answer["gpu_trouble"]:
         yield Finding("warning", f"no GPUs: {answer['gpu_trouble']}", _remedy(answer))
         return
-    yield Finding("ok", f"{census(answer['gpus'])} by {answer['gpu_backend']}")
+    origin = answer.get("gpu_origin")
+    whence = "" if origin is None else f" (from {origin})"
+    yield Finding("ok", f"{census(answer['gpus'])} by {answer['gpu_backend']}{whence}")
     for gpu in answer["gpus"]:
-        if gpu["state"] in ("lost", "dirty", "quarantined"):
-            reason = gpu["reason"] or gpu["state"]
-            yield Finding("warning", f"GPU {gpu['index']}: {reason}", "See: gpuq gpus --procs")
+        yield from _gpu(gpu)
+
+
+def _gpu(gpu: Gpu) -> Iterator[Finding]:
+    """What somebody should know of one GPU, and can do."""
+    number = gpu["index"]
+    remedies = {
+        "drained": f"End it: gpuq gpus resume {number}",
+        "quarantined": f"See: gpuq why gpu:{number}",
+        "lost": f"See: gpuq why gpu:{number}",
+        "dirty": "See: gpuq gpus --procs",
+    }
+    if gpu["state"] in remedies:
+        reason = gpu["reason"] or gpu["state"]
+        yield Finding("warning", f"GPU {number}: {reason}", remedies[gpu["state"]])
+    if gpu.get("locked_by"):
+        remedy = "Each GPU serves one daemon at a time"
+        yield Finding("warning", f"GPU {number}: {gpu['locked_by']}", remedy)
+    for warning in gpu.get("warnings", ()):
+        yield Finding("warning", f"GPU {number} warns: {warning}", f"See: gpuq why gpu:{number}")
 
 
 def _remedy(answer: dict[str, Any]) -> str:
@@ -223,5 +256,7 @@ def _torch() -> Finding:
     if find_spec("torch") is not None:
         return Finding("ok", "torch is installed beside gpuq")
     return Finding(
-        "ok", "no torch beside gpuq; only `gpuq demo` wants one: pip install 'gpuqd[demo]'"
+        "ok",
+        "no torch beside gpuq; `gpuq demo` wants one, and `gpuq doctor --deep` tests more with it: "
+        "pip install 'gpuqd[demo]'",
     )

@@ -28,6 +28,7 @@ COLOURS = {
     "quarantined": RED,
     "lost": RED,
 }
+BARRED = ("drained", "quarantined")  # whose reason says it all
 
 
 def gpu_table(
@@ -70,7 +71,10 @@ def _occupation(gpu: Gpu, jobs: Mapping[int, Job]) -> Cell:
     """Whose it is, or why it is nobody's."""
     colour = COLOURS.get(gpu["state"], "")
     if gpu["jobs"]:
-        return ", ".join(_tenants(gpu, jobs) + _intruders(gpu)), colour
+        bars = [printable(gpu["reason"])] if gpu["state"] in BARRED and gpu["reason"] else []
+        return ", ".join(_tenants(gpu, jobs) + _intruders(gpu) + bars), colour
+    if gpu["state"] in BARRED:
+        return printable(gpu["reason"] or gpu["state"]), colour
     if gpu["state"] == "foreign":
         return ", ".join(_intruders(gpu)) or f"! {printable(gpu['reason'] or 'foreign')}", colour
     reason = printable(gpu["reason"] or "")
@@ -90,7 +94,7 @@ def _tenant(number: int, job: Job | None) -> str:
 
 
 def _intruders(gpu: Gpu) -> list[str]:
-    foreign = [process for process in gpu["processes"] if not process["ours"]]
+    foreign = [one for one in gpu["processes"] if not one["ours"] and not one.get("ignored")]
     if not foreign:
         return []
     first = foreign[0]
@@ -106,17 +110,23 @@ def process_table(gpus: Sequence[Gpu], look: Look) -> list[str]:
         Column("PID", lambda row: str(row[1]["pid"]), right=True),
         Column("USER", lambda row: printable(row[1]["user"] or "–")),
         Column("MEM", lambda row: format_bytes(row[1]["memory_bytes"]), right=True),
-        Column(
-            "JOB", lambda row: str(row[1]["job"]) if row[1]["ours"] else ("outside gpuq", YELLOW)
-        ),
+        Column("JOB", lambda row: _whose(row[1])),
+        Column("IN", lambda row: printable(row[1].get("unit") or "")),
         Column("COMMAND", lambda row: printable(row[1]["command"] or "–")),
     ]
     return table(columns, rows, look)
 
 
+def _whose(process: Job) -> Cell:
+    if process["ours"]:
+        return str(process["job"])
+    return ("ignored", DIM) if process.get("ignored") else ("outside gpuq", YELLOW)
+
+
 def process_row(gpu: Gpu, process: Job) -> str:
     """For a pipe."""
-    values = [process[name] for name in ("pid", "user", "memory_bytes", "job", "command")]
+    names = ("pid", "user", "memory_bytes", "job", "command", "unit")
+    values = [process.get(name) for name in names]
     return tabbed([gpu["index"], gpu["uuid"], kind(gpu), *values])
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from gpuq.cli.commands import read_option
-from gpuq.core.units import parse_bytes, parse_seconds
+from gpuq.core.units import parse_bytes, parse_ranges, parse_seconds
 from gpuq.errors import UsageError
 
 # The panels of the help.
@@ -27,7 +27,10 @@ def describe(
     ] = None,
     gpu_mem: Annotated[
         str | None,
-        resources(metavar="SIZE", help="Its need on each GPU in all, like 20G: it may share one."),
+        resources(
+            metavar="SIZE|auto",
+            help="Its need on each GPU in all, like 20G; auto: as it used before. It may share one.",
+        ),
     ] = None,
     exclusive: Annotated[
         bool, resources("--exclusive", help="With --gpu-mem: a whole GPU with at least that.")
@@ -40,6 +43,19 @@ def describe(
     ] = None,
     gpu_model: Annotated[
         str | None, placement(metavar="TEXT", help="Only on GPUs with this in their model's name.")
+    ] = None,
+    gpu_id: Annotated[
+        list[str] | None,
+        placement(metavar="GPUS", help="Only on these: 0-3,5, a UUID or a bus id; repeatable."),
+    ] = None,
+    exclude_gpu: Annotated[
+        list[str] | None, placement(metavar="GPUS", help="Not on these; repeatable.")
+    ] = None,
+    max_util: Annotated[
+        int | None,
+        resources(
+            metavar="PCT", help="With --gpu-mem: only beside others who use less of the GPU's time."
+        ),
     ] = None,
     visible: Annotated[
         str,
@@ -128,10 +144,16 @@ def describe(
     return {
         "argv": _argv(words, shell),
         "gpus": gpus,
-        "gpu_mem_bytes": read_option("--gpu-mem", parse_bytes, gpu_mem),
+        "gpu_mem": "auto" if gpu_mem == "auto" else None,
+        "gpu_mem_bytes": read_option(
+            "--gpu-mem", parse_bytes, None if gpu_mem == "auto" else gpu_mem
+        ),
         "exclusive": exclusive or None,
         "cpus": cpus,
         "gpu_model": gpu_model,
+        "gpu_ids": _gpu_words("--gpu-id", gpu_id),
+        "exclude_gpus": _gpu_words("--exclude-gpu", exclude_gpu),
+        "max_util": max_util,
         "visible": visible,
         "cwd": cwd,
         "priority": priority,
@@ -150,6 +172,19 @@ def describe(
         "env": _environment(env_file, env or []),
         "seed": seed,
     }
+
+
+def _gpu_words(option: str, said: Sequence[str] | None) -> list[str] | None:
+    """Names of GPUs with the ranges among them written out; a UUID has dashes of its own."""
+    words: list[str] = []
+    for part in ",".join(said or ()).split(","):
+        word = part.strip()
+        if word[:1].isdecimal() and ":" not in word:
+            spans = read_option(option, parse_ranges, word) or []
+            words += [str(index) for span in spans for index in span]
+        elif word:
+            words.append(word)
+    return words or None
 
 
 def _argv(words: Sequence[str], shell: str | None) -> list[str]:

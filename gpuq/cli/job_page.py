@@ -5,7 +5,7 @@ from typing import Any
 
 from gpuq.cli.job_text import elapsed, words
 from gpuq.cli.render import Column, Job, Look, clock, command_line, indices, printable, table
-from gpuq.core.units import format_bytes, format_seconds, parse_bytes
+from gpuq.core.units import format_bytes, format_energy, format_seconds, parse_bytes
 
 # In the order in which a person asks; what the daemon says beyond that comes after it.
 SHOWN_FIRST = (
@@ -20,17 +20,29 @@ SHOWN_FIRST = (
     "priority",
     "gpu_count",
     "gpu_mem_bytes",
+    "gpu_mem_from",
     "exclusive",
     "gpu_model",
+    "gpu_ids",
+    "exclude_gpus",
+    "max_util",
     "gpus",
     "gpu_uuids",
     "cpus",
     "submitted_at",
     "started_at",
     "ended_at",
+    "gpu_use",
+    "idle",
+    "contended",
+    "over_memory",
 )
 SHOWN_ELSEWHERE = frozenset(
-    ("id", "name", "substate", "outcome", "attempts", "environment", "gpus_simulated")
+    (
+        *("id", "name", "substate", "outcome", "attempts", "environment", "gpus_simulated"),
+        *("gpu_peak_bytes", "gpu_util_mean", "gpu_util_peak", "gpu_energy_j"),
+        *("idle_since_at", "contended_at", "contended_by", "contended_now"),
+    )
 )
 
 
@@ -40,7 +52,8 @@ USUAL = {"retries": 0, "stop_to": "all", "visible": "auto", "paused_s": 0.0}
 
 def job_fields(job: Job) -> list[tuple[str, str]]:
     """Every field that says something, the important ones first."""
-    known = dict(job, state=_state(job), gpus=_gpus(job))
+    known = dict(job, state=_state(job), gpus=_gpus(job), gpu_use=gpu_use(job))
+    known |= {"idle": _idle(job), "contended": _contended(job)}
     names = [*SHOWN_FIRST, *(name for name in known if name not in SHOWN_FIRST)]
     pairs = [("job", f"{job['id']} {job['name']}")]
     for name in names:
@@ -56,6 +69,35 @@ def _says_nothing(value: Any) -> bool:
 
 def _gpus(job: Job) -> str:
     return indices(job["gpus"]) + (" (simulated)" if job.get("gpus_simulated") else "")
+
+
+def gpu_use(job: Job) -> str | None:
+    """ "peak 6.1G of 8G asked, mean 71 %, peak 98 %, 0.42 kWh"."""
+    parts = []
+    if (peak_bytes := job.get("gpu_peak_bytes")) is not None:
+        asked = job.get("gpu_mem_bytes")
+        of_asked = f" of {format_bytes(asked)} asked" if asked is not None else ""
+        parts.append(f"peak {format_bytes(peak_bytes)}{of_asked}")
+    if (mean := job.get("gpu_util_mean")) is not None:
+        parts.append(f"mean {mean:.0f} %")
+    if (peak := job.get("gpu_util_peak")) is not None:
+        parts.append(f"peak {peak} %")
+    if (energy_j := job.get("gpu_energy_j")) is not None:
+        parts.append(format_energy(energy_j))
+    return ", ".join(parts) or None
+
+
+def _idle(job: Job) -> str | None:
+    if not job.get("idle"):
+        return None
+    return f"since {clock(job['idle_since_at'])}: it holds its GPUs and computes nothing"
+
+
+def _contended(job: Job) -> str | None:
+    if not job.get("contended"):
+        return None
+    still = ", and somebody is there still" if job["contended_now"] else ""
+    return f"{job['contended_by']}, seen at {clock(job['contended_at'])}{still}"
 
 
 def _state(job: Job) -> str:
@@ -103,6 +145,7 @@ def attempt_table(attempts: Sequence[Job], look: Look) -> list[str]:
         Column("GPU", lambda attempt: indices(attempt["gpus"])),
         Column("CPU TIME", lambda attempt: format_seconds(_cpu_seconds(attempt)), unused="-"),
         Column("PEAK", lambda attempt: format_bytes(attempt["peak_rss_bytes"]), unused="–"),
+        Column("GPU PEAK", lambda attempt: format_bytes(attempt.get("gpu_peak_bytes")), unused="–"),
         Column("END", lambda attempt: printable(end_of(attempt))),
     ]
     return table(columns, attempts, look)
@@ -123,11 +166,16 @@ def end_of(attempt: Job) -> str:
 def submit_line(job: Job) -> list[str]:
     """The words that would submit a job again, as far as the daemon tells them."""
     line = ["gpuq", "submit", "-g", str(job["gpu_count"]), "-n", job["name"]]
-    if job["gpu_mem_bytes"] is not None:
+    if job.get("gpu_mem_from"):
+        line += ["--gpu-mem", "auto"]
+    elif job["gpu_mem_bytes"] is not None:
         line += ["--gpu-mem", exact_size(job["gpu_mem_bytes"])]
         line += ["--exclusive"] if job.get("exclusive") else []
     if job.get("gpu_model"):
         line += ["--gpu-model", job["gpu_model"]]
+    for option, field in (("--gpu-id", "gpu_ids"), ("--exclude-gpu", "exclude_gpus")):
+        line += [option, ",".join(job[field])] if job.get(field) else []
+    line += ["--max-util", str(job["max_util"])] if job.get("max_util") else []
     if job["cpus"] != 1:
         line += ["-c", str(job["cpus"])]
     if job["priority"]:

@@ -145,7 +145,14 @@ def _command_or_reason(job: Job) -> str:
     waits = job["state"] == "queued" or job["substate"]
     if waits and job["reason"]:
         return printable(job["reason"])
-    return command_line(job["command"])
+    return _marks(job) + command_line(job["command"])
+
+
+def _marks(job: Job) -> str:
+    """ "[idle] " before the command of a job that holds its GPUs for nothing."""
+    marks = {"idle": job.get("idle"), "contended": job.get("contended_now")}
+    said = [word for word, is_so in marks.items() if is_so]
+    return f"[{', '.join(said)}] " if said else ""
 
 
 def job_row(job: Job, columns: Sequence[str] = PIPE_COLUMNS, now: float = 0.0) -> str:
@@ -256,8 +263,23 @@ def why_lines(job: Job, look: Look, *, simulated: bool) -> list[str]:
     since = format_seconds(elapsed(job, look.now))
     return [
         f"{name} is {words(job['substate'] or job['state'])}"
-        f"{on_gpus(job, simulated=simulated)}, for {since} now{f': {reason}' if reason else ''}."
+        f"{on_gpus(job, simulated=simulated)}, for {since} now{f': {reason}' if reason else ''}.",
+        *_gpu_sentences(job),
     ]
+
+
+def _gpu_sentences(job: Job) -> list[str]:
+    """What is not as it should be with a running job and its GPUs."""
+    lines = []
+    if job.get("idle"):
+        since = clock(job["idle_since_at"])
+        lines.append(f"It holds its GPUs and has computed nothing since {since}.")
+    if job.get("contended"):
+        verb = "is" if job["contended_now"] else "was"
+        lines.append(f"Somebody outside gpuq {verb} there too: {printable(job['contended_by'])}.")
+    if over := job.get("over_memory"):
+        lines.append(f"{over[:1].upper()}{over[1:]}.")
+    return lines
 
 
 def words(word: str) -> str:

@@ -1,4 +1,4 @@
-"""`gpuq why`: the reason, in sentences."""
+"""`gpuq why`: the reason, in sentences: of a job, of a GPU, of a process."""
 
 from typing import Annotated, Any
 
@@ -9,27 +9,30 @@ from gpuq.cli import console
 from gpuq.cli.commands import read_option
 from gpuq.cli.gpu_text import are_simulated
 from gpuq.cli.job_text import why_lines
-from gpuq.cli.render import Look, plain
+from gpuq.cli.render import Look, plain, printable
 from gpuq.client import Client
 from gpuq.core.units import parse_seconds
 from gpuq.errors import NothingMatched, UsageError
 
 PID = "pid:"
+GPUS = ("gpu:", "gpu-", "mig-")
 
 
 def why(
     context: typer.Context,
-    what: Annotated[str, Argument(metavar="JOB|pid:PID", show_default=False)],
+    what: Annotated[str, Argument(metavar="JOB|gpu:GPU|pid:PID", show_default=False)],
     watch: Annotated[
         str | None,
         Option(metavar="TIME", help="With pid: see for so long whether it comes back, like 5s."),
     ] = None,
 ) -> None:
-    """Why a job waits, or how it ended; what a process is, whose, and why it does not go away.
+    """Why a job waits or how it ended; what a GPU is doing; what a process is and whose.
 
     Examples:
       gpuq why 184
       gpuq why @                    your last submission
+      gpuq why gpu:3                whose it is, what the ledger reckons, what is held against it
+      gpuq why GPU-8f3a             the same by the beginning of its UUID
       gpuq why pid:40121            any process of this machine
       gpuq why pid:40121 --watch 5s and who starts it again
 
@@ -38,10 +41,13 @@ def why(
     watch_s = read_option("--watch", parse_seconds, watch)
     look = console.look(context)
     with console.connect(context) as client:
-        if what.startswith(PID):
-            lines = _why_process(client, what.removeprefix(PID), watch_s)
-        elif watch_s is not None:
+        if watch_s is not None and not what.startswith(PID):
             raise UsageError(f"--watch is for a process: gpuq why {PID}{what} --watch {watch}")
+        if what.lower().startswith(GPUS):
+            answer = client.call("why_gpu", ref=what)
+            lines = [printable(line) for line in answer["sentences"]]
+        elif what.startswith(PID):
+            lines = _why_process(client, what.removeprefix(PID), watch_s)
         else:
             lines = _why_job_or_process(client, what, look)
     console.say(*(plain(line, look) for line in lines))

@@ -4,16 +4,20 @@ A reading taken after the job's end decides. Where the memory does not come back
 dirty, says who is on it, and is looked at with every later reading.
 """
 
+from dataclasses import replace
+
 from gpuq.core.model import (
     Decision,
     Gpu,
     Lease,
     LeaseState,
     MarkDirty,
+    Policy,
     Release,
     Snapshot,
 )
 from gpuq.core.placement import is_busy_outside
+from gpuq.core.units import format_bytes
 
 
 def plan_releases(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
@@ -48,4 +52,22 @@ def _warmth(snapshot: Snapshot, lease: Lease, gpu: Gpu | None) -> str | None:
         return gpu.fault
     on_it = (other for other in snapshot.leases if other.gpu == lease.gpu)
     others = [other for other in on_it if other.state is LeaseState.ACTIVE]
+    if own := tuple(process for process in gpu.processes or () if process.job == lease.job):
+        return is_busy_outside(replace(gpu, processes=own), others, snapshot.policy)
+    if others:
+        return None  # what has not come back counts as somebody's in the ledger
+    if gpu.foreign_processes:
+        return _unexplained(gpu, snapshot.policy)
     return is_busy_outside(gpu, others, snapshot.policy)
+
+
+def _unexplained(gpu: Gpu, policy: Policy) -> str | None:
+    """Memory that is neither the idle GPU's own nor that of the strangers on it; who they are keeps
+    the GPU from others by itself, and is no fault of the job that has left."""
+    sizes = [process.memory_bytes for process in gpu.processes or ()]
+    if gpu.memory_used_bytes is None or None in sizes:
+        return None
+    left = gpu.memory_used_bytes - gpu.baseline_bytes - sum(size or 0 for size in sizes)
+    if left <= policy.idle_memory_bytes:
+        return None
+    return f"{format_bytes(left)} in use, and no process to be seen"

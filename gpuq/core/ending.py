@@ -1,9 +1,10 @@
 """How a job that runs is ended: TERM, the grace, KILL; and what makes gpuq do that.
 
-Somebody asked, its time is up, or it has not reported for too long. All of it is measured on
-CLOCK_MONOTONIC, which no setting of a clock moves and which stands still while the machine sleeps;
-time in which the job was paused does not count either. What lives on after KILL is said to be
-unkillable, and goes on being killed, less often.
+Somebody asked, its time is up, it has not reported for too long, or it uses more of a shared GPU than
+it asked for, where the settings want that. Times are measured on CLOCK_MONOTONIC, which no setting of
+a clock moves and which stands still while the machine sleeps; time in which the job was paused does
+not count either. What lives on after KILL is said to be unkillable, and goes on being killed, less
+often.
 """
 
 import signal as signals
@@ -12,7 +13,9 @@ from gpuq.core.model import (
     ActiveJob,
     Decision,
     EndCause,
+    OverMemory,
     Pause,
+    Policy,
     Resume,
     SetAside,
     Signal,
@@ -34,7 +37,7 @@ def plan_endings(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
     deadlines: list[float] = []
     for job in snapshot.active:
         decisions += _messages(job)
-        cause = cause_to_end(job, snapshot.now)
+        cause = cause_to_end(job, snapshot.now, snapshot.policy)
         if cause is None:
             decisions += _standing(job)
             deadlines += _limits(job)
@@ -50,7 +53,7 @@ def plan_endings(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
     return decisions, deadlines
 
 
-def cause_to_end(job: ActiveJob, now: float) -> EndCause | None:
+def cause_to_end(job: ActiveJob, now: float, policy: Policy) -> EndCause | None:
     """Why the job is to end, if it is. What it was sent its first signal for stays the cause."""
     if job.ending is not None:
         return job.ending
@@ -62,6 +65,8 @@ def cause_to_end(job: ActiveJob, now: float) -> EndCause | None:
         return EndCause.TIME_LIMIT
     if (silent_at := _silent_at(job)) is not None and silent_at <= now:
         return EndCause.HEARTBEAT
+    if job.over_memory is not None and policy.over_memory is OverMemory.END:
+        return EndCause.GPU_MEMORY
     return None
 
 

@@ -6,7 +6,7 @@ nothing else, and the reasons people read are made from the same Snapshot.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
 class JobState(StrEnum):
@@ -52,23 +52,49 @@ class LeaseState(StrEnum):
     DIRTY = "dirty"  # it did not cool in time
 
 
+class Closeness(IntEnum):
+    """How data gets from one GPU to another, the fastest way first (nvmlGpuTopologyLevel_t)."""
+
+    NVLINK = 0
+    BOARD = 1
+    SWITCH = 2
+    SWITCHES = 3
+    HOST_BRIDGE = 4
+    NODE = 5  # one NUMA node
+    SYSTEM = 6
+    UNKNOWN = 7
+
+
 class EndCause(StrEnum):
     """Why gpuq ends a job that runs."""
 
     ASKED = "asked"
     TIME_LIMIT = "time_limit"
     HEARTBEAT = "heartbeat"
+    GPU_MEMORY = "gpu_memory"  # it used more than it asked for, beside others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProcess:
-    """A compute process that the driver sees on a GPU. `job` is None for a foreign one."""
+    """A compute process that the driver sees on a GPU. `job` is None for a foreign one; `unit` is the
+    container or the unit of systemd that it runs in; `ignored` is what the settings say is nobody's
+    work, such as a desktop."""
 
     pid: int
     user: str | None
     command: str | None
     memory_bytes: int | None
+    unit: str | None = None
     job: int | None = None
+    ignored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """Why a GPU is given to nobody though it can be read: somebody drained it, or gpuq set it aside."""
+
+    state: GpuState  # DRAINED or QUARANTINED
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +103,9 @@ class Gpu:
 
     `index` is the position in PCI bus order, which is what CUDA calls the GPU under
     CUDA_DEVICE_ORDER=PCI_BUS_ID. `memory_used_bytes` leaves out what the driver keeps for itself
-    (`memory_reserved_bytes`). `calm_samples` counts the readings in a row in which nobody outside
-    gpuq used the GPU; None means that this GPU owes nobody any.
+    (`memory_reserved_bytes`); it is None where a GPU has no memory of its own. `calm_samples` counts
+    the readings in a row in which nobody outside gpuq used the GPU; None means that this GPU owes
+    nobody any. An instance of MIG is a Gpu of its own, with the uuid of the card in `parent`.
     """
 
     index: int
@@ -97,6 +124,23 @@ class Gpu:
     baseline_bytes: int = 0  # what the idle GPU itself shows as used
     calm_samples: int | None = None
     fault: str | None = None  # why this GPU gave no reading
+    is_lasting: bool = (
+        False  # a fault or defect that no good reading ends: a reset or a reboot does
+    )
+    defect: str | None = None  # it can be read, and the driver says that its hardware is not well
+    warnings: tuple[str, ...] = ()  # what somebody should see to, and that keeps no job away
+    xids: tuple[int, ...] = ()  # errors that the driver told of since the last reading
+    parent: str | None = None
+    minor: int | None = None  # of its device file, which is not its index
+    one_process_only: bool = False  # compute mode Exclusive_Process
+    energy_j: float | None = None  # since its driver was loaded
+    links: tuple[tuple[str, int], ...] = ()  # how far other GPUs are: (uuid, Closeness)
+    recent_utilization_percent: int | None = (
+        None  # the most of the last readings, once there are enough
+    )
+    locked_by: str | None = None  # another daemon of gpuq, in words
+    bar: Bar | None = None
+    cools_at_once: bool = False  # no memory is left on it when a job of ours has ended
 
     @property
     def memory_free_bytes(self) -> int | None:
@@ -120,8 +164,13 @@ class Gpu:
         return (self.memory_free_bytes or 0) > 1000 * 2**20
 
     @property
+    def ignored_bytes(self) -> int:
+        """What is taken by what the settings call nobody's work, as far as it is told."""
+        return sum(p.memory_bytes or 0 for p in self.processes or () if p.ignored)
+
+    @property
     def foreign_processes(self) -> tuple[GpuProcess, ...]:
-        return tuple(process for process in self.processes or () if process.job is None)
+        return tuple(p for p in self.processes or () if p.job is None and not p.ignored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +182,9 @@ class Request:
     exclusive: bool = True
     gpu_model: str | None = None  # a part of the model's name, any case
     cpus: int = 1
+    max_util: int | None = None  # percent: only where less is computed, by whomever
+    gpu_ids: tuple[str, ...] = ()  # uuids: only on these
+    exclude_gpus: tuple[str, ...] = ()  # uuids: not on these
 
     @property
     def cpu_slots(self) -> int:
@@ -210,6 +262,24 @@ class ActiveJob:
     main_ended_at: float | None = None  # its runner ends what the main process left behind
     is_unkillable: bool = False  # and said to be so
     signal_wishes: tuple[int, ...] = ()  # signals asked for by hand and not yet sent
+    over_memory: str | None = None  # that it uses more of a shared GPU than it asked for, in words
+
+
+class OverMemory(StrEnum):
+    """What follows when a job uses more memory of a shared GPU than it asked for."""
+
+    NOTHING = "off"
+    WARN = "warn"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeekSpan:
+    """A time that comes every week: minutes after midnight on these days, Monday being 0."""
+
+    days: frozenset[int]
+    begin: int
+    end: int  # before `begin` where it reaches into the next day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +293,22 @@ class Policy:
     idle_memory_bytes: int = 300 * 2**20  # over the GPU's own idle baseline
     idle_utilization_percent: int = 10
     calm_samples: int = 3
+    calm_s: float = 3.0  # the time that these readings span at least
     cooling_s: float = 30.0
+    settle_s: float = 15.0  # after a start, what a job takes of its GPU is not known yet
+    allow_gpus: tuple[str, ...] = ()  # index, uuid or bus id; none named: all of them
+    deny_gpus: tuple[str, ...] = ()
+    gpu_order: tuple[str, ...] = ()  # those to give first, in this order
+    reserve_idle: int = 0  # GPUs kept without a lease of ours
+    reserve_hours: tuple[WeekSpan, ...] = ()  # when; none named: always
+    ignore_processes: tuple[str, ...] = ()  # names of programs that are nobody's work
+    ignore_users: tuple[str, ...] = ()
+    over_memory: OverMemory = OverMemory.WARN
+    idle_job_s: float = 600.0  # a job that computed nothing for so long holds its GPU idle
+    idle_job_percent: int = 5
+    fast_failures: int = 3  # so many in a row on one GPU, and it is tested
+    fast_failure_s: float = 30.0
+    strict_health: bool = False  # give nothing to a GPU that only warns
     unkillable_s: float = 60.0  # what lives so long after a KILL is said to be unkillable
 
 
@@ -236,6 +321,31 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeWish:
+    """Somebody wants a GPU that is set aside given out again: after a good test, or without one."""
+
+    actor: str
+    untested: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuHealth:
+    """What gpuq holds against a GPU that it knows by its uuid, and what somebody wishes of it."""
+
+    gpu: str
+    quarantine: str | None = None  # why it is set aside
+    is_lasting: bool = False  # no good test ends that: a restart of the machine or a person does
+    accepted: str | None = None  # the defect with which a person wants it used all the same
+    fast_failures: int = 0  # of jobs, in a row
+    failed_tests: int = 0  # in a row, since it was set aside
+    tried_at: float | None = None  # last tested or set aside, CLOCK_BOOTTIME, s
+    under_test: str | None = None  # why, while a test is under way
+    drain: Drain | None = None
+    resume: ResumeWish | None = None  # not acted on yet
+    test_wished_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The world at `now` (CLOCK_MONOTONIC, s; `boottime` is the same moment on CLOCK_BOOTTIME).
 
@@ -243,12 +353,14 @@ class Snapshot:
     are to be considered; what is behind them cannot start before them. Where `jobs_per_class` is
     given, a class of which that many are shown may hold more. `gpus` is None until the probe has
     answered for the first time; `gpus_read_at` is when it last did, on the clock of `now`.
-    `delayed` are the first few jobs whose delay ends, in that order.
+    `delayed` are the first few jobs whose delay ends, in that order. `health` has an entry for each
+    GPU by whose uuid it will be known again.
     """
 
     now: float
     boottime: float = 0.0
     gpus: tuple[Gpu, ...] | None
+    health: tuple[GpuHealth, ...] = ()
     leases: tuple[Lease, ...] = ()
     waiting: tuple[WaitingJob, ...] = ()
     active: tuple[ActiveJob, ...] = ()
@@ -259,6 +371,7 @@ class Snapshot:
     jobs_per_class: int | None = None
     gpus_read_at: float | None = None
     gpu_trouble: str | None = None  # why there is no reading
+    kept_idle: int = 0  # GPUs that are to be left without a lease just now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +449,46 @@ class MarkDirty:
     dirt: str
 
 
-Decision = Start | Cancel | Undelay | Signal | Pause | Resume | SetAside | Release | MarkDirty
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAsideGpu:
+    """Its hardware is not well: give it to nobody. Where that is lasting no good test ends it."""
+
+    gpu: str
+    reason: str
+    is_lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestGpu:
+    """It is idle: find out whether it computes and remembers right."""
+
+    gpu: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readmit:
+    """Give a GPU out again that was set aside. `accepts` is the defect that it still has then."""
+
+    gpu: str
+    why: str
+    accepts: str | None = None
+
+
+Decision = (
+    Start
+    | Cancel
+    | Undelay
+    | Signal
+    | Pause
+    | Resume
+    | SetAside
+    | Release
+    | MarkDirty
+    | SetAsideGpu
+    | TestGpu
+    | Readmit
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,7 +499,7 @@ class Plan:
     reasons: Mapping[int, str] = field(default_factory=dict)
     heads: Mapping[int, int] = field(default_factory=dict)  # class → its first waiting job
     wake_at: float | None = None  # CLOCK_MONOTONIC, s
-    undelay_at: float | None = None  # CLOCK_BOOTTIME, s
+    undelay_at: float | None = None  # the same on CLOCK_BOOTTIME, s
     standstill: str | None = None  # why nothing at all is started
 
 

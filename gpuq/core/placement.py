@@ -1,77 +1,29 @@
-"""The ledger: which GPUs are free for whom, and which to take.
+"""The ledger: which GPUs are free for whom.
 
 A reading may veto a GPU, never grant one: what grants is that no lease stands in the way, and leases
 are committed before anything starts.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from gpuq.core.choosing import Candidate, choose, distances
+from gpuq.core.fitting import is_allowed, is_meant, matches
 from gpuq.core.model import Gpu, GpuProcess, GpuState, Lease, LeaseState, Policy, Request
 from gpuq.core.units import count, format_bytes, format_ranges
-
-GIB = 2**30
-
-
-def matches(gpu: Gpu, request: Request) -> bool:
-    """Could this GPU ever serve the request, were nobody else on the machine?"""
-    if request.gpu_model and request.gpu_model.lower() not in gpu.model.lower():
-        return False
-    if request.gpu_mem_bytes is None:
-        return True
-    if gpu.memory_total_bytes is None:
-        return request.exclusive
-    if request.exclusive:
-        # A card sold as 80G shows 79.6G: who asks for a whole GPU reads the label.
-        return request.gpu_mem_bytes <= -(-gpu.memory_total_bytes // GIB) * GIB
-    return request.gpu_mem_bytes <= gpu.memory_total_bytes - (gpu.memory_reserved_bytes or 0)
-
-
-def never_fits(request: Request, gpus: Sequence[Gpu], policy: Policy) -> str | None:
-    """Why no GPU that this machine has ever shown can serve the request; None if some can."""
-    if request.cpu_slots > policy.cpu_slots:
-        return (
-            f"--cpus {request.cpus} can never start: "
-            f"this machine has {count(policy.cpu_slots, 'CPU slot')}"
-        )
-    fitting = sum(matches(gpu, request) for gpu in gpus)
-    if request.gpus <= fitting:
-        return None
-    wanted = f"--gpus {request.gpus}{_wish_words(request)}"
-    if not gpus:
-        return f"{wanted} can never start: this machine has no GPU"
-    if fitting == len(gpus):
-        return f"{wanted} can never start: this machine has {count(len(gpus), 'GPU')}"
-    have = f"{fitting} of this machine's {len(gpus)} GPUs would do"
-    return f"{wanted} can never start: {have} ({_census(gpus)})"
-
-
-def _census(gpus: Sequence[Gpu]) -> str:
-    """ "2 x NVIDIA H100 with 79.6G, 1 x …"."""
-    kinds = Counter((gpu.model, gpu.memory_total_bytes) for gpu in gpus)
-    return ", ".join(
-        f"{number} x {model} with {format_bytes(memory)}"
-        for (model, memory), number in kinds.items()
-    )
-
-
-def _wish_words(request: Request) -> str:
-    words = f" --gpu-model {request.gpu_model}" if request.gpu_model else ""
-    if request.gpu_mem_bytes is not None:
-        words += f" --gpu-mem {format_bytes(request.gpu_mem_bytes)}"
-    return words
 
 
 def is_busy_outside(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> str | None:
     """Who uses this GPU without having been given it, in words; None if nobody does."""
+    if gpu.locked_by is not None:
+        return gpu.locked_by
     if gpu.foreign_processes:
         return f"outside gpuq: {_processes_words(gpu.foreign_processes)}"
     if strays := _strays(gpu, leases):
         return f"job {strays[0].job} uses it without holding it: {_processes_words(strays)}"
     if leases or any(process.job is not None for process in gpu.processes or ()):
         return None  # memory and utilisation are our own jobs' then, or were at the reading
-    used = gpu.memory_used_bytes
+    used = None if gpu.memory_used_bytes is None else gpu.memory_used_bytes - gpu.ignored_bytes
     if used is not None and used > gpu.baseline_bytes + policy.idle_memory_bytes:
         return f"outside gpuq: {format_bytes(used)} in use, and no process to be seen"
     if (gpu.utilization_percent or 0) >= policy.idle_utilization_percent:
@@ -114,6 +66,8 @@ def assess(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> tuple[GpuState,
     """The state of a GPU and the sentence for it, as every screen shows them."""
     if gpu.fault is not None:
         return GpuState.LOST, gpu.fault
+    if gpu.bar is not None:
+        return gpu.bar.state, gpu.bar.reason
     active = [lease for lease in leases if lease.state is LeaseState.ACTIVE]
     if active:
         return GpuState.LEASED, None
@@ -121,6 +75,8 @@ def assess(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> tuple[GpuState,
         return GpuState.DIRTY, f"memory of job {dirty[0].job} has not come back: {dirty[0].dirt}"
     if leases:
         return GpuState.COOLING, "waiting until the memory of the last job is free again"
+    if not is_allowed(gpu, policy):
+        return GpuState.DRAINED, "the settings keep it from gpuq (allow_gpus, deny_gpus)"
     if busy := is_busy_outside(gpu, leases, policy):
         return GpuState.FOREIGN, busy
     if gpu.calm_samples is not None:
@@ -129,12 +85,25 @@ def assess(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> tuple[GpuState,
     return GpuState.FREE, None
 
 
+# In these states nothing is started on a GPU, however much of it is free.
+CLOSED = (GpuState.LOST, GpuState.QUARANTINED, GpuState.DRAINED)
+
+
 @dataclass(slots=True)
-class _Account:
+class Account:
+    """One GPU, and who holds what of it. All sizes are bytes."""
+
     gpu: Gpu
     leases: list[Lease] = field(default_factory=list)
 
-    def outside_bytes(self) -> int:
+    @property
+    def capacity(self) -> int | None:
+        """What there is to be given; None where the GPU does not tell its memory."""
+        if self.gpu.memory_total_bytes is None or self.gpu.memory_used_bytes is None:
+            return None
+        return self.gpu.memory_total_bytes - (self.gpu.memory_reserved_bytes or 0)
+
+    def outside(self) -> int:
         """What others use: the reading less what is measured of ours; less what ours declared where
         the driver shows our processes without their sizes, or none at all."""
         processes = self.gpu.processes
@@ -148,24 +117,52 @@ class _Account:
         known += sum(lease.memory_bytes or 0 for lease in unmeasured)
         return max((self.gpu.memory_used_bytes or 0) - known, 0)
 
-    def is_shared(self) -> bool:
-        return bool(self.leases) and not any(lease.exclusive for lease in self.leases)
-
-    def leased_bytes(self) -> int:
+    def leased(self) -> int:
         """Per lease the larger of what was declared and what is measured."""
-        return sum(max(lease.memory_bytes or 0, self._measured(lease)) for lease in self.leases)
+        return sum(max(lease.memory_bytes or 0, self.measured(lease)) for lease in self.leases)
 
-    def _measured(self, lease: Lease) -> int:
+    def measured(self, lease: Lease) -> int:
         processes = self.gpu.processes or ()
         return sum(p.memory_bytes or 0 for p in processes if p.job == lease.job)
 
+    def room(self, policy: Policy) -> int | None:
+        """What is left for one more sharing job; None where it cannot be told."""
+        if self.capacity is None:
+            return None
+        return self.capacity - self.leased() - self.outside() - policy.headroom_bytes
+
+    @property
+    def is_shared(self) -> bool:
+        return bool(self.leases) and not any(lease.exclusive for lease in self.leases)
+
+    @property
+    def is_unleased(self) -> bool:
+        """Left to people outside gpuq, and well."""
+        return not self.leases and self.gpu.fault is None and self.gpu.bar is None
+
 
 class Ledger:
-    """The GPUs of one snapshot with who holds them; `take` notes what this turn has given away."""
+    """The GPUs of one snapshot with who holds them; `take` notes what this turn has given away.
 
-    def __init__(self, gpus: Iterable[Gpu], leases: Iterable[Lease], policy: Policy) -> None:
+    `kept_idle` GPUs are left without a lease. `settling` are jobs that have started so lately that
+    what they compute does not show yet.
+    """
+
+    def __init__(
+        self,
+        gpus: Iterable[Gpu],
+        leases: Iterable[Lease],
+        policy: Policy,
+        *,
+        kept_idle: int = 0,
+        settling: Iterable[int] = (),
+    ) -> None:
         self._policy = policy
-        self._accounts = {gpu.uuid: _Account(gpu) for gpu in gpus}
+        self._kept_idle = kept_idle
+        self._settling = set(settling)
+        self._accounts = {gpu.uuid: Account(gpu) for gpu in gpus if is_allowed(gpu, policy)}
+        self._far = distances([account.gpu for account in self._accounts.values()])
+        self._ranks = {uuid: self._rank(one.gpu) for uuid, one in self._accounts.items()}
         for lease in leases:
             if lease.gpu in self._accounts:
                 self._accounts[lease.gpu].leases.append(lease)
@@ -175,22 +172,18 @@ class Ledger:
     ) -> tuple[str, ...] | None:
         """The GPUs to give to such a job now, those with the least reluctance first; None where too
         few are free for it."""
-        fitting = [
-            account for account in self._accounts.values() if self._accepts(account, request)
-        ]
-        if len(fitting) < request.gpus:
+        accepting = [a for a in self._accounts.values() if self._refusal(a, request) is None]
+        spare = self._spare()
+        unleased = sum(account.is_unleased for account in accepting)
+        if len(accepting) - max(unleased - spare, 0) < request.gpus:
             return None
-        # A sharing job goes where the least is loaded; among equals the lowest index.
-        fitting.sort(
-            key=lambda account: (
-                reluctance(account.gpu.uuid),
-                0 if request.exclusive else account.leased_bytes(),
-                account.gpu.index,
-            )
-        )
-        return tuple(account.gpu.uuid for account in fitting[: request.gpus])
+        candidates = [self._candidate(one, request, reluctance) for one in accepting]
+        if unleased > spare and len(accepting) > unleased:
+            candidates = self._without_kept(candidates, spare)
+        return choose(candidates, request.gpus, self._far)
 
     def take(self, uuids: Iterable[str], job: int, request: Request) -> None:
+        self._settling.add(job)
         for uuid in uuids:
             account = self._accounts[uuid]
             slot = 0 if request.exclusive else len(account.leases)
@@ -213,94 +206,185 @@ class Ledger:
 
     def without_ours(self) -> "Ledger":
         """The ledger as it will be when every lease of ours has ended and its memory is free."""
-        return Ledger(map(_without_ours, self._accounts.values()), (), self._policy)
+        gpus = map(_without_ours, self._accounts.values())
+        return Ledger(gpus, (), self._policy, kept_idle=self._kept_idle)
 
     def wants(self, request: Request) -> str:
         """ "wants 2 GPUs with 60G, 1 free (…)" with what stands in the way of the others."""
         eligible = [a for a in self._accounts.values() if matches(a.gpu, request)]
-        blocked = [a for a in eligible if not self._accepts(a, request)]
-        whole = "whole " if request.exclusive and request.gpu_mem_bytes is not None else ""
-        wish = f"wants {count(request.gpus, whole + 'GPU')}"
-        if request.gpu_mem_bytes is not None:
-            wish += f" with {format_bytes(request.gpu_mem_bytes)}"
-        if request.gpu_model is not None:
-            wish += f" of model {request.gpu_model}"
-        obstacles = self._obstacles(blocked)
-        if not request.exclusive and (shared := [a for a in blocked if a.is_shared()]):
-            obstacles.append(self._shared_words(shared))
+        refusals = [(a, why) for a in eligible if (why := self._refusal(a, request)) is not None]
+        blocked = [account for account, _ in refusals]
+        obstacles = [] if not (held := _holders(blocked)) else [held]
+        obstacles += _told(refusals)
+        if narrow := [a for a, why in refusals if why == _NO_ROOM and not a.is_shared]:
+            obstacles.append(self._room_words(narrow))
+        if not request.exclusive and (shared := [a for a in blocked if a.is_shared]):
+            obstacles.append(self._shared_words(shared, request))
         if len(eligible) < request.gpus:
             obstacles.insert(0, f"{len(eligible)} such to be seen")
+        free = len(eligible) - len(blocked)
+        if free >= request.gpus:
+            free = self._spare()
+            obstacles.append(f"reserve_idle leaves {self._kept_idle} to people outside gpuq")
         because = f" ({'; '.join(obstacles)})" if obstacles else ""
-        return f"{wish}, {len(eligible) - len(blocked)} free{because}"
+        return f"{_wish_words(request)}, {free} free{because}"
 
-    def _shared_words(self, accounts: Sequence[_Account]) -> str:
+    # ── who may have what ──
+
+    def _refusal(self, account: Account, request: Request) -> str | None:
+        """What keeps this job from this GPU, in words or as one of those that are summed up; None
+        where nothing does."""
+        gpu, policy = account.gpu, self._policy
+        if not matches(gpu, request):
+            return "is not of that kind"
+        state, reason = assess(gpu, account.leases, policy)
+        if state in CLOSED or gpu.locked_by is not None:
+            return reason or gpu.locked_by
+        if request.exclusive:
+            return None if state is GpuState.FREE else reason or _HELD
+        if any(lease.exclusive for lease in account.leases):
+            return reason or _HELD
+        return self._refusal_to_share(account, request)
+
+    def _refusal_to_share(self, account: Account, request: Request) -> str | None:
+        gpu, policy = account.gpu, self._policy
+        if len(account.leases) >= (1 if gpu.one_process_only else policy.max_jobs_per_gpu):
+            return "takes one process only (compute mode)" if gpu.one_process_only else _HELD
+        if gpu.one_process_only and gpu.processes:
+            return "takes one process only (compute mode), and has it"
+        room = account.room(policy)
+        if room is None:
+            return "does not tell its memory"
+        if room < (request.gpu_mem_bytes or 0):
+            return _NO_ROOM
+        return self._too_busy(account, request)
+
+    def _too_busy(self, account: Account, request: Request) -> str | None:
+        """A sharing job that is to be started only where little is computed."""
+        if request.max_util is None:
+            return None
+        if settling := [lease.job for lease in account.leases if lease.job in self._settling]:
+            return f"has to show first what job {settling[0]}, just started, computes there"
+        recent = account.gpu.recent_utilization_percent
+        if recent is None:
+            return "has not shown yet how much is computed there"
+        return None if recent < request.max_util else f"was {recent} % busy lately"
+
+    def _spare(self) -> int:
+        """How many GPUs without a lease may still get one."""
+        unleased = sum(account.is_unleased for account in self._accounts.values())
+        return max(unleased - self._kept_idle, 0)
+
+    def _without_kept(self, candidates: Sequence[Candidate], spare: int) -> list[Candidate]:
+        """With no more unleased GPUs among them than may be given away, the best of those."""
+        unleased = [one for one in candidates if self._accounts[one.uuid].is_unleased]
+        kept = {one.uuid for one in sorted(unleased, key=lambda one: one.merits)[spare:]}
+        return [one for one in candidates if one.uuid not in kept]
+
+    # ── which of them ──
+
+    def _candidate(
+        self, account: Account, request: Request, reluctance: Callable[[str], int]
+    ) -> Candidate:
+        gpu = account.gpu
+        return Candidate(
+            uuid=gpu.uuid,
+            reluctance=reluctance(gpu.uuid),
+            load=0.0 if request.exclusive else self._load(account),
+            misfit=_misfit(gpu, request),
+            rank=self._ranks[gpu.uuid],
+            index=gpu.index,
+        )
+
+    def _load(self, account: Account) -> float:
+        """The share of its memory that is taken; a sharing job goes where it is the least."""
+        return (account.leased() + account.outside()) / (account.capacity or 1)
+
+    def _rank(self, gpu: Gpu) -> int:
+        order = self._policy.gpu_order
+        places = (place for place, word in enumerate(order) if is_meant(gpu, word))
+        return next(places, len(order))
+
+    def _room_words(self, accounts: Sequence[Account]) -> str:
+        most = max(account.room(self._policy) or 0 for account in accounts)
+        words = f"{format_bytes(max(most, 0))} left"
+        if len(accounts) == 1:
+            return f"GPU {accounts[0].gpu.index} has {words}"
+        return f"GPU {_indices(accounts)} have {words} at most"
+
+    def _shared_words(self, accounts: Sequence[Account], request: Request) -> str:
         most = self._policy.max_jobs_per_gpu
-        rooms = [self._room(account) or 0 for account in accounts if len(account.leases) < most]
+        open_ones = [account for account in accounts if len(account.leases) < most]
+        rooms = [account.room(self._policy) or 0 for account in open_ones]
         if not rooms:
             return f"a shared one takes {count(most, 'job')} at most"
         return f"a shared one has {format_bytes(max(*rooms, 0))} left at most"
 
-    def _accepts(self, account: _Account, request: Request) -> bool:
-        gpu, policy = account.gpu, self._policy
-        if gpu.fault is not None or not matches(gpu, request):
-            return False
-        if request.exclusive:
-            return assess(gpu, account.leases, policy)[0] is GpuState.FREE
-        if any(lease.exclusive for lease in account.leases):
-            return False
-        if len(account.leases) >= policy.max_jobs_per_gpu:
-            return False
-        room = self._room(account)
-        return room is not None and room >= (request.gpu_mem_bytes or 0)
 
-    def _room(self, account: _Account) -> int | None:
-        """Bytes that the ledger leaves for one more sharing job; None where it cannot tell."""
-        gpu = account.gpu
-        if gpu.memory_total_bytes is None or gpu.memory_used_bytes is None:
-            return None
-        capacity = gpu.memory_total_bytes - (gpu.memory_reserved_bytes or 0)
-        taken = account.leased_bytes() + account.outside_bytes() + self._policy.headroom_bytes
-        return capacity - taken
-
-    def _obstacles(self, accounts: Sequence[_Account]) -> list[str]:
-        leases = [lease for account in accounts for lease in account.leases]
-        jobs = sorted({lease.job for lease in leases if lease.state is LeaseState.ACTIVE})
-        words = []
-        if jobs:
-            words.append(f"in use by {'job' if len(jobs) == 1 else 'jobs'} {format_ranges(jobs)}")
-        for account in accounts:
-            state, reason = assess(account.gpu, account.leases, self._policy)
-            if reason is not None:
-                words.append(f"GPU {account.gpu.index} {reason}")
-            elif state is GpuState.FREE:
-                words.append(f"GPU {account.gpu.index} {self._room_words(account)}")
-        return words
-
-    def _room_words(self, account: _Account) -> str:
-        room = self._room(account)
-        if room is None:
-            return "does not tell its memory"
-        return f"has {format_bytes(max(room, 0))} left"
+def _misfit(gpu: Gpu, request: Request) -> int:
+    """What of the GPU the job has no use for: memory that it did not ask for; or, where it asked for
+    a GPU, that this is only a part of one."""
+    if request.gpu_mem_bytes is None:
+        return int(gpu.parent is not None)
+    return (gpu.memory_total_bytes or 0) - request.gpu_mem_bytes if request.exclusive else 0
 
 
-def _without_ours(account: _Account) -> Gpu:
+# These refusals are summed up over all GPUs that they hold of.
+_HELD, _NO_ROOM = "", "no room"
+
+
+def _told(refusals: Sequence[tuple[Account, str]]) -> list[str]:
+    """ "GPU 0-3 outside gpuq: …", each reason once with all that it keeps away."""
+    by_reason: dict[str, list[Account]] = {}
+    for account, why in refusals:
+        if why not in (_HELD, _NO_ROOM):
+            by_reason.setdefault(why, []).append(account)
+    return [f"GPU {_indices(accounts)} {why}" for why, accounts in by_reason.items()]
+
+
+def _indices(accounts: Sequence[Account]) -> str:
+    return format_ranges([account.gpu.index for account in accounts])
+
+
+def _holders(accounts: Sequence[Account]) -> str | None:
+    leases = [lease for account in accounts for lease in account.leases]
+    jobs = sorted({lease.job for lease in leases if lease.state is LeaseState.ACTIVE})
+    if not jobs:
+        return None
+    return f"in use by {'job' if len(jobs) == 1 else 'jobs'} {format_ranges(jobs)}"
+
+
+def _wish_words(request: Request) -> str:
+    whole = "whole " if request.exclusive and request.gpu_mem_bytes is not None else ""
+    words = f"wants {count(request.gpus, whole + 'GPU')}"
+    if request.gpu_mem_bytes is not None:
+        words += f" with {format_bytes(request.gpu_mem_bytes)}"
+    if request.gpu_model is not None:
+        words += f" of model {request.gpu_model}"
+    if request.gpu_ids or request.exclude_gpus:
+        words += " of those that it names"
+    return words
+
+
+def _without_ours(account: Account) -> Gpu:
     """The GPU as its reading will be when our jobs on it have ended; others stay.
 
     Memory that nobody is seen to hold is taken for ours where ours is not measured: our jobs end
     one day, and who is waited for in vain shows himself then.
     """
     gpu = account.gpu
-    if not account.leases:
-        return gpu
+    if not account.leases:  # what is only not known yet to be free will be, unless he comes back
+        return replace(gpu, calm_samples=None)
     measured = {p.job for p in gpu.processes or () if p.memory_bytes is not None}
     if all(not lease.exclusive and lease.job in measured for lease in account.leases):
-        left = account.outside_bytes()
+        left = account.outside()
     else:
         left = sum(process.memory_bytes or 0 for process in gpu.foreign_processes)
     return replace(
         gpu,
         memory_used_bytes=max(gpu.baseline_bytes, left),
         utilization_percent=0,
+        recent_utilization_percent=0,
         processes=gpu.foreign_processes,
         calm_samples=None,
     )

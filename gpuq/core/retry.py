@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+from gpuq.core.fitting import GIB, matches, never_fits
 from gpuq.core.model import Gpu, Outcome, Policy, Request
-from gpuq.core.placement import GIB, matches, never_fits
 from gpuq.core.units import format_bytes, format_ranges, format_seconds, parse_seconds
 
 LONGEST_WAIT_S = 365 * 86400.0
@@ -157,13 +157,13 @@ def _ask_for_more(ending: Ending, machine: Sequence[Gpu], policy: Policy) -> Req
         return _ask_for_larger(ending, machine, policy)
     worthwhile = max(asked.gpu_mem_bytes, ending.used_bytes or 0) * LEAST_GROWTH
     wanted = ceil(max(asked.gpu_mem_bytes * GROWTH, worthwhile))
-    share = min(wanted, _largest_share(asked, machine, policy))
+    share = min(wanted, largest_share(asked, machine, policy))
     if share >= worthwhile:
         return _possible(replace(asked, gpu_mem_bytes=share), machine, policy)
     return _possible(replace(asked, exclusive=True), machine, policy)
 
 
-def _largest_share(asked: Request, machine: Sequence[Gpu], policy: Policy) -> int:
+def largest_share(asked: Request, machine: Sequence[Gpu], policy: Policy) -> int:
     """Bytes that a sharing job can get at the most, on as many GPUs as it wants: the ledger keeps
     some headroom, and what the idle GPU itself shows as used is nobody's to give."""
     anything = replace(asked, gpu_mem_bytes=1)

@@ -9,9 +9,11 @@ what the blocked job could use is kept for it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from gpuq.core.breaker import once_decided, plan_health
 from gpuq.core.cooling import plan_releases
 from gpuq.core.ending import plan_endings
 from gpuq.core.model import (
+    ActiveJob,
     Cancel,
     Decision,
     Plan,
@@ -36,19 +38,21 @@ def plan(snapshot: Snapshot) -> Plan:
     undelays = [Undelay(job=j.id) for j in snapshot.delayed if j.until <= snapshot.boottime]
     endings, ending_deadlines = plan_endings(snapshot)
     releases, release_deadlines = plan_releases(snapshot)
-    queue = _Queue(_once_released(snapshot, releases))
+    released = _once_released(snapshot, releases)
+    health, test_deadlines = plan_health(released)
+    queue = _Queue(once_decided(released, health))
     # Whose delay is over is back in line, and may come before all who are seen: look again.
     for job in [] if undelays else _in_order(snapshot):
         queue.consider(job)
         if queue.has_used_up(job.class_id):
             break  # more of its class may come before the next job in line: look again
-    decisions: list[Decision] = [*cancels, *undelays, *endings, *releases, *queue.starts]
+    decisions: list[Decision] = [*cancels, *undelays, *endings, *releases, *health, *queue.starts]
     return Plan(
         decisions=tuple(decisions),
         reasons=queue.reasons,
         heads=queue.heads,
-        wake_at=min([*ending_deadlines, *release_deadlines], default=None),
-        undelay_at=min(still_delayed, default=None),
+        wake_at=min([*ending_deadlines, *release_deadlines, *_settled(snapshot)], default=None),
+        undelay_at=min([*still_delayed, *test_deadlines], default=None),
         standstill=_standstill(snapshot),
     )
 
@@ -59,6 +63,20 @@ def _once_released(snapshot: Snapshot, releases: Sequence[Decision]) -> Snapshot
     released = {(one.gpu, one.slot) for one in releases if isinstance(one, Release)}
     left = (lease for lease in snapshot.leases if (lease.gpu, lease.slot) not in released)
     return replace(snapshot, leases=tuple(left)) if released else snapshot
+
+
+def _settles_at(job: ActiveJob, snapshot: Snapshot) -> float:
+    """When it has shown what it computes; CLOCK_MONOTONIC, s."""
+    began = snapshot.now if job.running_since is None else job.running_since
+    return began + snapshot.policy.settle_s
+
+
+def _settled(snapshot: Snapshot) -> list[float]:
+    """The moments at which a GPU may open to those who want little computed beside them."""
+    if all(job.request.max_util is None for job in snapshot.waiting):
+        return []
+    moments = (_settles_at(job, snapshot) for job in snapshot.active if job.request.gpus)
+    return [at for at in moments if at > snapshot.now]
 
 
 def _in_order(snapshot: Snapshot) -> list[WaitingJob]:
@@ -93,7 +111,13 @@ class _Queue:
 
     def __post_init__(self) -> None:
         world = self.snapshot
-        self.ledger = Ledger(world.gpus or (), world.leases, world.policy)
+        self.ledger = Ledger(
+            world.gpus or (),
+            world.leases,
+            world.policy,
+            kept_idle=world.kept_idle,
+            settling=[job.id for job in world.active if _settles_at(job, world) > world.now],
+        )
         taken = sum(job.request.cpu_slots for job in world.active)
         self.cpu_free = world.policy.cpu_slots - taken
 

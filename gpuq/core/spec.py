@@ -5,11 +5,12 @@ surrogates stand for bytes that are not UTF-8 (PEP 383), so nothing is lost on t
 """
 
 import signal as signals
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpuq.core.model import Request
+from gpuq.core.fitting import find_gpus
+from gpuq.core.model import Gpu, Request
 from gpuq.core.retry import parse_backoff, parse_retry_on
 from gpuq.errors import UsageError
 
@@ -49,9 +50,13 @@ class Spec:
     output: bytes | None = None
     stderr: bytes | None = None
     tags: tuple[str, ...] = ()
+    gpu_mem_auto: bool = False  # as much of a GPU as its command used before
+    gpu_mem_from: str | None = None  # what came of that, in words
 
 
-def read_spec(wire: Mapping[str, Any], *, default_gpus: int, grace_s: float) -> Spec:
+def read_spec(
+    wire: Mapping[str, Any], *, default_gpus: int, grace_s: float, machine: Sequence[Gpu] = ()
+) -> Spec:
     """The Spec in a submit message; UsageError names the field and what is wrong with it."""
     argv = tuple(to_bytes("argv", argument) for argument in _list(wire, "argv"))
     if not argv or not argv[0]:
@@ -63,7 +68,7 @@ def read_spec(wire: Mapping[str, Any], *, default_gpus: int, grace_s: float) -> 
         cwd=_path(wire, "cwd"),
         umask=_integer(wire, "umask", 0o022, 0, 0o777),
         environment=_hash(wire),
-        request=read_request(wire, default_gpus),
+        request=read_request(wire, default_gpus, machine),
         name=_name(wire, argv),
         limits=_limits(wire),
         changes=_changes(wire),
@@ -81,10 +86,14 @@ def read_spec(wire: Mapping[str, Any], *, default_gpus: int, grace_s: float) -> 
         output=_path(wire, "output") if wire.get("output") is not None else None,
         stderr=_path(wire, "stderr") if wire.get("stderr") is not None else None,
         tags=tuple(_text(tag, "tags") for tag in _list(wire, "tags")),
+        gpu_mem_auto=_wants_learned_memory(wire),
     )
 
 
-def read_request(wire: Mapping[str, Any], default_gpus: int) -> Request:
+def read_request(
+    wire: Mapping[str, Any], default_gpus: int, machine: Sequence[Gpu] = ()
+) -> Request:
+    """What it asks for; GPUs that it names are looked up among those of the machine."""
     memory = wire.get("gpu_mem_bytes")
     if memory is not None:
         memory = _integer(wire, "gpu_mem_bytes", 0, 1, 2**50)
@@ -92,15 +101,60 @@ def read_request(wire: Mapping[str, Any], default_gpus: int) -> Request:
     model = wire.get("gpu_model")
     if model == "":
         raise UsageError("gpu_model: an empty name fits every GPU; leave it out")
-    if not gpus and (memory is not None or model is not None):
-        raise UsageError("--gpus 0 takes no --gpu-mem and no --gpu-model: it gets no GPU")
+    if not gpus and (said := [option for option, name in _OF_GPUS.items() if wire.get(name)]):
+        raise UsageError(f"--gpus 0 takes no {said[0]}: it gets no GPU")
+    exclusive = memory is None or bool(wire.get("exclusive", False))
+    max_util = wire.get("max_util")
+    if max_util is not None and exclusive and not wire.get("gpu_mem"):
+        raise UsageError(
+            "--max-util is for a job that shares its GPU: add --gpu-mem SIZE. "
+            "A job that has its GPUs alone gets idle ones anyway"
+        )
     return Request(
         gpus=gpus,
         gpu_mem_bytes=memory,
-        exclusive=memory is None or bool(wire.get("exclusive", False)),
+        exclusive=exclusive,
         gpu_model=None if model is None else _text(model, "gpu_model"),
         cpus=_integer(wire, "cpus", 1, 1, 4096),
+        max_util=None if max_util is None else _integer(wire, "max_util", 0, 1, 100),
+        gpu_ids=_named_gpus(wire, "gpu_ids", machine),
+        exclude_gpus=_named_gpus(wire, "exclude_gpus", machine),
     )
+
+
+# What asks something of a GPU, and its name on the wire.
+_OF_GPUS = {
+    "--gpu-mem": "gpu_mem_bytes",
+    "--gpu-mem auto": "gpu_mem",
+    "--gpu-model": "gpu_model",
+    "--gpu-id": "gpu_ids",
+    "--exclude-gpu": "exclude_gpus",
+    "--max-util": "max_util",
+}
+
+
+def _wants_learned_memory(wire: Mapping[str, Any]) -> bool:
+    """Is it to get as much of a GPU as its command used before?"""
+    said = wire.get("gpu_mem")
+    if said is None:
+        return False
+    if said != "auto":
+        raise UsageError(f"gpu_mem: {said!r} is not auto; a size stands in gpu_mem_bytes")
+    if wire.get("gpu_mem_bytes") is not None:
+        raise UsageError("gpu_mem is auto and gpu_mem_bytes is a size: leave one of them out")
+    if wire.get("exclusive"):
+        raise UsageError(
+            "--exclusive gives a job its GPU alone and --gpu-mem auto a share of one: "
+            "leave one of them out"
+        )
+    return True
+
+
+def _named_gpus(wire: Mapping[str, Any], field: str, machine: Sequence[Gpu]) -> tuple[str, ...]:
+    """Their uuids, so that they mean the same after a restart, in the order of the machine."""
+    words = [_text(str(word), field) for word in _list(wire, field)]
+    found = find_gpus(words, machine)
+    return tuple(gpu.uuid for gpu in machine if gpu.uuid in found)
 
 
 def to_bytes(field: str, value: Any) -> bytes:

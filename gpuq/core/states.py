@@ -29,6 +29,8 @@ def conclude(exit: Exit, *, ending: EndCause | None = None) -> Outcome:
     """What an exit means. `ending`: why gpuq had begun to end the attempt by then."""
     if ending is EndCause.ASKED:
         return Outcome.CANCELLED
+    if ending is EndCause.GPU_MEMORY:
+        return Outcome.OUT_OF_MEMORY
     if ending is not None:
         return Outcome.TIMED_OUT
     if exit.lost is not None:
@@ -64,6 +66,7 @@ def explain(
     stop: StopWish | None = None,
     time_limit_s: float | None = None,
     heartbeat_s: float | None = None,
+    over_memory: str | None = None,
 ) -> str:
     """The sentence that stands in `show` after the end."""
     sentence = _explain_exit(exit, outcome, is_ours=ending is not None)
@@ -75,6 +78,9 @@ def explain(
     if ending is EndCause.HEARTBEAT:
         silence = format_seconds(heartbeat_s)
         sentence = f"timed out: it gave no sign of life for {silence}; {sentence}"
+    if ending is EndCause.GPU_MEMORY:
+        excess = over_memory or "it used more than it asked for"
+        sentence = f"out of GPU memory: {excess} (enforce_gpu_memory); {sentence}"
     if exit.leftovers and ending is None:  # otherwise all of it was to go
         sentence += f"; {_explain_leftovers(exit)}"
     return sentence
@@ -86,7 +92,7 @@ def _explain_exit(exit: Exit, outcome: Outcome, *, is_ours: bool) -> str:
     if exit.stage is not None:
         return f"could not start: {exit.stage}: {exit.error}"
     how = f"ended by {signal_name(exit.signal)}" if exit.signal else f"exit code {exit.exit_code}"
-    if outcome is Outcome.OUT_OF_MEMORY:
+    if outcome is Outcome.OUT_OF_MEMORY and not is_ours:
         if words := gpu_memory_ran_out(exit):
             return f"out of GPU memory: {words} ({how})"
         return f"out of memory: {host_memory_ran_out(exit)} ({how})"
@@ -159,4 +165,5 @@ _CAUSES = {
     EndCause.ASKED: "it is to end, asked",
     EndCause.TIME_LIMIT: "it reached its time limit",
     EndCause.HEARTBEAT: "it gave no sign of life for too long",
+    EndCause.GPU_MEMORY: "it used more of a shared GPU than it asked for",
 }

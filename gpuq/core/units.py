@@ -69,6 +69,18 @@ def format_seconds(seconds: float | None) -> str:
     return f"{max(seconds, 0):.1f}s"
 
 
+def format_energy(joules: float | None) -> str:
+    """ "3.1 Wh", "85 Wh", "0.42 kWh", "120 kWh"; "–" where nobody knows."""
+    if joules is None:
+        return "–"
+    wh = joules / 3600
+    if wh < 99.5:
+        return f"{wh:.1f} Wh" if wh < 9.95 else f"{wh:.0f} Wh"
+    kwh = wh / 1000
+    digits = 2 if kwh < 9.995 else 1 if kwh < 99.95 else 0
+    return f"{kwh:.{digits}f} kWh"
+
+
 def parse_ranges(text: str) -> list[range]:
     """ "12-18,20" as ranges of whole numbers, in the order written, not unrolled."""
     ranges = []

@@ -5,9 +5,11 @@ say.
 
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import replace
 
-from gpuq.core.model import Exit, Gpu, JobState, Policy
+from gpuq.core.breaker import speaks_against_gpu, tell_xid
+from gpuq.core.model import EndCause, Exit, Gpu, JobState, Outcome, Policy
 from gpuq.core.retry import (
     DEFAULT_BACKOFF,
     DEFAULT_ON,
@@ -32,13 +34,19 @@ from gpuq.daemon.watchers import Watchers
 
 MOST_RETURNS = 3
 START_AGAIN_S = 5.0  # after the machine had no room for a job to begin
+SOON_S = 30.0  # who has not come further than that may never have had the GPU
 
 
 class Chronicle:
     """What was heard and not yet written down stands in `inbox`."""
 
     def __init__(
-        self, store: Store, clock: Clock, policy: Policy, watchers: Watchers, lookout: Lookout
+        self,
+        store: Store,
+        clock: Clock,
+        policy: Callable[[], Policy],
+        watchers: Watchers,
+        lookout: Lookout,
     ) -> None:
         self.inbox: deque[News] = deque()
         self.start_trouble: tuple[str, float] | None = None  # until when, on CLOCK_MONOTONIC
@@ -120,8 +128,9 @@ class Chronicle:
 
     def _end(self, job: int, attempt: int, exit: Exit) -> None:
         terms = self._store.seen.terms(job, attempt)
-        ending = None if self._had_ended_before(exit, terms) else terms.ending
-        outcome = conclude(exit, ending=ending)
+        if self._had_ended_before(exit, terms):
+            terms = replace(terms, ending=None)
+        outcome = conclude(exit, ending=terms.ending)
         ended = Ended(
             job=job,
             attempt=attempt,
@@ -130,14 +139,26 @@ class Chronicle:
             reason=explain(
                 exit,
                 outcome,
-                ending=ending,
+                ending=terms.ending,
                 stop=terms.stop,
                 time_limit_s=terms.time_limit_s,
                 heartbeat_s=terms.heartbeat_s,
+                over_memory=terms.over_memory,
             ),
-            cooling=None if terms.simulated else (self._clock.monotonic(), self._boot_id),
+            cooling=None if terms.cool_at_once else (self._clock.monotonic(), self._boot_id),
+            gpu_use=self._lookout.usage.of(job, attempt) if terms.gpus else None,
         )
         self._end_or_try_again(ended, terms)
+        self._learn(ended, terms)
+        if terms.gpus and self._failed_soon(ended, terms):
+            self._lookout.doubt(f"job {job} failed soon after its start")
+
+    def _failed_soon(self, ended: Ended, terms: Terms) -> bool:
+        """Its own program ran, and so briefly that the driver may be to blame."""
+        if ended.outcome is not Outcome.FAILED or ended.exit.stage is not None:
+            return False
+        started = terms.started_mono
+        return started is not None and self._clock.monotonic() - started <= SOON_S
 
     def _had_ended_before(self, exit: Exit, terms: Terms) -> bool:
         """Had it ended by itself when gpuq, which could not know it yet, began to end it?"""
@@ -147,6 +168,7 @@ class Chronicle:
 
     def _end_or_try_again(self, ended: Ended, terms: Terms) -> None:
         now = self._clock.wall()
+        ended = self._heed_gpus(ended, terms)
         verdict = self._decide_retry(ended, terms)
         if isinstance(verdict, Again):
             delay = Delay(
@@ -162,6 +184,26 @@ class Chronicle:
             ended = replace(ended, reason=f"{ended.reason}; {verdict.why}")
         self._store.happened.end(ended, now=now)
 
+    def _heed_gpus(self, ended: Ended, terms: Terms) -> Ended:
+        """What its end says of the GPUs that it had, and what the driver told of them meanwhile."""
+        ran_s = self._ran_s(ended, terms)
+        against = speaks_against_gpu(ended.outcome, ended.exit, ran_s, self._policy())
+        if against is not None:
+            self._store.health.count_end(terms.gpus, against=against)
+        if ended.outcome is not Outcome.FAILED:
+            return ended
+        told = self._store.health.xids(ended.job, ended.attempt)
+        words = [tell_xid(xid, index) for xid, index in told]
+        return replace(ended, reason="; ".join([ended.reason, *words]))
+
+    def _ran_s(self, ended: Ended, terms: Terms) -> float | None:
+        """None where it did not begin to run, or before the machine was restarted."""
+        if terms.started_mono is None or terms.boot_id != self._boot_id:
+            return None
+        ended_mono = ended.exit.ended_mono
+        until = self._clock.monotonic() if ended_mono is None else self._clock.told(ended_mono)
+        return max(until - terms.started_mono, 0.0)
+
     def _decide_retry(self, ended: Ended, terms: Terms) -> Again | No:
         machine = self._machine()
         ending = Ending(
@@ -170,15 +212,32 @@ class Chronicle:
             request=terms.request,
             exit_code=ended.exit.exit_code,
             wished=terms.stop is not None,
-            gpu_exhausted=gpu_memory_ran_out(ended.exit) is not None,
+            gpu_exhausted=_gpu_exhausted(ended, terms),
             gpus=tuple(gpu for gpu in machine if gpu.uuid in terms.gpus),
+            used_bytes=None if ended.gpu_use is None else ended.gpu_use.peak_bytes,
         )
-        return decide(_rule(terms), ending, machine, self._policy, random.random())
+        return decide(_rule(terms), ending, machine, self._policy(), random.random())
+
+    def _learn(self, ended: Ended, terms: Terms) -> None:
+        """What its command needs of a GPU, for --gpu-mem auto; or that what was known is too little."""
+        if ended.gpu_use is None:
+            return
+        if ended.outcome is Outcome.SUCCEEDED and ended.gpu_use.peak_bytes:
+            peak_bytes, now = ended.gpu_use.peak_bytes, self._clock.wall()
+            self._store.learned.learn(ended.job, peak_bytes, now=now)
+        ran_out = ended.outcome is Outcome.OUT_OF_MEMORY and _gpu_exhausted(ended, terms)
+        if ran_out and terms.gpu_mem_from is not None:
+            self._store.learned.forget(ended.job)
 
     def _machine(self) -> list[Gpu]:
         """Every GPU that this machine has shown: before the first reading they are remembered."""
         known = {gpu.uuid: gpu for gpu in self._store.seen.known_gpus()}
         return list((known | {gpu.uuid: gpu for gpu in self._lookout.gpus or ()}).values())
+
+
+def _gpu_exhausted(ended: Ended, terms: Terms) -> bool:
+    """Did it end because a GPU's memory, or its share of that, was too little?"""
+    return terms.ending is EndCause.GPU_MEMORY or gpu_memory_ran_out(ended.exit) is not None
 
 
 def _rule(terms: Terms) -> RetryRule:

@@ -13,6 +13,12 @@ class Clock:
         """Seconds since 1970."""
         return time.time()
 
+    def local(self) -> tuple[int, int]:
+        """The day of the week, Monday being 0, and the minute of that day, where this machine is."""
+        time.tzset()  # somebody may have moved it to another time zone meanwhile
+        now = time.localtime(self.wall())
+        return now.tm_wday, now.tm_hour * 60 + now.tm_min
+
     def monotonic(self) -> float:
         """Seconds of this boot in which the machine was awake."""
         return time.monotonic()

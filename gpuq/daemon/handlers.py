@@ -5,16 +5,21 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import gpuq
 from gpuq.config import Config
+from gpuq.core.fitting import never_fits
+from gpuq.core.learned import Resolved, resolve
+from gpuq.core.learned import note as learned_note
 from gpuq.core.model import Gpu, JobState, Outcome, Plan
-from gpuq.core.placement import never_fits
 from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
 from gpuq.core.units import format_ranges
+from gpuq.core.usage import GpuUse
 from gpuq.daemon import faults, fields, installed, views
 from gpuq.daemon.commits import GroupCommit
+from gpuq.daemon.gpu_requests import GpuRequests, GpuWorld
 from gpuq.daemon.linux import investigate, processes
 from gpuq.daemon.linux.sentences import sentences
 from gpuq.daemon.peer import Peer
@@ -22,6 +27,7 @@ from gpuq.daemon.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import Row
+from gpuq.daemon.store.measured import use_columns
 from gpuq.daemon.upkeep.pruning import Pruning
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NeverFits, NotPermitted, UsageError
@@ -33,7 +39,7 @@ LONGEST_WATCH_S = 10.0
 Answer = dict[str, Any]
 
 
-class World(Protocol):
+class World(GpuWorld, Protocol):
     """What handlers may know of the running daemon: what was last seen and decided, and a bell."""
 
     plan: Plan
@@ -41,14 +47,11 @@ class World(Protocol):
 
     @property
     def gpu_trouble(self) -> str | None: ...
-    @property
-    def gpus(self) -> Sequence[Gpu] | None: ...
-    def wake(self) -> None: ...
     def look_closely(self) -> None: ...
     def keep_house(self) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
     def owner_of(self, pid: int) -> int | None: ...
-    async def settle(self) -> None: ...
+    def gpu_use(self, job: int, attempt: int) -> GpuUse | None: ...
     async def first_reading(self, timeout_s: float) -> None: ...
 
 
@@ -60,6 +63,7 @@ class Handlers:
         self._watchers = watchers
         store.database.on_commit = watchers.publish_commit
         self._refs = References(store.seen)
+        self._gpu_requests = GpuRequests(store, world, config.policy, self._known_gpus)
         self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
         self._commits = GroupCommit(store)
         self._started_at = time.time()
@@ -78,6 +82,10 @@ class Handlers:
             "pruning": self._pruning.pruning,
             "explain": self.explain,
             "gpus": self.gpus,
+            "drain_gpus": self._gpu_requests.drain,
+            "resume_gpus": self._gpu_requests.resume,
+            "test_gpus": self._gpu_requests.test,
+            "why_gpu": self._gpu_requests.why,
             "events": self.events,
             "config": self.config,
             "stop": self.stop,
@@ -113,6 +121,7 @@ class Handlers:
             "turns": self._world.turns,
             "counts": self._store.seen.counts(peer.uid),
             "drained": self._drained(),
+            "config_notes": self._config.notes(),
         }
 
     def _drained(self) -> Answer | None:
@@ -124,7 +133,8 @@ class Handlers:
             "settings": [
                 {"name": name, "value": value, "origin": origin}
                 for name, value, origin in self._config.settings()
-            ]
+            ],
+            "notes": self._config.notes(),
         }
 
     async def stop(self, request: Mapping[str, Any], peer: Peer) -> Answer:
@@ -140,7 +150,7 @@ class Handlers:
         if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
             return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": None}
         await self._world.first_reading(FIRST_READING_S)
-        specs, note = self._read_specs(request)
+        specs, note = self._read_specs(request, peer.uid)
         key = _key(specs)
         digest = specs[0].environment
         content = fields.environment(request, digest)
@@ -173,7 +183,7 @@ class Handlers:
             note = f"job {living} has the key {key!r} and has not ended: nothing was queued"
         return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": note}
 
-    def _read_specs(self, request: Mapping[str, Any]) -> tuple[list[Spec], str | None]:
+    def _read_specs(self, request: Mapping[str, Any], uid: int) -> tuple[list[Spec], str | None]:
         jobs = request.get("jobs")
         if not isinstance(jobs, list) or not 0 < len(jobs) <= MOST_JOBS_PER_SUBMIT:
             raise UsageError(f"jobs: a list of 1 to {MOST_JOBS_PER_SUBMIT} jobs is wanted")
@@ -183,11 +193,17 @@ class Handlers:
         gpuless = judged and not known
         default = 0 if gpuless else self._config.default_gpus
         specs = []
+        learned: list[Resolved] = []
         for job in jobs:
             if not isinstance(job, dict):
                 raise UsageError("jobs: each job is an object")
             wire = job | {"env_hash": request.get("env_hash")}
-            spec = read_spec(wire, default_gpus=default, grace_s=self._config.grace)
+            spec = read_spec(
+                wire, default_gpus=default, grace_s=self._config.grace, machine=known
+            )
+            if spec.gpu_mem_auto:
+                learned.append(self._resolve_memory(spec, uid, known))
+                spec = replace(spec, request=learned[-1].request, gpu_mem_from=learned[-1].words)
             why = never_fits(spec.request, known, self._config.policy())
             if why is not None and (judged or not spec.request.gpus):
                 trouble = self._world.gpu_trouble if gpuless and spec.request.gpus else None
@@ -196,7 +212,11 @@ class Handlers:
             specs.append(spec)
         says_nothing = gpuless and any("gpus" not in job for job in jobs)
         note = "this machine has no GPU, so the job gets none" if says_nothing else None
-        return specs, note
+        return specs, note or learned_note(learned)
+
+    def _resolve_memory(self, spec: Spec, uid: int, machine: Sequence[Gpu]) -> Resolved:
+        known = self._store.learned.known(uid, spec.argv, spec.cwd, spec.name)
+        return resolve(spec.request, known, machine, self._config.policy())
 
     def _known_gpus(self) -> list[Gpu]:
         """Every GPU this machine has shown; a simulated or absent set is what it is now."""
@@ -296,12 +316,22 @@ class Handlers:
         limit = fields.limit(request.get("limit"))
         rows, cursor = self._page(request, peer, limit)
         answer = {
-            "jobs": [views.job_view(row, self._world.plan, self._config.state_dir) for row in rows],
+            "jobs": [self._job_view(row) for row in rows],
             "before": cursor,
             "counts": self._store.seen.counts(peer.uid),
             "drained": self._drained(),
         }
         return answer | self._gpus()
+
+    def _job_view(self, row: Row) -> Answer:
+        row = self._with_latest_use(row, row["id"])
+        machine = self._world.gpus or ()
+        return views.job_view(row, self._world.plan, self._config.state_dir, machine)
+
+    def _with_latest_use(self, row: Row, job: int) -> Row:
+        """With what was measured since it was last written down."""
+        use = self._world.gpu_use(job, row["attempt"])
+        return row if use is None else row | use_columns(use)
 
     def _page(
         self, request: Mapping[str, Any], peer: Peer, limit: int
@@ -330,10 +360,12 @@ class Handlers:
     async def show(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         await self._world.settle()
         row = self._refs.find([request.get("ref")], peer)[-1]
-        job = views.job_view(row, self._world.plan, self._config.state_dir)
+        job = self._job_view(row)
         job["place"] = self._store.seen.place_in_class(row["id"])
         job["attempts"] = [
-            views.attempt_view(attempt, row, self._config.state_dir)
+            views.attempt_view(
+                self._with_latest_use(attempt, row["id"]), row, self._config.state_dir
+            )
             for attempt in self._store.seen.attempts(row["id"])
         ]
         if request.get("with_env"):
@@ -366,10 +398,9 @@ class Handlers:
 
     def _gpus(self) -> Answer:
         self._world.look_closely()
-        leases = self._store.seen.leases()
-        policy = self._config.policy()
         return {
-            "gpus": [views.gpu_view(gpu, leases, policy) for gpu in self._world.gpus or ()],
+            "gpus": self._gpu_requests.views(),
+            "gpu_origin": self._config.origin("gpus"),
             "gpu_backend": self._config.gpus,
             "gpu_trouble": self._world.gpu_trouble,
         }

@@ -4,28 +4,33 @@ Part of the loop and on its thread; it decides nothing about jobs.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 import structlog
 
 from gpuq.config import Config
-from gpuq.core.model import Gpu, LeaseState, Policy
+from gpuq.core.model import Gpu, LeaseState, Request
 from gpuq.daemon.clock import Clock
-from gpuq.daemon.gpus import GpuWatch, Probe
+from gpuq.daemon.gpus import GpuWatch, Probe, parse_gpus
 from gpuq.daemon.gpus.backend import is_identified
+from gpuq.daemon.health import HealthWatch
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
+from gpuq.daemon.usage import Usage
 
 WATCHED_S = 10.0  # how long somebody who looked counts as still looking
 READ_OFTEN_S, READ_SELDOM_S = 1.0, 5.0
+DOUBT_APART_S = 60.0  # each doubt loads the driver anew
 
 log = structlog.get_logger()
 
 
 class Lookout:
-    """`wake` is called where a reading may change a decision, `owner_of` gives the job of a pid."""
+    """`wake` is called where a reading may change a decision, `owner_of` gives the job of a pid,
+    `locked_by` who else has locked a GPU."""
 
     def __init__(
         self,
@@ -35,6 +40,8 @@ class Lookout:
         *,
         wake: Callable[[], None],
         owner_of: Callable[[int], int | None],
+        locked_by: Callable[[str], str | None],
+        health: HealthWatch,
     ) -> None:
         self.trouble: str | None = None  # why there is no reading
         self._store = store
@@ -43,8 +50,12 @@ class Lookout:
         self._owner_of = owner_of
         self._seen = asyncio.Event()
         self._watched_until = 0.0
+        self._doubted_at = -inf
+        self._has_driver = parse_gpus(config.gpus).kind == "nvml"
         self._remembered: frozenset[tuple[str, int]] | None = None
-        self._watch = GpuWatch(config.policy(), _known_before(store, config))
+        self._watch = GpuWatch(config.policy, _known_before(store, config), locked_by)
+        self.usage = Usage(store, config.policy, clock)
+        self._health = health
         self._probe = Probe(
             config.gpus,
             on_reading=self._take_reading,
@@ -66,9 +77,10 @@ class Lookout:
     def is_whole(self) -> bool:
         return self._watch.is_whole
 
-    @property
-    def policy(self) -> Policy:
-        return self._watch.policy
+    def heed(self, wishes: Sequence[Request]) -> None:
+        """Jobs that wait with these wishes want to hear of what they depend on."""
+        limits = (wish.max_util for wish in wishes)
+        self._watch.busy_limits = frozenset(limit for limit in limits if limit is not None)
 
     def look_closely(self) -> None:
         """Somebody looks at the GPUs: read them often for a while."""
@@ -85,6 +97,20 @@ class Lookout:
         self._probe.hold(self._store.seen.held())
         self._probe.ask()
 
+    def veto(self, locked: Mapping[str, str]) -> None:
+        """These GPUs turned out to be locked by others, in words; soon it is seen whether they are
+        still."""
+        log.info("GPUs are locked", by=dict(locked))
+        self._watch.veto(locked)
+        self._probe.ask()
+
+    def doubt(self, why: str) -> None:
+        """A new process may find another driver than the one that the probe goes on with."""
+        now = self._clock.monotonic()
+        if self._has_driver and now - self._doubted_at >= DOUBT_APART_S:
+            self._doubted_at = now
+            self._probe.renew(why)
+
     async def first_reading(self, timeout_s: float) -> None:
         """Until it is known which GPUs there are, or why not, or the time is up."""
         try:
@@ -95,12 +121,18 @@ class Lookout:
 
     def _take_reading(self, raw: list[Gpu]) -> None:
         leases = self._store.seen.leases()
-        raw = [_without_dead(gpu) for gpu in raw]
-        changed = self._watch.accept(raw, leases, self._owner_of, self._clock.monotonic())
+        testing = self._health.pids_of_tests()
+        raw = [_without(gpu, testing) for gpu in map(_without_dead, raw)]
+        at = self._clock.monotonic()
+        holding = [*leases, *self._health.held()]
+        changed = self._watch.accept(raw, holding, self._owner_of, at)
+        is_over_memory = self.usage.observe(self._watch.gpus or (), leases, at)
         self._remember()
+        changed |= self._health.take_reading(self._watch.gpus or (), leases)
         self._seen.set()
         # Whether a dirty GPU is clean depends on the reading alone, however little has changed.
-        if changed or any(lease.state is LeaseState.DIRTY for lease in leases):
+        is_dirty = any(lease.state is LeaseState.DIRTY for lease in leases)
+        if changed or is_dirty or is_over_memory:
             self._wake()
 
     def _remember(self) -> None:
@@ -141,8 +173,16 @@ def _known_before(store: Store, config: Config) -> list[Gpu]:
 
 def _without_dead(gpu: Gpu) -> Gpu:
     """A reading that was under way when a process ended must not make a stranger of it. From inside
-    a container the pids are not ours to look up: there the memory in use speaks for strangers."""
-    if gpu.processes is None:
+    a container the pids are not ours to look up: there the memory in use speaks for strangers. The
+    pids on simulated GPUs are made up."""
+    if gpu.processes is None or gpu.simulated:
         return gpu
     living = tuple(p for p in gpu.processes if p.job is not None or processes.identity(p.pid))
     return replace(gpu, processes=living)
+
+
+def _without(gpu: Gpu, pids: Collection[int]) -> Gpu:
+    """A test of the GPU is nobody's work on it."""
+    if not gpu.processes or not pids:
+        return gpu
+    return replace(gpu, processes=tuple(p for p in gpu.processes if p.pid not in pids))

@@ -7,7 +7,7 @@ and takes more than a few lines is in the rooms beside: `starting`, `chronicle`,
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
@@ -15,28 +15,36 @@ from signal import SIGKILL, SIGTERM
 import structlog
 
 from gpuq.config import Config
+from gpuq.core.hours import is_within
 from gpuq.core.model import (
     ActiveJob,
     Cancel,
     Decision,
     Exit,
     Gpu,
+    GpuHealth,
     JobState,
     MarkDirty,
     Pause,
     Plan,
+    Readmit,
     Release,
     Resume,
     SetAside,
+    SetAsideGpu,
     Signal,
     Snapshot,
     Start,
+    TestGpu,
     Undelay,
 )
 from gpuq.core.scheduler import plan
+from gpuq.core.usage import GpuUse
 from gpuq.daemon import faults
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.gpus.locks import GpuLocks
+from gpuq.daemon.health import HealthWatch
 from gpuq.daemon.linux import cgroup, investigate, processes
 from gpuq.daemon.linux.sentences import survivor_sentence
 from gpuq.daemon.linux.syscalls import BoottimeAlarm
@@ -53,6 +61,7 @@ JOBS_PER_CLASS = 16  # seen of each class in one turn
 DISK_AGAIN_S = 5.0
 START_AGAIN_S = 1.0
 SHOWN_SURVIVORS = 3
+DEVICE = "/dev/nvidia{}"
 
 log = structlog.get_logger()
 
@@ -61,14 +70,20 @@ class Loop:
     """Joins the rooms. `plan` and `gpus` are the last turn's, for whoever wants to know why."""
 
     def __init__(
-        self, store: Store, config: Config, watchers: Watchers, clock: Clock | None = None
+        self,
+        store: Store,
+        config: Config,
+        watchers: Watchers,
+        clock: Clock | None = None,
+        locks: GpuLocks | None = None,
     ) -> None:
         self.plan = Plan()
         self.stop_reason: str | None = None
         self.is_replaced = False
         self.turns = 0
         self._store = store
-        self._policy = config.policy()
+        self._policy = config.policy  # asked each time: settings change while we live
+        self._minutes_count = False  # the time of day may change what is started
         self._watchers = watchers
         self._clock = clock or Clock()
         self._boot_id = processes.boot_id()
@@ -82,10 +97,22 @@ class Loop:
         self._cgroup_root = cgroup.find_root(config.state_dir, config.cgroup)
         log.info("control groups", root=self._cgroup_root or "none: jobs are known by their runner")
         self._supervisor = Supervisor(Path(config.state_dir), self._hear, self._cgroup_root)
-        self._lookout = Lookout(
-            store, config, self._clock, wake=self.wake, owner_of=self._supervisor.owner_of
+        self._locks = locks or GpuLocks()
+        self._health = HealthWatch(
+            store, self._clock, self._locks, config.gpus, wake=self.wake, veto=self._veto
         )
-        self._starter = Starter(store, config, self._clock, self._supervisor, self._lookout)
+        self._lookout = Lookout(
+            store,
+            config,
+            self._clock,
+            wake=self.wake,
+            owner_of=self._supervisor.owner_of,
+            locked_by=self._locks.holder,
+            health=self._health,
+        )
+        self._starter = Starter(
+            store, config, self._clock, self._supervisor, self._lookout, self._locks
+        )
         self._chronicle = Chronicle(store, self._clock, self._policy, watchers, self._lookout)
         self._housekeeper = Housekeeper(store, config, self._clock)
         self.look_closely = self._lookout.look_closely
@@ -95,7 +122,16 @@ class Loop:
 
     @property
     def gpus(self) -> Sequence[Gpu] | None:
-        return self._lookout.gpus
+        return self._barred(self.health)
+
+    @property
+    def health(self) -> Sequence[GpuHealth]:
+        return self._health.known()
+
+    def wish_tests(self, uuids: Sequence[str], actor: str) -> None:
+        """Somebody wants these GPUs tested, those that are idle."""
+        self._health.wish_tests(uuids, actor)
+        self.wake()
 
     @property
     def gpu_trouble(self) -> str | None:
@@ -109,6 +145,12 @@ class Loop:
     def keep_house(self) -> None:
         """Something is to be forgotten."""
         self._housekeeper.wake()
+
+    def settings_changed(self) -> None:
+        """All that goes by them is looked at anew."""
+        self._lookout.tell_probe()
+        self._housekeeper.settings_changed()
+        self.wake()
 
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None:
         """The daemon is to leave; jobs stay. `back`: another is about to take its place."""
@@ -131,6 +173,10 @@ class Loop:
         """The job that a process belongs to."""
         return self._supervisor.owner_of(pid)
 
+    def gpu_use(self, job: int, attempt: int) -> GpuUse | None:
+        """What an attempt that runs has made of its GPUs by the last reading."""
+        return self._lookout.usage.latest(job, attempt)
+
     # ── running ──
 
     def start(self) -> None:
@@ -140,13 +186,15 @@ class Loop:
         self._supervisor.start()
         self._leave_earlier_boots()
         self._resolve_attempts()
+        self._settle_locks()
         self._do_again_what_was_noted()
         faults.here("loop.resolved")
 
     async def run(self) -> None:
         """Turns until it is cancelled."""
         beside = [
-            asyncio.ensure_future(work) for work in (self._lookout.run(), self._housekeeper.run())
+            asyncio.ensure_future(work)
+            for work in (self._lookout.run(), self._housekeeper.run(), self._health.run())
         ]
         for task in beside:
             task.add_done_callback(lambda _: self.wake())
@@ -157,6 +205,7 @@ class Loop:
                 self._bell.clear()
                 acted = self._take_in_news()
                 acted |= await self._turn()
+                self._settle_locks()
                 if acted or self._bell.is_set():
                     await asyncio.sleep(0)  # clients are answered between two turns
                 else:
@@ -171,6 +220,7 @@ class Loop:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await self._supervisor.close()
+            self._locks.close()
             if self._cgroup_root is not None:
                 self._sweep_groups()
                 cgroup.remove_root(self._cgroup_root)
@@ -189,15 +239,31 @@ class Loop:
 
     def _take_in_news(self) -> bool:
         try:
-            return self._chronicle.take_in()
+            acted = self._chronicle.take_in()
+            if self._health.take_in(self._lookout.gpus):
+                acted = True
+                self._lookout.tell_probe()
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
             return False
+        if acted:  # the runner that ended may have been the only one with the lock of its GPU
+            self._settle_locks()
+        return acted
+
+    def _settle_locks(self) -> None:
+        self._locks.settle([*self._store.seen.leases_on_real_gpus(), *self._health.held_on_real_gpus()])
+
+    def _veto(self, locked: Mapping[str, str]) -> None:
+        self._lookout.veto(locked)
+
+    def _barred(self, known: Sequence[GpuHealth]) -> tuple[Gpu, ...] | None:
+        return self._health.barred(self._lookout.gpus, known, self._policy())
 
     async def _turn(self) -> bool:
         """One look, one plan, and its deeds. False where there was nothing to do."""
         self.turns += 1
         snapshot = self._look()
+        self._heed(snapshot)
         self.plan = plan(snapshot)
         try:
             # Signals first: what is being ended is to end though the disk may refuse all the rest.
@@ -205,6 +271,7 @@ class Loop:
             self._cancel([one for one in self.plan.decisions if isinstance(one, Cancel)])
             for decision in self.plan.decisions:
                 await self._carry_out(decision, snapshot)
+            self._health.forget_considered(snapshot.health)
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
             return False
@@ -219,21 +286,38 @@ class Loop:
     def _look(self) -> Snapshot:
         seen = self._store.seen
         now = self._clock.monotonic()
+        health = self._health.known()
         return Snapshot(
             now=now,
             boottime=self._clock.boottime(),
-            gpus=self._lookout.gpus,
+            gpus=self._barred(health),
+            health=health,
             leases=tuple(seen.leases()),
             waiting=tuple(seen.waiting(JOBS_PER_CLASS)),
             active=tuple(self._with_signs(job, now) for job in seen.active()),
             delayed=tuple(seen.delayed()),
             drain=seen.drain(),
             start_trouble=self._start_trouble(now),
-            policy=self._policy,
+            policy=self._policy(),
             jobs_per_class=JOBS_PER_CLASS,
             gpus_read_at=self._lookout.read_at,
             gpu_trouble=self._lookout.trouble,
+            kept_idle=self._kept_idle(),
         )
+
+    def _kept_idle(self) -> int:
+        """How many GPUs are left to others at this time of the week."""
+        policy = self._policy()
+        if policy.reserve_hours and not is_within(policy.reserve_hours, *self._clock.local()):
+            return 0
+        return policy.reserve_idle
+
+    def _heed(self, snapshot: Snapshot) -> None:
+        """What else those that wait depend on: what is computed on the GPUs, and the time."""
+        wishes = [job.request for job in snapshot.waiting]
+        self._lookout.heed(wishes)
+        has_hours = bool(snapshot.policy.reserve_idle and snapshot.policy.reserve_hours)
+        self._minutes_count = has_hours and any(wish.gpus for wish in wishes)
 
     def _start_trouble(self, now: float) -> str | None:
         """The machine had no room for a job to begin; it is tried again after a while."""
@@ -247,10 +331,15 @@ class Loop:
         return why
 
     def _with_signs(self, job: ActiveJob, now: float) -> ActiveJob:
-        """With what only this daemon knows: when it last killed, and when the job last reported. That
-        is looked up only once its silence would be too long."""
+        """With what only this daemon knows: when it last killed, whether the job uses too much of a
+        GPU, and when it last reported. That is looked up only once its silence would be too long."""
         key = job.id, job.attempt
-        job = replace(job, last_kill_at=self._last_kills.get(key), beat_at=self._beats.get(key))
+        job = replace(
+            job,
+            last_kill_at=self._last_kills.get(key),
+            beat_at=self._beats.get(key),
+            over_memory=self._lookout.usage.over_memory(*key),
+        )
         if job.heartbeat_s is None or job.running_since is None:
             return job
         if now < max(job.running_since, job.beat_at or 0.0) + job.heartbeat_s:
@@ -265,16 +354,24 @@ class Loop:
         self._idle.set()
         self._lookout.set_pace()
         self._set_alarm(self.plan.undelay_at)
-        wake_at = self.plan.wake_at
-        timeout = None if wake_at is None else max(wake_at - self._clock.monotonic(), 0.0)
         try:
             # Not wait_for, which drops a cancel that comes in the same moment as the bell
             # (CPython before 3.12, gh-86296): the daemon would never leave.
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._longest_sleep_s()):
                 await self._bell.wait()
         except TimeoutError:
             pass
         self._idle.clear()
+
+    def _longest_sleep_s(self) -> float | None:
+        """Until the moment that the plan named. Where the time of day counts no more than to the next
+        full minute, at which such hours begin and end: somebody may set the clock meanwhile."""
+        longest = []
+        if self.plan.wake_at is not None:
+            longest.append(max(self.plan.wake_at - self._clock.monotonic(), 0.0))
+        if self._minutes_count:
+            longest.append(60 - self._clock.wall() % 60)
+        return min(longest, default=None)
 
     def _set_alarm(self, boottime: float | None) -> None:
         self._alarm.set(None if boottime is None else boottime - self._clock.boottime())
@@ -307,7 +404,10 @@ class Loop:
                 faults.here("loop.releasing")
                 machine.release(decision.gpu, decision.slot, now=now)
             case MarkDirty():
-                machine.mark_dirty(decision.gpu, decision.slot, decision.dirt, now=now)
+                dirt = decision.dirt + self._describe_holders(decision.gpu, snapshot.gpus or ())
+                machine.mark_dirty(decision.gpu, decision.slot, dirt, now=now)
+            case SetAsideGpu() | TestGpu() | Readmit():
+                self._health.carry_out(decision, snapshot.gpus or ())
 
     def _cancel(self, cancels: Sequence[Cancel]) -> None:
         """All in one commit: there may be as many as somebody had queued."""
@@ -375,6 +475,17 @@ class Loop:
         if len(pids) > SHOWN_SURVIVORS:
             words.append(f"and {len(pids) - SHOWN_SURVIVORS} more")
         return "; ".join(words) or "its runner does not tell of its end"
+
+    def _describe_holders(self, uuid: str, gpus: Sequence[Gpu]) -> str:
+        """Who has the GPU's device open, which the driver may not tell: a context that is a zombie
+        keeps its memory for as long as anybody holds that file."""
+        minor = next((gpu.minor for gpu in gpus if gpu.uuid == uuid), None)
+        if minor is None:
+            return ""
+        device = DEVICE.format(minor)
+        pids = processes.holding_open(device)
+        words = [f"{processes.command(pid) or '?'} {pid}" for pid in pids[:SHOWN_SURVIVORS]]
+        return f"; {device} is open in {', '.join(words)}" if words else ""
 
     def _note_disk_trouble(self, trouble: DiskTrouble) -> None:
         log.error("the database cannot be written", why=str(trouble), again_in_s=DISK_AGAIN_S)

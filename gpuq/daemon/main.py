@@ -23,9 +23,11 @@ import gpuq
 from gpuq import config, paths
 from gpuq.daemon import faults
 from gpuq.daemon.check import command as check
-from gpuq.daemon.gpus import parse_gpus
+from gpuq.daemon.clock import Clock
+from gpuq.daemon.gpus import check_gpus
 from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.loop import Loop
+from gpuq.daemon.reloading import Reloader
 from gpuq.daemon.server import Server
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import StoreDamaged
@@ -36,6 +38,18 @@ from gpuq.errors import GpuqError, UsageError
 SCRUBBED = ("GPUQ_", "LISTEN_", "NOTIFY_", "WATCHDOG_")
 LOCK_TRIES, LOCK_AGAIN_S = 5, 0.02
 MOST_DESCRIPTORS = 65536
+
+HELP = """\
+The daemon of gpuq. A setting is looked for among the flags, in the
+environment and in the file with the settings, in this order, and else has its
+default. What the file says is in force once it is saved; where that takes a
+restart, `gpuq config` says so. SIGHUP has the file read again at once.
+SIGTERM and SIGINT end the daemon: jobs go on, and the next one takes them over."""
+
+FORMS_HELP = """\
+SIZE is like 24G or 500M, TIME like 90s, 2h30m or 7d, BOOL is true or false.
+LIST has commas between, and HOURS are like mon-fri 09:00-18:00, sat 10:00-14:00.
+In the file the names have _ for -, and a text stands in quotes: keep_for = "7d"."""
 
 CHECK_HELP = """\
 Hold what gpuq promises against what is there: that the database is whole, no job is lost, none ran
@@ -99,8 +113,8 @@ def _with_kept_gpus(settings: config.Config, store: Store) -> config.Config:
     crash say, must not see other ones. What stands in the file is said for good, and is not kept."""
     origin = settings.origin("gpus")
     kept = store.seen.fact(KEPT_GPUS)
-    if origin == "default":
-        return settings if kept is None else settings.having("gpus", kept, "as it was last started")
+    if origin in ("default", config.BESIDE_SYSTEM):
+        return settings if kept is None else settings.having("gpus", kept, config.AS_LAST_STARTED)
     given = settings.gpus if origin in ("--gpus", "GPUQ_GPUS") else None
     if given != kept:
         store.machine.note(KEPT_GPUS, given)
@@ -114,26 +128,35 @@ async def _run(settings: config.Config, store: Store, asked: argparse.Namespace)
     facts = {"pid": os.getpid(), "state_dir": settings.state_dir, "mode": settings.mode}
     server = Server(settings.socket, handlers.handle, facts)
     store.database.on_damage = _leave_with(loop)
-    _install_signals(loop)
+    reloader = Reloader(
+        settings,
+        store,
+        Clock(),
+        read=lambda: _read_again(settings),
+        on_change=loop.settings_changed,
+    )
+    _install_signals(loop, reloader)
     loop.start()
     await server.listen()
     turning = asyncio.ensure_future(loop.run())
     _say_ready(settings, asked.ready_fd)
     if asked.throwaway is not None:
         _watch_for_eof(asked.throwaway, loop, handlers, store)
+    reloading = asyncio.ensure_future(reloader.run())
     leaving = asyncio.ensure_future(loop.stopping())
+    tasks = (turning, reloading, leaving)
     try:
         # A daemon that lives on without its loop is the worst state of all: the first to end,
         # by a fault or by a wish, ends all.
-        await asyncio.wait({turning, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if turning.done():
-            turning.result()
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
     finally:
         faults.here("main.leaving")
         await server.close(loop.stop_reason or "a fault, see its log", back=loop.is_replaced)
-        for task in (turning, leaving):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(turning, leaving, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     if store.database.damage is not None:
         raise store.database.damage
     log.info("left", why=loop.stop_reason)
@@ -151,24 +174,31 @@ def _leave_with(loop: Loop) -> Callable[[StoreDamaged], None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gpuqd", description="The daemon of gpuq. Settings: flag, environment, file, default."
+        prog="gpuqd",
+        usage="gpuqd [OPTION ...] [COMMAND ...]",
+        description=HELP,
+        epilog=FORMS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gpuqd {gpuq.__version__}")
     parser.add_argument("--system", action="store_true", help="one daemon for the whole machine")
-    for setting in config.SETTINGS:
-        parser.add_argument(_flag(setting), help=setting.help, metavar="VALUE")
     parser.add_argument("--only-check", action="store_true", help="look at the settings, and leave")
     parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--throwaway", type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.set_defaults(deed=None)
-    deeds = parser.add_subparsers(title="in place of serving", metavar="COMMAND")
+    for title, settings in config.GROUPS.items():
+        group = parser.add_argument_group(f"settings, {title}")
+        for setting in settings:
+            group.add_argument(setting.flag, help=_help(setting), metavar=setting.form)
+    deeds = parser.add_subparsers(title="in place of serving", metavar="COMMAND", prog="gpuqd")
     _add_check(deeds)
     _add_backup(deeds)
     return parser
 
 
-def _flag(setting: config.Setting) -> str:
-    return "--" + setting.name.replace("_", "-")
+def _help(setting: config.Setting) -> str:
+    default = "" if setting.default in (None, ()) else f" ({setting.show(setting.default)})"
+    return f"{setting.help}{default}".replace("%", "%%")
 
 
 def _add_deed(
@@ -181,8 +211,8 @@ def _add_deed(
     parser.add_argument("--system", action="store_true", default=argparse.SUPPRESS)
     for setting in config.SETTINGS:
         if setting.name in ("config", "state_dir", "socket"):
-            options = {"metavar": "VALUE", "default": argparse.SUPPRESS}
-            parser.add_argument(_flag(setting), help=setting.help, **options)
+            options = {"metavar": setting.form, "default": argparse.SUPPRESS}
+            parser.add_argument(setting.flag, help=setting.help, **options)
     return cast(argparse.ArgumentParser, parser)
 
 
@@ -213,8 +243,17 @@ def _backup(settings: config.Config, asked: argparse.Namespace) -> int:
 def _settings(asked: argparse.Namespace, environ: Mapping[str, str]) -> config.Config:
     flags: dict[str, Any] = vars(asked)
     mode = "system" if asked.system else "throwaway" if asked.throwaway is not None else "user"
-    settings = config.load(flags, environ, mode=mode)
-    parse_gpus(settings.gpus)
+    return _checked(config.load(flags, environ, mode=mode))
+
+
+def _read_again(settings: config.Config) -> config.Config:
+    """What goes by the GPUs that we have goes on, though their scenario may be in pieces by now."""
+    again = settings.read_again()
+    return again if again.gpus == settings.gpus else _checked(again)
+
+
+def _checked(settings: config.Config) -> config.Config:
+    check_gpus(settings.gpus)
     return settings
 
 
@@ -317,10 +356,23 @@ class _locked:
         return "by a gpuqd that does not give its name"
 
 
-def _install_signals(loop: Loop) -> None:
+def _install_signals(loop: Loop, reloader: Reloader) -> None:
     running = asyncio.get_running_loop()
-    for number in (signals.SIGTERM, signals.SIGINT, signals.SIGHUP):
+    for number in (signals.SIGTERM, signals.SIGINT):
         running.add_signal_handler(number, loop.ask_to_stop, f"it got {number.name}")
+    has_terminal = sys.stderr.isatty()
+
+    def hang_up() -> None:
+        """Also what the kernel says when the terminal is gone: nobody runs it any more then, and all
+        that it says would fail."""
+        if has_terminal and not sys.stderr.isatty():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+            loop.ask_to_stop("its terminal was closed")
+        else:
+            log.info("reading the settings again", why="it got SIGHUP")
+            reloader.reload()
+
+    running.add_signal_handler(signals.SIGHUP, hang_up)
     running.set_exception_handler(_end_on_fault(loop))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpuq.config import Config
 from gpuq.core.model import Gpu
+from gpuq.core.soft_limits import soft_limits
 from gpuq.core.spec import split, to_text
 from gpuq.core.visibility import job_gpu_environment
 from gpuq.daemon.attempt import runner
@@ -20,15 +21,19 @@ def compose(
     gpus: Sequence[Gpu],
     *,
     whole: bool,
+    share_bytes: int | None,
     config: Config,
     attempt_dir: str,
 ) -> dict[str, Any]:
     """The order for one attempt. `whole`: all GPUs of the machine are there, so CUDA's ordinals
-    mean what our indices mean."""
+    mean what our indices mean. `share_bytes`: what it asked for of each of its GPUs, where it is to
+    share them."""
     job_dir = f"{config.state_dir}/jobs/{known.job}/{known.attempt}"
     variables = _inherited(row)
     tmp_dir = _tmp_dir(variables, known.job, known.nonce)
     variables |= job_gpu_environment(gpus, whole=whole, visible=row["visible"])
+    if share_bytes is not None and config.soft_limits:
+        variables |= soft_limits(share_bytes, gpus, variables)
     variables |= {
         "PWD": to_text(row["cwd"]),
         "TMPDIR": tmp_dir,

@@ -9,10 +9,11 @@ import secrets
 from collections.abc import Sequence
 
 from gpuq.config import Config
+from gpuq.core.fitting import matches
 from gpuq.core.model import Gpu, Lease, Snapshot, Start
-from gpuq.core.placement import matches
 from gpuq.daemon import faults, order
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.runners import Gate
@@ -37,25 +38,36 @@ class CannotStart(Exception):
 
 class Starter:
     def __init__(
-        self, store: Store, config: Config, clock: Clock, supervisor: Supervisor, lookout: Lookout
+        self,
+        store: Store,
+        config: Config,
+        clock: Clock,
+        supervisor: Supervisor,
+        lookout: Lookout,
+        locks: GpuLocks,
     ) -> None:
         self._store = store
         self._config = config
         self._clock = clock
         self._supervisor = supervisor
         self._lookout = lookout
+        self._locks = locks
         self._boot_id = processes.boot_id()
 
     async def start(self, start: Start, snapshot: Snapshot) -> bool:
-        """True once the order is on its way; False where the job does not want to run any more.
+        """True once the order is on its way; False where the job does not want to run any more, or
+        another daemon was faster to lock a GPU. What is locked here and then not leased is let go
+        when the locks are settled.
 
         The runner waits at its gate and its identity is part of the commit, so whichever of us is
         killed, the next daemon knows whom to ask. The commit reads the wish once more: nothing is
         started that somebody wanted gone by then.
         """
         self._check_disk()
-        gate = await self._take_runner()
         gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
+        if not self._lock(gpus):
+            return False
+        gate = await self._take_runner()
         new = self._new_attempt(start, gate, gpus, snapshot)
         faults.here("loop.starting")
         try:
@@ -84,6 +96,15 @@ class Starter:
             raise CannotStart(
                 f"the disk of {self._config.state_dir} is full; jobs wait for some room"
             )
+
+    def _lock(self, gpus: Sequence[Gpu]) -> bool:
+        try:
+            refused = self._locks.take([gpu.uuid for gpu in gpus if not gpu.simulated])
+        except OSError as error:
+            raise CannotStart(f"its GPUs could not be locked: {error.strerror}") from error
+        if refused:
+            self._lookout.veto(refused)
+        return not refused
 
     async def _take_runner(self) -> Gate:
         try:
@@ -120,7 +141,9 @@ class Starter:
             ),
             gpu_indices=tuple(gpu.index for gpu in gpus),
             simulated=any(gpu.simulated for gpu in gpus),
+            cool_at_once=all(gpu.cools_at_once for gpu in gpus),
             passed=start.passed,
+            beside=tuple({one.pid for gpu in gpus for one in gpu.foreign_processes}),
         )
 
     def _dispatch(self, gate: Gate, new: NewAttempt, gpus: Sequence[Gpu]) -> None:
@@ -131,10 +154,12 @@ class Starter:
             known,
             gpus,
             whole=self._lookout.is_whole,
+            share_bytes=next((one.memory_bytes for one in new.leases if not one.exclusive), None),
             config=self._config,
             attempt_dir=self._supervisor.attempt_dir(new.job, new.attempt),
         )
-        self._supervisor.dispatch(gate, known, composed)
+        locks = self._locks.descriptors(gpu.uuid for gpu in gpus)
+        self._supervisor.dispatch(gate, known, composed, locks)
 
 
 def known_as(attempt: NewAttempt | UnendedAttempt, stop_to: str, *, has_run: bool = False) -> Known:

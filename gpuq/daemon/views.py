@@ -8,12 +8,17 @@ from gpuq.core.model import EndCause, Gpu, JobState, Lease, Plan, Policy, Substa
 from gpuq.core.placement import assess
 from gpuq.core.spec import split, to_text
 from gpuq.core.states import substate, why_active
+from gpuq.core.usage import intruders
+from gpuq.daemon.store.health import HealthRow
 from gpuq.daemon.store.seen import read_request
 
 View = dict[str, Any]
 
 
-def job_view(row: Mapping[str, Any], plan: Plan, state_dir: str) -> View:
+def job_view(
+    row: Mapping[str, Any], plan: Plan, state_dir: str, machine: Sequence[Gpu] = ()
+) -> View:
+    """`machine` is the last reading of its GPUs."""
     request = read_request(row["request"])
     state = JobState(row["state"])
     gpus = json.loads(row["gpus"]) if row["gpus"] and row["attempt"] else {}
@@ -45,8 +50,12 @@ def job_view(row: Mapping[str, Any], plan: Plan, state_dir: str) -> View:
         "gpu_uuids": gpus.get("uuids", []) if has_gpus else [],
         "gpus_simulated": gpus.get("simulated", False) if has_gpus else False,
         "gpu_mem_bytes": request.gpu_mem_bytes,
+        "gpu_mem_from": row["gpu_mem_from"],
         "exclusive": request.exclusive,
         "gpu_model": request.gpu_model,
+        "gpu_ids": list(request.gpu_ids),
+        "exclude_gpus": list(request.exclude_gpus),
+        "max_util": request.max_util,
         "cpus": request.cpus,
         "mem_bytes": None,
         "time_limit_s": row["time_limit_s"],
@@ -70,9 +79,26 @@ def job_view(row: Mapping[str, Any], plan: Plan, state_dir: str) -> View:
         "stderr": to_text(row["stderr"]) if row["stderr"] else None,
         "output_dir": _job_dir(row["id"], row["attempt"], state_dir, "output"),
         "files_removed_at": row["files_removed_at"],
+        **_gpu_use(row),
+        "idle": state is JobState.RUNNING and row["idle_since_at"] is not None,
+        "contended": row["contended_at"] is not None,
+        "contended_now": state is JobState.RUNNING and _is_contended(gpus, machine),
         "progress": None,
         "metrics": {},
     }
+
+
+def _gpu_use(row: Mapping[str, Any]) -> View:
+    kept = (
+        "gpu_peak_bytes gpu_util_mean gpu_util_peak gpu_energy_j idle_since_at contended_at "
+        "contended_by over_memory"
+    )
+    return {name: row[name] for name in kept.split()}
+
+
+def _is_contended(held: Mapping[str, Any], machine: Sequence[Gpu]) -> bool:
+    own = [gpu for gpu in machine if gpu.uuid in held.get("uuids", ())]
+    return bool(intruders(own, held.get("beside", ())))
 
 
 def log_path(row: Mapping[str, Any], attempt: int, state_dir: str) -> str | None:
@@ -134,6 +160,7 @@ def attempt_view(row: Mapping[str, Any], job: Mapping[str, Any], state_dir: str)
         "unkillable cgroup pid"
     )
     view: View = {name: row[name] for name in kept.split()}
+    view |= _gpu_use(row)
     view["gpus"] = json.loads(row["gpus"]).get("indices", [])
     view["log"] = log_path(job, row["attempt"], state_dir)
     view["output_dir"] = _job_dir(job["id"], row["attempt"], state_dir, "output")
@@ -145,7 +172,14 @@ def event_view(row: Mapping[str, Any]) -> View:
     return {**row, "detail": None if detail is None else json.loads(detail)}
 
 
-def gpu_view(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> View:
+def gpu_view(
+    gpu: Gpu,
+    leases: Sequence[Lease],
+    policy: Policy,
+    health: HealthRow | None = None,
+    *,
+    under_test: str | None = None,
+) -> View:
     held = [lease for lease in leases if lease.gpu == gpu.uuid]
     state, reason = assess(gpu, held, policy)
     return {
@@ -164,6 +198,8 @@ def gpu_view(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> View:
         "temperature_c": gpu.temperature_c,
         "power_w": gpu.power_w,
         "power_limit_w": gpu.power_limit_w,
+        "energy_j": gpu.energy_j,
+        "parent": gpu.parent,
         "is_available": gpu.is_available,
         "jobs": sorted({lease.job for lease in held}),
         "exclusive": any(lease.exclusive for lease in held),
@@ -173,9 +209,26 @@ def gpu_view(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> View:
                 "user": process.user,
                 "command": process.command,
                 "memory_bytes": process.memory_bytes,
+                "unit": process.unit,
                 "ours": process.job is not None,
                 "job": process.job,
+                "ignored": process.ignored,
             }
             for process in gpu.processes or ()
         ],
+        "warnings": list(gpu.warnings),
+        "locked_by": gpu.locked_by,
+        "under_test": under_test,
+        **_health_view(health or HealthRow(gpu=gpu.uuid)),
+    }
+
+
+def _health_view(row: HealthRow) -> View:
+    drained = {"actor": row.drained_by, "reason": row.drain_reason, "at": row.drained_at}
+    return {
+        "drained": None if row.drained_by is None else drained,
+        "quarantine": row.quarantine,
+        "quarantined_at": row.quarantined_at,
+        "tested_at": row.tested_at,
+        "test": row.test_result,
     }

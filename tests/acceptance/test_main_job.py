@@ -76,7 +76,7 @@ def test_a_slip_in_python_is_refused_and_nothing_is_queued(daemon: Daemon) -> No
     with daemon.client() as client:
         with pytest.raises(UsageError, match="argv is a list of words"):
             client.submit("python train.py")
-        with pytest.raises(UsageError, match="did you mean gpu_mem_bytes"):
+        with pytest.raises(UsageError, match="a size stands in gpu_mem_bytes"):
             client.submit(["true"], gpu_mem="10G")
         with pytest.raises(UsageError, match="did you mean gpus"):
             client.submit(["true"], gpu=3)

@@ -115,7 +115,20 @@ def test_config_shows_what_the_daemon_goes_by(gpuq: Gpuq, fake: FakeDaemon) -> N
         "SETTING  VALUE      FROM",
         "gpus     sim:4x24G  GPUQ_GPUS",
     ]
-    assert json.loads(gpuq("config", "--json").out) == {"schema": 1, "settings": settings}
+    assert json.loads(gpuq("config", "--json").out) == {
+        "schema": 1,
+        "settings": settings,
+        "notes": [],
+    }
+
+
+def test_config_and_status_say_why_the_file_is_not_in_force(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    notes = ["restart needed: gpus (now nvml, the file says none): gpuq daemon restart"]
+    fake.answers["config"] = {"settings": [], "notes": notes}
+    fake.answers["ping"] = pong(fake, config_notes=notes)
+    assert gpuq("config").err == f"gpuq: {notes[0]}\n"
+    assert json.loads(gpuq("config", "--json").out)["notes"] == notes
+    assert notes[0] in gpuq("daemon", "status").out.splitlines()
 
 
 def test_without_a_daemon_config_shows_what_one_would_go_by(
@@ -146,7 +159,7 @@ def test_doctor_names_what_is_wrong_and_the_remedy(gpuq: Gpuq, fake: FakeDaemon)
     out = gpuq("doctor", terminal=True).out
     assert "warning  the daemon is of version 0.0.9" in out
     assert "gpuq daemon restart" in out
-    assert "warning  GPU 3: Xid 79: it has fallen off the bus. See: gpuq gpus --procs" in out
+    assert "warning  GPU 3: Xid 79: it has fallen off the bus. See: gpuq why gpu:3" in out
 
 
 def test_doctor_without_gpus_says_how_to_simulate_them(gpuq: Gpuq, fake: FakeDaemon) -> None:

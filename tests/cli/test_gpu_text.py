@@ -21,7 +21,7 @@ def test_each_gpu_says_whose_it_is() -> None:
             3, state="foreign", processes=[process(40121)], reason="", temperature_c=66, power_w=345
         ),
         gpu(4),
-        gpu(5, state="drained", reason="riser swap"),
+        gpu(5, state="drained", reason="drained by dan: riser swap"),
     ]
     assert (
         shown(*gpus, jobs=[vit, evaluation])
@@ -31,7 +31,7 @@ GPU       MEM              UTIL  TEMP    W  JOB
 2    21.9/80G  ██▊░░░░░░░    0%   34C   61  183 eval-7 (bob), shared
 3       0/80G  ░░░░░░░░░░    0%   66C  345  ! outside gpuq: pid 40121 carol
 4       0/80G  ░░░░░░░░░░    0%   34C   61  free
-5       0/80G  ░░░░░░░░░░    0%   34C   61  drained: riser swap"""
+5       0/80G  ░░░░░░░░░░    0%   34C   61  drained by dan: riser swap"""
     )
 
 
@@ -82,7 +82,7 @@ def test_processes_say_which_job_they_belong_to() -> None:
         ["0", "4711", "alice", "1G", "181", "python"],
         ["0", "40121", "carol", "40G", "outside", "gpuq", "python"],
     ]
-    assert process_row(gpu(0), process(1)) == f"0\tGPU-0\treal\t1\tcarol\t{40 * GIB}\t\tpython"
+    assert process_row(gpu(0), process(1)) == f"0\tGPU-0\treal\t1\tcarol\t{40 * GIB}\t\tpython\t"
 
 
 def test_the_census_tells_real_from_simulated() -> None:

@@ -159,6 +159,86 @@ def test_show_has_every_field_that_says_something_with_its_unit() -> None:
     assert "mem" not in pairs
 
 
+MEASURED: dict[str, object] = {
+    "gpu_mem_bytes": 8 * GIB,
+    "gpu_peak_bytes": 6 * GIB + GIB // 10,
+    "gpu_util_mean": 70.6,
+    "gpu_util_peak": 98,
+    "gpu_energy_j": 0.42 * 3.6e6,
+}
+TROUBLED: dict[str, object] = {
+    "idle": True,
+    "idle_since_at": 0.0,
+    "contended": True,
+    "contended_now": True,
+    "contended_at": 0.0,
+    "contended_by": "python 40121 carol (docker 3f2a9c1b7d44) on GPU 0",
+    "over_memory": "it used 7.1G of GPU 0 and asked for 6G",
+}
+
+
+def test_show_tells_in_a_line_what_a_job_made_of_its_gpus() -> None:
+    pairs = dict(job_fields(in_full(running(181, **MEASURED))))
+    assert pairs["gpu use"] == "peak 6.1G of 8G asked, mean 71 %, peak 98 %, 0.42 kWh"
+    assert not {"gpu peak", "gpu util mean", "idle", "contended", "over memory"} & set(pairs)
+    alone = dict(MEASURED, gpu_mem_bytes=None, gpu_util_mean=None, gpu_util_peak=None)
+    assert dict(job_fields(in_full(running(181, **alone))))["gpu use"] == "peak 6.1G, 0.42 kWh"
+    assert "gpu use" not in dict(job_fields(in_full(running(181))))
+
+
+def test_show_tells_who_is_idle_disturbed_and_over_its_memory() -> None:
+    pairs = dict(job_fields(in_full(running(181, **TROUBLED))))
+    assert pairs["idle"].startswith("since ")
+    assert pairs["idle"].endswith(": it holds its GPUs and computes nothing")
+    assert pairs["contended"].startswith("python 40121 carol (docker 3f2a9c1b7d44) on GPU 0, seen")
+    assert pairs["contended"].endswith(", and somebody is there still")
+    assert pairs["over memory"] == "it used 7.1G of GPU 0 and asked for 6G"
+    left = dict(job_fields(in_full(running(181, **dict(TROUBLED, contended_now=False)))))
+    assert not left["contended"].endswith("still")
+
+
+def test_why_a_running_job_is_slow_or_wastes_its_gpus_is_said_too() -> None:
+    lines = why_lines(in_full(running(181, **TROUBLED)), LOOK, simulated=False)
+    assert lines[1].startswith("It holds its GPUs and has computed nothing since ")
+    assert lines[2:] == [
+        "Somebody outside gpuq is there too: python 40121 carol (docker 3f2a9c1b7d44) on GPU 0.",
+        "It used 7.1G of GPU 0 and asked for 6G.",
+    ]
+    left = in_full(running(181, **dict(TROUBLED, contended_now=False)))
+    assert "Somebody outside gpuq was there too" in why_lines(left, LOOK, simulated=False)[2]
+    assert len(why_lines(in_full(ended(179, **TROUBLED)), LOOK, simulated=False)) == 1
+
+
+def test_the_list_marks_who_is_idle_and_who_is_disturbed_just_now() -> None:
+    def mark(**changes: object) -> str:
+        return shown(running(1, **changes)).splitlines()[1].split("1:00  ")[1]
+
+    assert mark() == "python train.py"
+    assert mark(**TROUBLED) == "[idle, contended] python train.py"
+    assert mark(**dict(TROUBLED, idle=False)) == "[contended] python train.py"
+    assert mark(**dict(TROUBLED, contended_now=False)) == "[idle] python train.py"
+    assert mark(substate="stopping", reason="KILL sent", **TROUBLED) == "KILL sent"
+
+
+def test_a_list_of_a_daemon_that_measures_nothing_yet_is_shown_too() -> None:
+    old = {name: value for name, value in running(1).items() if name not in {*TROUBLED, *MEASURED}}
+    older = in_full(old | {"gpu_mem_bytes": None})
+    assert shown(older).endswith("python train.py")
+    assert why_lines(older, LOOK, simulated=False) == [
+        "Job 1 (job-1) is running on GPU 0, for 1:00 now."
+    ]
+    assert "gpu use" not in dict(job_fields(older))
+
+
+def test_each_attempt_tells_what_it_used_of_a_gpu() -> None:
+    wide = LOOK._replace(width=200)
+    head, first, second = attempt_table([attempt(gpu_peak_bytes=7 * GIB), attempt()], wide)
+    assert "GPU PEAK" in head
+    assert "7G" in first.split()
+    assert "GPU PEAK" not in attempt_table([attempt()], wide)[0]
+    assert "–" in second
+
+
 def test_show_keeps_what_a_newer_daemon_adds() -> None:
     pairs = dict(job_fields(in_full(job()) | {"heartbeat_at": 0.0, "mood": {"calm": 1}}))
     assert "heartbeat" in pairs
@@ -202,3 +282,13 @@ def test_the_line_that_submits_again_says_all_that_is_known() -> None:
         "gpuq submit -g 2 -n 'vit b' --gpu-mem 20G --exclusive --gpu-model H100 -p -3 --tag x "
         "-C /home/alice/vit -- python -c 'print(1)'"
     )
+
+
+def test_who_asked_for_what_was_learned_asks_for_it_again() -> None:
+    words = "asks for 7.5G: it used 6G at most before (job 181, 3 runs)"
+    auto = job(1, gpu_mem_bytes=15 * GIB // 2, exclusive=False, gpu_mem_from=words)
+    assert "--gpu-mem auto" in shlex.join(submit_line(auto))
+    assert dict(job_fields(in_full(auto)))["gpu mem from"] == words
+    alone = shlex.join(submit_line(dict(auto, gpu_mem_bytes=None, exclusive=True)))
+    assert "--gpu-mem auto" in alone
+    assert "--exclusive" not in alone

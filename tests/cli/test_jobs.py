@@ -398,7 +398,7 @@ def test_gpus_on_a_terminal_on_a_pipe_and_as_json(gpuq: Gpuq, fake: FakeDaemon) 
 
 def test_processes_on_the_gpus(gpuq: Gpuq, fake: FakeDaemon) -> None:
     fake.answers["gpus"] = page(gpus=[gpu(0, processes=[process(40121)])])
-    assert gpuq("gpus", "--procs").out == f"0\tGPU-0\treal\t40121\tcarol\t{40 * GIB}\t\tpython\n"
+    assert gpuq("gpus", "--procs").out == f"0\tGPU-0\treal\t40121\tcarol\t{40 * GIB}\t\tpython\t\n"
 
 
 def test_a_machine_without_gpus_says_why(gpuq: Gpuq, fake: FakeDaemon) -> None:

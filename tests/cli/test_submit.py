@@ -88,10 +88,23 @@ def test_all_options_reach_the_daemon(gpuq: Gpuq, accepting: FakeDaemon, tmp_pat
     }
 
 
+def test_as_much_as_was_used_before_is_asked_for_by_a_word(
+    gpuq: Gpuq, accepting: FakeDaemon
+) -> None:
+    assert gpuq("submit", "--gpu-mem", "auto", "true").code == 0
+    asked = submitted(accepting)
+    assert asked["gpu_mem"] == "auto"
+    assert "gpu_mem_bytes" not in asked
+    ran = gpuq("submit", "--gpu-mem", "much", "true")
+    assert ran.code == 2
+    assert "--gpu-mem" in ran.err
+
+
 def test_what_is_not_said_is_left_to_the_daemon(gpuq: Gpuq, accepting: FakeDaemon) -> None:
     gpuq("submit", "true")
     for option in ("gpus", "gpu_mem_bytes", "exclusive", "cpus", "priority", "grace_s", "name"):
         assert option not in submitted(accepting)
+    assert "gpu_mem" not in submitted(accepting)
 
 
 def test_an_environment_file_is_read_as_it_stands(tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ def test_memory_of_those_who_still_share_a_gpu_does_not_keep_it_warm() -> None:
     assert ends(cooling(reading, lease(0, 8, "5G", slot=1), read_at=NOW)) == [RELEASE]
 
 
+@pytest.mark.parametrize("size", ["5G", None])
+def test_a_stranger_is_no_fault_of_the_job_that_has_left(size: str | None) -> None:
+    """He keeps the next job away by himself, and says who he is."""
+    visited = cooling(gpu(processes=[foreign(size)]), read_at=NOW)
+    assert ends(visited) == [RELEASE]
+    assert starts(visited) == {}
+
+
+def test_a_share_cools_beside_a_stranger_who_was_there_before() -> None:
+    reading = gpu(processes=[foreign("5G"), ours(8, "5G")])
+    assert ends(cooling(reading, lease(0, 8, "5G", slot=1), read_at=NOW)) == [RELEASE]
+
+
 def test_two_jobs_that_cool_on_one_gpu_do_not_answer_for_each_other() -> None:
     other = lease(0, 8, "5G", slot=1, cooling_since=NOW - 1)
     assert not ends(cooling(gpu(used="10G"), other, read_at=NOW))
@@ -92,13 +105,26 @@ SILENT = "the GPU driver does not answer"
             None,
             "job 7 uses it without holding it: train 1007 ann",
         ),
-        (gpu(processes=[foreign()]), 0, None, "outside gpuq: python 4242 bob"),
+        (
+            gpu(used="5G", processes=[foreign()]),
+            0,
+            None,
+            "5G in use, and no process to be seen",
+        ),
         (gpu(fault="has fallen off the bus"), 0, None, "has fallen off the bus"),
         (gpu(), 31, None, UNREAD),
         (gpu(), 31, SILENT, SILENT),
         (WARM, 5, SILENT, WARMTH),
     ],
-    ids=["memory", "its own process", "a stranger", "a fault", "no reading", "trouble", "both"],
+    ids=[
+        "memory",
+        "its own process",
+        "memory beside a stranger",
+        "a fault",
+        "no reading",
+        "trouble",
+        "both",
+    ],
 )
 def test_what_is_not_cool_after_30_seconds_is_dirty_and_says_why(
     reading: Gpu, read_ago: float, trouble: str | None, dirt: str

@@ -13,6 +13,7 @@ from gpuq.core.model import (
     Decision,
     EndCause,
     JobState,
+    OverMemory,
     Pause,
     Resume,
     Signal,
@@ -20,7 +21,7 @@ from gpuq.core.model import (
 from gpuq.core.scheduler import plan
 from tests.builders import STEADY, active, carried_out, lease, stop, world
 
-ASKED, TIME_LIMIT, HEARTBEAT = EndCause
+ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = EndCause
 TERM, KILL, USR1 = signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1
 NOW = 1000.0
 
@@ -238,6 +239,34 @@ def test_the_nearer_of_two_limits_is_the_one_that_wakes() -> None:
     assert wake_at(limited(heartbeat_s=30.0, beat_at=95.0), 96.0) == 100
 
 
+# ── it uses more of a shared GPU than it asked for ──
+
+OVER = "it used 7.1G of GPU 0 and asked for 6G"
+
+
+def test_who_uses_too_much_memory_is_ended_where_the_settings_want_that() -> None:
+    over = active(7, over_memory=OVER)
+    assert due(over, over_memory=OverMemory.END) == [
+        Signal(job=7, attempt=1, signal=TERM, ends=GPU_MEMORY)
+    ]
+    for leave in (OverMemory.WARN, OverMemory.NOTHING):
+        assert due(over, over_memory=leave) == []
+    assert due(active(7), over_memory=OverMemory.END) == []
+
+
+def test_who_uses_too_much_memory_has_its_grace_and_no_more_once_it_uses_less() -> None:
+    life = Life(active(7, over_memory=OVER), over_memory=OverMemory.END)
+    assert life.until(5).then(over_memory=None).until(10.5).done == [(0, "TERM"), (10, "KILL")]
+    assert life.job.ending is GPU_MEMORY
+
+
+def test_using_too_much_memory_is_the_last_of_several_causes() -> None:
+    over = running(time_limit_s=100.0, over_memory=OVER)
+    assert cause(due(over, 100.0, over_memory=OverMemory.END)) is TIME_LIMIT
+    assert cause(due(replace(over, stop=stop()), over_memory=OverMemory.END)) is ASKED
+    assert due(replace(over, main_ended_at=NOW), over_memory=OverMemory.END) == []
+
+
 # ── the first cause stays the cause ──
 
 
@@ -395,6 +424,7 @@ def running_jobs(draw: st.DrawFn) -> ActiveJob:
         main_ended_at=draw(moments()),
         is_unkillable=draw(st.booleans()),
         signal_wishes=tuple(draw(st.lists(st.just(int(USR1)), max_size=2))),
+        over_memory=draw(st.none() | st.just(OVER)),
     )
 
 
@@ -408,13 +438,13 @@ def test_whatever_a_job_is_it_comes_to_rest_and_nobody_is_woken_for_nothing(
     now = NOW
     for _ in range(6):
         for _ in range(5):
-            if not (decisions := due(job, now)):
+            if not (decisions := due(job, now, over_memory=OverMemory.END)):
                 break
             for decision in decisions:
                 job = carried_out(job, decision, now)
         else:
             raise AssertionError(f"it never came to rest: {decisions}")
-        at = wake_at(job, now)
+        at = wake_at(job, now, over_memory=OverMemory.END)
         if at is None:
             return
         assert at > now

@@ -1,14 +1,16 @@
 """Which GPUs are free for whom, and how that is said."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.model import Gpu, GpuState, Lease, Policy, Request
-from gpuq.core.placement import Ledger, assess, count_calm, is_busy_outside, matches, never_fits
+from gpuq.core.model import Bar, Gpu, GpuState, Lease, Policy, Request
+from gpuq.core.placement import Ledger, assess, count_calm, is_busy_outside
 from tests.builders import GIB, MIB, STEADY, foreign, gpu, lease, ours, request, uuid
 
 POLICY = Policy(cpu_slots=8)
@@ -21,72 +23,6 @@ def ledger(gpus: Sequence[Gpu], *leases: Lease) -> Ledger:
 def chosen(gpus: Sequence[Gpu], wish: Request, *leases: Lease) -> list[str] | None:
     found = ledger(gpus, *leases).choose(wish)
     return None if found is None else list(found)
-
-
-# ── could it ever run? ──
-
-
-@pytest.mark.parametrize(
-    ("total", "asked", "fits"),
-    [("79.6G", "80G", True), ("79.6G", "81G", False), ("24G", "24G", True), ("23G", "24G", False)],
-)
-def test_who_asks_for_a_whole_gpu_reads_the_label(total: str, asked: str, fits: bool) -> None:
-    assert matches(gpu(mem=total), request(mem=asked, exclusive=True)) is fits
-
-
-def test_who_shares_a_gpu_can_have_no_more_than_there_is() -> None:
-    card = gpu(mem="80G", memory_reserved_bytes=GIB)
-    assert matches(card, request(mem="79G"))
-    assert not matches(card, request(mem="80G"))
-
-
-def test_a_model_is_known_by_a_part_of_its_name_in_any_case() -> None:
-    card = gpu(model="NVIDIA A100-SXM4-80GB")
-    assert matches(card, request(model="a100"))
-    assert not matches(card, request(model="H100"))
-
-
-def test_a_gpu_that_tells_no_memory_can_be_had_whole_but_not_shared() -> None:
-    mute = gpu(mem=None, used=None)
-    assert matches(mute, request())
-    assert matches(mute, request(mem="8G", exclusive=True))
-    assert not matches(mute, request(mem="8G"))
-
-
-@pytest.mark.parametrize(
-    ("wish", "sentence"),
-    [
-        (request(3), "--gpus 3 can never start: this machine has 2 GPUs"),
-        (
-            request(2, "60G"),
-            "--gpus 2 --gpu-mem 60G can never start: 1 of this machine's 2 GPUs would do "
-            "(1 x RTX 4090 with 24G, 1 x RTX 4090 with 80G)",
-        ),
-        (
-            request(model="A100"),
-            "--gpus 1 --gpu-model A100 can never start: 0 of this machine's 2 GPUs would do "
-            "(1 x RTX 4090 with 24G, 1 x RTX 4090 with 80G)",
-        ),
-        (request(0, cpus=9), "--cpus 9 can never start: this machine has 8 CPU slots"),
-        (request(2), None),
-        (request(0, cpus=8), None),
-        (request(1, cpus=99), None),
-    ],
-)
-def test_what_can_never_start_is_told_in_the_words_of_the_asker(
-    wish: Request, sentence: str | None
-) -> None:
-    assert never_fits(wish, [gpu(0), gpu(1, "80G")], POLICY) == sentence
-
-
-def test_a_machine_without_gpus_says_so() -> None:
-    assert never_fits(request(), [], POLICY) == (
-        "--gpus 1 can never start: this machine has no GPU"
-    )
-
-
-def test_a_gpu_that_is_lost_now_could_run_it_one_day() -> None:
-    assert never_fits(request(), [gpu(fault="has fallen off the bus")], POLICY) is None
 
 
 # ── who uses it? ──
@@ -359,6 +295,132 @@ def test_who_asks_for_less_is_never_refused_what_more_would_get(
     visited = [gpu(processes=[foreign(f"{outside}G")])]
     if chosen(visited, request(mem=f"{more}G")):
         assert chosen(visited, request(mem=f"{less}G"))
+
+
+# ── who is kept away by what ──
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        gpu(bar=Bar(state=GpuState.DRAINED, reason="new fan")),
+        gpu(bar=Bar(state=GpuState.QUARANTINED, reason="XID 79")),
+        gpu(locked_by="another gpuq daemon"),
+        gpu(fault="is lost"),
+    ],
+    ids=["drained", "quarantined", "locked", "lost"],
+)
+def test_nobody_gets_a_gpu_that_is_set_aside(reading: Gpu) -> None:
+    assert chosen([reading], request()) is None
+    assert chosen([reading], request(mem="1G")) is None
+    assert chosen([reading], request(mem="1G"), lease(0, 7, "1G")) is None
+
+
+def test_a_gpu_that_is_set_aside_says_so_though_a_job_runs_on_it() -> None:
+    drained = gpu(bar=Bar(state=GpuState.DRAINED, reason="new fan"))
+    assert assess(drained, [lease(0, 7)], POLICY) == (GpuState.DRAINED, "new fan")
+
+
+def test_a_gpu_that_the_settings_deny_is_nobodys() -> None:
+    policy = Policy(deny_gpus=("0",))
+    books = Ledger([gpu(0), gpu(1)], [], policy)
+    assert books.choose(request(2)) is None
+    assert books.choose(request()) == (uuid(1),)
+    state, reason = assess(gpu(0), [], policy)
+    assert (state, reason) == (
+        GpuState.DRAINED,
+        "the settings keep it from gpuq (allow_gpus, deny_gpus)",
+    )
+
+
+def test_ignored_processes_make_no_gpu_busy_but_their_memory_counts() -> None:
+    desktop = replace(foreign("1G"), ignored=True)
+    reading = gpu(used="0K", processes=[desktop])
+    assert chosen([reading], request()) == [uuid(0)]
+    assert chosen([reading], request(mem="22.5G")) == [uuid(0)]
+    assert chosen([reading], request(mem="22.6G")) is None
+
+
+def test_a_gpu_for_one_process_only_takes_one_sharing_job() -> None:
+    single = gpu(one_process_only=True)
+    assert chosen([single], request(mem="5G")) == [uuid(0)]
+    assert chosen([single], request(mem="5G"), lease(0, 7, "5G")) is None
+    assert chosen([replace(single, processes=(foreign(),))], request(mem="5G")) is None
+    assert chosen([single], request()) == [uuid(0)]
+
+
+@pytest.mark.parametrize(
+    ("recent", "fits"), [(None, False), (0, True), (49, True), (50, False), (90, False)]
+)
+def test_who_wants_little_computed_beside_it_gets_that_or_waits(
+    recent: int | None, fits: bool
+) -> None:
+    reading = gpu(processes=[foreign("4G")], recent_utilization_percent=recent)
+    assert (chosen([reading], request(mem="5G", max_util=50)) is not None) is fits
+    assert chosen([reading], request(mem="5G")) == [uuid(0)]
+
+
+def test_what_a_job_computes_that_has_just_started_is_not_known_yet() -> None:
+    reading = gpu(recent_utilization_percent=0)
+    held = [lease(0, 7, "5G")]
+    wish = request(mem="5G", max_util=50)
+    assert Ledger([reading], held, POLICY, settling=[7]).choose(wish) is None
+    assert Ledger([reading], held, POLICY, settling=[8]).choose(wish) == (uuid(0),)
+    books = Ledger([reading], [], POLICY)
+    books.take([uuid(0)], 9, request(mem="5G"))
+    assert books.choose(wish) is None
+
+
+def test_some_gpus_are_left_to_people_outside() -> None:
+    three = [gpu(0), gpu(1), gpu(2)]
+    books = Ledger(three, [], POLICY, kept_idle=2)
+    assert books.choose(request(2)) is None
+    assert books.choose(request()) == (uuid(0),)
+    books.take([uuid(0)], 1, request(mem="5G"))
+    assert books.choose(request()) is None
+    assert books.choose(request(mem="5G")) == (uuid(0),), "sharing takes no further GPU"
+    assert books.wants(request()) == (
+        "wants 1 GPU, 0 free (in use by job 1; reserve_idle leaves 2 to people outside gpuq)"
+    )
+
+
+def test_a_gpu_that_somebody_outside_uses_is_one_of_those_left_to_them() -> None:
+    taken = [gpu(0, processes=[foreign()]), gpu(1)]
+    assert Ledger(taken, [], POLICY, kept_idle=1).choose(request()) == (uuid(1),)
+
+
+def test_a_whole_card_goes_to_who_asks_for_a_gpu_and_a_part_to_who_says_how_much() -> None:
+    mixed = [gpu(0, "80G"), gpu(1, "10G", parent="GPU-x"), gpu(2, "40G", parent="GPU-x")]
+    assert chosen(mixed, request()) == [uuid(0)]
+    assert chosen(mixed, request(mem="8G", exclusive=True)) == [uuid(1)]
+    assert chosen(mixed, request(mem="30G", exclusive=True)) == [uuid(2)]
+    assert chosen(mixed, request(mem="60G", exclusive=True)) == [uuid(0)]
+
+
+def test_twenty_jobs_of_5g_fill_four_gpus_of_24g_by_fours() -> None:
+    books = ledger([gpu(index) for index in range(4)])
+    wish = request(mem="5G")
+    places = []
+    for number in range(20):
+        for name in books.choose(wish) or ():
+            books.take([name], number, wish)
+            places.append(name)
+    assert Counter(places) == {uuid(index): 4 for index in range(4)}
+    assert books.wants(wish) == (
+        "wants 1 GPU with 5G, 0 free (in use by jobs 0-15; a shared one has 3.5G left at most)"
+    )
+
+
+def test_many_gpus_with_one_obstacle_are_told_at_once() -> None:
+    carol = [foreign("20G")]
+    crowd = [gpu(index, processes=carol) for index in range(4)] + [gpu(4, used="22G")]
+    assert ledger(crowd).wants(request()) == (
+        "wants 1 GPU, 0 free (GPU 0-3 outside gpuq: python 4242 bob; "
+        "GPU 4 outside gpuq: 22G in use, and no process to be seen)"
+    )
+    assert ledger(crowd).wants(request(mem="5G")) == (
+        "wants 1 GPU with 5G, 0 free (GPU 0-4 have 3.5G left at most)"
+    )
 
 
 # ── the sentence of who waits ──

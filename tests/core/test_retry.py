@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuq.core.fitting import matches, never_fits
 from gpuq.core.model import Gpu, Outcome, Policy, Request
-from gpuq.core.placement import Ledger, matches, never_fits
+from gpuq.core.placement import Ledger
 from gpuq.core.retry import (
     DEFAULT_BACKOFF,
     DEFAULT_ON,

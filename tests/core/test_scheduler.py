@@ -254,6 +254,16 @@ def test_against_a_foreign_holder_patience_has_no_bound() -> None:
     assert starts(last) == {31: (1,)}
 
 
+def test_a_gpu_that_a_stranger_has_left_is_not_snatched_from_the_head_without_end() -> None:
+    """It only owes some readings yet; a sharing job does not wait for those."""
+    left = [gpu(calm_samples=1)]
+    passed = world(left, [job(passes=9), job(mem="5G"), job(mem="6G")])
+    assert started(plan(passed)) == {2: (0,)}
+    kept = world(left, [job(passes=10), job(mem="5G")])
+    assert started(plan(kept)) == {}
+    assert plan(kept).reasons[2] == "behind 1, which has been overtaken 10 times"
+
+
 def test_a_head_that_waits_for_a_stranger_and_for_us_waits_for_the_stranger() -> None:
     """Keeping our GPU for it would leave that idle for as long as the stranger likes."""
     gpus = [gpu(0, processes=[foreign()]), gpu(1), gpu(2)]

@@ -20,13 +20,14 @@ from gpuq.core.states import (
 from tests.builders import stop
 
 QUEUED, STARTING, RUNNING, ENDED = JobState
-ASKED, TIME_LIMIT, HEARTBEAT = EndCause
+ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = EndCause
 
 GPU_LINE = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB"
 GPU_OUTPUT = f"step 1\nTraceback (most recent call last):\n{GPU_LINE}\n"
 HOST_LINE = "numpy.core._exceptions._ArrayMemoryError: Unable to allocate 9.31 TiB for an array"
 HOST_OUTPUT = f"step 1\nTraceback (most recent call last):\n{HOST_LINE}\n"
 NOT_OURS = "which gpuq did not send: perhaps the machine ran out of memory"
+TOO_MUCH = "out of GPU memory: it used 7.1G of GPU 0 and asked for 6G (enforce_gpu_memory)"
 
 
 # ── moves ──
@@ -156,6 +157,7 @@ def test_the_end_is_called_what_it_is_and_told_in_a_sentence(way: str) -> None:
         (ASKED, Outcome.CANCELLED),
         (TIME_LIMIT, Outcome.TIMED_OUT),
         (HEARTBEAT, Outcome.TIMED_OUT),
+        (GPU_MEMORY, Outcome.OUT_OF_MEMORY),
     ],
 )
 @pytest.mark.parametrize("way", WAYS)
@@ -190,12 +192,21 @@ def test_what_gpuq_had_begun_to_end_ended_for_that(
             Exit(signal=9),
             "timed out: it gave no sign of life for 5:00; ended by SIGKILL",
         ),
+        (GPU_MEMORY, Exit(signal=15), f"{TOO_MUCH}; ended by SIGTERM"),
+        (GPU_MEMORY, Exit(exit_code=1, last_output=GPU_OUTPUT), f"{TOO_MUCH}; exit code 1"),
+        (GPU_MEMORY, Exit(exit_code=0, leftovers=2), f"{TOO_MUCH}; exit code 0"),
     ],
 )
 def test_who_or_what_ended_it_is_said(ending: EndCause, exit: Exit, sentence: str) -> None:
     outcome = conclude(exit, ending=ending)
     told = explain(
-        exit, outcome, ending=ending, stop=stop(), time_limit_s=7200.0, heartbeat_s=300.0
+        exit,
+        outcome,
+        ending=ending,
+        stop=stop(),
+        time_limit_s=7200.0,
+        heartbeat_s=300.0,
+        over_memory="it used 7.1G of GPU 0 and asked for 6G",
     )
     assert told == sentence
 
@@ -316,6 +327,8 @@ def test_what_goes_on_with_a_job_is_said_and_nothing_where_it_just_runs() -> Non
         == "KILL sent: it reached its time limit"
     )
     assert meanwhile(ending=HEARTBEAT) == "TERM sent: it gave no sign of life for too long"
+    too_much = "it used more of a shared GPU than it asked for"
+    assert meanwhile(ending=GPU_MEMORY, killed=True) == f"KILL sent: {too_much}"
     assert (
         meanwhile(unkillable="4711 hangs in the driver", ending=ASKED, killed=True)
         == "survives KILL: 4711 hangs in the driver"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gpuq.core.units import (
     count,
     format_bytes,
+    format_energy,
     format_ranges,
     format_seconds,
     parse_bytes,
@@ -143,3 +144,24 @@ def test_numbers_shown_as_ranges_are_the_same_numbers(numbers: set[int]) -> None
 
 def test_one_is_no_plural() -> None:
     assert [count(number, "GPU") for number in (0, 1, 2)] == ["0 GPUs", "1 GPU", "2 GPUs"]
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"),
+    [
+        (None, "–"),
+        (0.0, "0.0 Wh"),
+        (3600 * 3.14, "3.1 Wh"),
+        (3600 * 9.96, "10 Wh"),
+        (3600 * 85, "85 Wh"),
+        (3600 * 99.6, "0.10 kWh"),
+        (3600 * 420, "0.42 kWh"),
+        (3.6e6 * 9.996, "10.0 kWh"),
+        (3.6e6 * 12.34, "12.3 kWh"),
+        (3.6e6 * 120, "120 kWh"),
+    ],
+)
+def test_energy_is_shown_as_the_meter_in_the_cellar_counts_it(
+    joules: float | None, text: str
+) -> None:
+    assert format_energy(joules) == text

@@ -13,6 +13,7 @@ from gpuq.daemon.clock import Clock
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
 from gpuq.daemon.supervisor import Exited, MainEnded, Running
+from gpuq.daemon.usage import Usage
 from gpuq.daemon.watchers import Watchers
 from tests import stored
 from tests.builders import GIB, gpu
@@ -35,12 +36,17 @@ class StoppedClock(Clock):
 class Blind:
     """A lookout that has not read anything yet, unless it is told what."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         self.gpus: tuple[Gpu, ...] | None = None
+        self.usage = Usage(store, Policy, StoppedClock())
         self.told = 0
+        self.doubts: list[str] = []
 
     def tell_probe(self) -> None:
         self.told += 1
+
+    def doubt(self, why: str) -> None:
+        self.doubts.append(why)
 
 
 class Told(Watchers):
@@ -60,12 +66,12 @@ class Told(Watchers):
 class Desk:
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.lookout = Blind()
+        self.lookout = Blind(store)
         self.told = Told(store)
         self.chronicle = Chronicle(
             store,
             StoppedClock(),
-            Policy(cpu_slots=8),
+            lambda: Policy(cpu_slots=8),
             self.told,
             self.lookout,  # type: ignore[arg-type]
         )
@@ -374,7 +380,7 @@ def test_real_gpus_cool_and_simulated_ones_are_cool_at_once(
     """Whichever of the two it was is known from the attempt: there may be no reading yet."""
     one, two = submit(desk.store, 2, **asked)
     start(desk.store, one, lease(one, "GPU-0"))
-    start(desk.store, two, lease(two, "GPU-1"), simulated=True)
+    start(desk.store, two, lease(two, "GPU-1"), simulated=True, cool_at_once=True)
     desk.exits(one, CODE)
     desk.exits(two, CODE)
     (held,) = desk.store.seen.leases()
@@ -441,3 +447,49 @@ def test_news_of_an_attempt_that_is_over_changes_nothing(desk: Desk) -> None:
     after = row(desk.store, job)
     assert (after["state"], after["outcome"]) == (before["state"], before["outcome"])
     assert JobState(after["state"]) is JobState.ENDED
+
+
+# ─── whether the driver may be to blame ──────────────────────────────────────────────────────────
+
+
+def begun(desk: Desk, *gpus: str, ago_s: float = 1.0) -> int:
+    job = submit_one(desk.store)
+    start(desk.store, job, *[lease(job, one) for one in gpus])
+    run(desk.store, job, mono=MONO - ago_s)
+    return job
+
+
+@pytest.mark.parametrize("exit", [CODE, Exit(signal=11)], ids=["code", "signal"])
+@pytest.mark.parametrize("ago_s", [0.0, 30.0])
+def test_a_job_that_fails_on_its_gpu_soon_after_its_start_is_a_doubt(
+    desk: Desk, exit: Exit, ago_s: float
+) -> None:
+    job = begun(desk, "GPU-0", ago_s=ago_s)
+    assert desk.exits(job, exit)["outcome"] == "failed"
+    assert desk.lookout.doubts == [f"job {job} failed soon after its start"]
+
+
+@pytest.mark.parametrize(
+    ("exit", "gpus", "ago_s"),
+    [
+        (CODE, ("GPU-0",), 30.1),
+        (CODE, (), 1.0),
+        (Exit(exit_code=0), ("GPU-0",), 1.0),
+        (GPU_OOM, ("GPU-0",), 1.0),
+        (Exit(lost="its runner is gone"), ("GPU-0",), 1.0),
+        (Exit(exit_code=127, stage="executing x", error="no such file"), ("GPU-0",), 1.0),
+    ],
+    ids=["late", "no gpu", "succeeded", "out of memory", "lost", "not begun"],
+)
+def test_what_no_driver_can_have_done_is_none(
+    desk: Desk, exit: Exit, gpus: tuple[str, ...], ago_s: float
+) -> None:
+    desk.exits(begun(desk, *gpus, ago_s=ago_s), exit)
+    assert desk.lookout.doubts == []
+
+
+def test_a_job_that_somebody_ends_is_none(desk: Desk) -> None:
+    job = begun(desk, "GPU-0")
+    step(desk.store, job)
+    assert desk.exits(job, Exit(signal=15))["outcome"] == "cancelled"
+    assert desk.lookout.doubts == []

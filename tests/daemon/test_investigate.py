@@ -26,6 +26,7 @@ from gpuq.daemon.linux.investigate import (
     respawning_unit,
     watch_for_respawn,
 )
+from gpuq.daemon.linux.memberships import LONGEST_TEXT
 from gpuq.daemon.linux.sentences import sentences, survivor_sentence
 from tests.conftest import until
 
@@ -317,7 +318,7 @@ def test_what_is_long_is_cut() -> None:
     with running("sh", "-c", "sleep 300; exit", *["x" * 1000] * 50) as pid:
         child_of(pid, "sleep")
         e = explained(pid)
-        assert len(e.command_line or "") == investigate.LONGEST_TEXT
+        assert len(e.command_line or "") == LONGEST_TEXT
         assert (e.command_line or "").endswith("x…")
 
 

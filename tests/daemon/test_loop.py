@@ -601,7 +601,7 @@ def card(**changes: Any) -> Gpu:
 
 async def known_to_be_calm(daemon: Alive, card: Gpu) -> None:
     for _ in range(daemon.config.policy().calm_samples):
-        daemon.clock.awake_s += 1.0
+        daemon.clock.awake_s += daemon.config.policy().calm_s
         await daemon.show(card)
 
 
@@ -666,6 +666,27 @@ def test_a_gpu_that_is_not_cool_in_time_is_dirty_until_a_reading_shows_it_clean(
         assert leases(daemon) == {"GPU-0": LeaseState.DIRTY}
         await daemon.show(card(**clean))
         await until(lambda: LeaseState.DIRTY not in leases(daemon).values(), "it to be given on")
+
+    with_alive(tmp_path, deed)
+
+
+def test_a_dirty_gpu_tells_who_has_its_device_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A context that outlives its process keeps memory, and the driver shows nobody."""
+    shown_by_hand(monkeypatch)
+    monkeypatch.setattr(loop_module, "DEVICE", f"{tmp_path}/nvidia{{}}")
+    (tmp_path / "nvidia5").touch()
+
+    async def deed(daemon: Alive) -> None:
+        await ended_on(daemon, card(minor=5))
+        await daemon.show(card(minor=5, memory_used_bytes=8 * 2**30))
+        daemon.clock.awake_s += 31.0
+        with (tmp_path / "nvidia5").open():
+            await daemon.turn()
+        dirt = daemon.store.seen.leases()[0].dirt or ""
+        assert dirt.startswith("outside gpuq: 8G in use, and no process to be seen; ")
+        assert dirt.endswith(f"nvidia5 is open in {processes.command(os.getpid())} {os.getpid()}")
 
     with_alive(tmp_path, deed)
 

@@ -1,5 +1,6 @@
 """Processes as Linux knows them: who is dead and who only looks so."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -44,3 +45,11 @@ def test_a_zombie_is_dead() -> None:
     until(lambda: _state(process.pid) == "Z", "its end")
     assert processes.identity(process.pid) is None
     process.wait()
+
+
+def test_who_has_a_file_open_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "nvidia0"
+    path.touch()
+    assert processes.holding_open(str(path)) == []
+    with path.open():
+        assert processes.holding_open(str(path)) == [os.getpid()]

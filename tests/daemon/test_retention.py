@@ -29,6 +29,7 @@ from gpuq.daemon.upkeep import job_files, retention
 from gpuq.daemon.upkeep.retention import Housekeeper
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NotPermitted, UsageError
+from tests import desk
 from tests.conftest import PATIENCE_S, Daemon, until
 from tests.daemon.history import ALICE, BOB, NOW, end, open_store, run, start, submit, try_again
 
@@ -194,6 +195,31 @@ def test_what_gpuq_did_not_put_there_stays(house: House) -> None:
     mine.write_text("mine")
     house.tidy(after_days=31)
     assert house.left(job) == [f"jobs/{job}/1/notes.txt"]
+
+
+def test_a_shorter_time_is_kept_to_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper looks at what is old once an hour, and at once when the settings have changed."""
+    old, new = house.ended(at=NOW - 3 * DAY), house.ended()
+
+    async def main() -> None:
+        rests, rest = asyncio.Event(), house.keeper._sleep
+
+        async def told(longest_s: float) -> None:
+            rests.set()
+            await rest(longest_s)
+
+        monkeypatch.setattr(house.keeper, "_sleep", told)
+        living = asyncio.ensure_future(house.keeper.run())
+        await desk.until(rests.is_set, "the first round")
+        assert house.left(old) == everything(old)
+        house.config.take_over(house.config.having("keep_for", 2 * DAY, "test"))
+        house.keeper.settings_changed()
+        await desk.until(lambda: not house.left(old), "its files to go")
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
+
+    asyncio.run(main())
+    assert house.left(new) == everything(new)
 
 
 def test_a_job_that_has_not_ended_keeps_everything(house: House) -> None:

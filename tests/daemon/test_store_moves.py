@@ -47,7 +47,7 @@ from tests.stored import (
     write,
 )
 
-ASKED, TIME_LIMIT, HEARTBEAT = EndCause
+ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = EndCause
 RUNNING, STARTING = JobState.RUNNING, JobState.STARTING
 
 
@@ -395,7 +395,7 @@ def test_an_end_is_judged_by_the_terms_of_its_job(store: Store) -> None:
     job = submit_one(
         store, time_limit_s=60.0, heartbeat_s=5.0, retries=3, backoff="2s", retry_on="lost"
     )
-    start(store, job, lease(job, "GPU-1"), gpu_indices=(1,), simulated=True)
+    start(store, job, lease(job, "GPU-1"), gpu_indices=(1,), simulated=True, cool_at_once=True)
     terms = store.seen.terms(job, 1)
     assert (terms.time_limit_s, terms.heartbeat_s) == (60.0, 5.0)
     assert (terms.retries, terms.backoff, terms.retry_on) == (3, "2s", "lost")

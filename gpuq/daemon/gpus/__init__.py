@@ -2,13 +2,20 @@
 
 The driver is asked in a process of its own (`probe.py`), because a call into it may hang for ever;
 the daemon's end of that process is `Probe` (`keeper.py`), and what the daemon knows of its GPUs is
-`GpuWatch`. NVML has one door, `nvml.py`, and only the probe process goes through it.
+`GpuWatch`. NVML has one door, `nvml`, and only the probe process goes through it.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpuq.daemon.gpus.backend import Backend, BackendSpec, GpusUnavailable, Held, parse_gpus
+    from gpuq.daemon.gpus.backend import (
+        Backend,
+        BackendSpec,
+        GpusUnavailable,
+        Held,
+        check_gpus,
+        parse_gpus,
+    )
     from gpuq.daemon.gpus.keeper import Probe
     from gpuq.daemon.gpus.watch import GpuWatch
 
@@ -19,6 +26,7 @@ __all__ = [
     "GpusUnavailable",
     "Held",
     "Probe",
+    "check_gpus",
     "parse_gpus",
 ]
 

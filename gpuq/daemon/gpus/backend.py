@@ -21,8 +21,9 @@ class GpusUnavailable(GpuqError):
 
 
 class Backend(Protocol):
-    def sample(self, held: Sequence[Held]) -> list[Gpu]:
-        """A reading of every GPU. Raises GpusUnavailable; trouble with a single GPU is its fault."""
+    def sample(self, held: Sequence[Held], *, processes: bool = True) -> list[Gpu]:
+        """A reading of every GPU. Without `processes` a list of them that is some seconds old will
+        do. Raises GpusUnavailable; trouble with a single GPU is its fault."""
 
     def close(self) -> None: ...
 
@@ -35,15 +36,15 @@ class SimulatedGpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSpec:
-    kind: Literal["nvml", "none", "sim"]
+    kind: Literal["nvml", "none", "sim", "scenario"]
     simulated: tuple[SimulatedGpu, ...] = ()
+    scenario: str | None = None  # the path of its file, or the name of one that is shipped
     indices: frozenset[int] | None = None  # of the machine's GPUs only these; None: all of them
 
 
 def parse_gpus(text: str) -> BackendSpec:
-    """The GPUs meant by "nvml", "nvml:0-3", "none", "sim:4x24G" or "sim:2x80G:H100+1x24G".
-
-    Raises UsageError.
+    """The GPUs meant by "nvml", "nvml:0-3", "none", "sim:4x24G", "sim:2x80G:H100+1x24G" or
+    "scenario:shared-box". Raises UsageError. Whether a scenario can be read is asked by check_gpus.
     """
     kind, _, which = text.strip().partition(":")
     try:
@@ -51,12 +52,24 @@ def parse_gpus(text: str) -> BackendSpec:
             return BackendSpec(kind="nvml", indices=_parse_indices(which) if which else None)
         if text.strip() == "none":
             return BackendSpec(kind="none")
+        if kind == "scenario" and which:
+            return BackendSpec(kind="scenario", scenario=which)
         return BackendSpec(kind="sim", simulated=_parse_simulated(text.strip()))
     except ValueError as error:
         raise UsageError(
             f"GPUs {text!r}: {error}; write nvml, nvml:0-3 for some of the machine's, none, "
-            "or simulated ones like sim:4x24G or sim:2x80G:H100+1x24G"
+            "simulated ones like sim:4x24G or sim:2x80G:H100+1x24G, or a scenario, which is a file "
+            "or a shipped one like scenario:shared-box"
         ) from error
+
+
+def check_gpus(text: str) -> None:
+    """Raises UsageError where a daemon could not even try these GPUs."""
+    spec = parse_gpus(text)
+    if spec.scenario is not None:
+        from gpuq.daemon.gpus.scenario_file import read_scenario
+
+        read_scenario(spec.scenario)
 
 
 def _parse_indices(text: str) -> frozenset[int]:

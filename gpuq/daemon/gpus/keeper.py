@@ -3,6 +3,9 @@
 There is never a second probe beside a first. A process that hangs in the driver (D state) does not
 die of SIGKILL until the driver lets go, and every further one would hang behind it on the same lock.
 So a new one waits until the old one is truly dead, also one that an earlier daemon left behind.
+
+A probe goes on with the driver that it has loaded, whatever is installed meanwhile. Where a new
+process might find another one, the probe is renewed: it is the process by which one sees that.
 """
 
 import asyncio
@@ -10,9 +13,14 @@ import os
 import signal as signals
 import socket
 import sys
+import time
+import weakref
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from gpuq.core.model import Gpu
+from gpuq.daemon.gpus import driver
 from gpuq.daemon.gpus.backend import GpusUnavailable, Held
 from gpuq.daemon.gpus.wire import decode_answer, encode_request
 from gpuq.daemon.linux import processes
@@ -24,7 +32,10 @@ LEAVE_S = 1.0
 # A driver without persistence mode lets idle GPUs sleep, and waking them takes 1 to 3 s each
 # (docs.nvidia.com, driver-persistence): the first reading of a probe may take so many deadlines.
 START_DEADLINES = 6
+MEMORY_FD = 3  # of the probe
 FIRST_BACKOFF_S, UNAVAILABLE_BACKOFF_S, MAX_BACKOFF_S = 1.0, 5.0, 60.0
+
+log = structlog.get_logger()
 
 
 class Probe:
@@ -44,7 +55,9 @@ class Probe:
         previous: tuple[int, int] | None = None,
         deadline_s: float = 5.0,
         command: Sequence[str] | None = None,
+        driver_version: str = driver.VERSION_FILE,
     ) -> None:
+        self.processes_wanted = False  # by every reading, not only by those that are asked for
         self._interval_s = 1.0
         self._on_reading = on_reading
         self._on_trouble = on_trouble
@@ -52,8 +65,19 @@ class Probe:
         self._previous = previous
         self._deadline_s = deadline_s
         # -P: a file of ours must not be shadowed by one in the folder that the daemon stands in.
-        ours = (sys.executable, "-P", "-m", "gpuq.daemon.gpus.probe", spec_text)
+        ours = [sys.executable, "-P", "-m", "gpuq.daemon.gpus.probe", spec_text]
+        self.started_s = time.monotonic()
+        self._memory_fd: int | None = None
+        if spec_text.startswith("scenario:"):
+            # A story goes on where a probe was killed in the middle of it.
+            self._memory_fd = os.memfd_create("gpuq-story")
+            weakref.finalize(self, os.close, self._memory_fd)
+            ours += [repr(self.started_s), str(MEMORY_FD), str(os.getpid())]
         self._command = tuple(command or ours)
+        self._driver_version = driver_version
+        self._has_driver = spec_text.partition(":")[0] == "nvml"
+        self._installed: driver.InstalledDriver | None = None  # when the probe had loaded it
+        self._stale: str | None = None  # why this probe may not see what a new process would
         self._child: _Child | None = None
         self._held: tuple[Held, ...] = ()
         self._trouble: str | None = None
@@ -73,7 +97,8 @@ class Probe:
             self._news.set()
 
     def ask(self) -> None:
-        """A reading as soon as may be. Asking twice before it is begun gives one."""
+        """A reading as soon as may be, with the processes of that moment. Asking twice before it is
+        begun gives one."""
         self._asked = True
         self._news.set()
 
@@ -81,11 +106,18 @@ class Probe:
         """What gpuq's jobs hold, for the next reading: simulated GPUs show it as their load."""
         self._held = tuple(held)
 
+    def renew(self, why: str) -> None:
+        """No reading of this probe counts any more: a new process has to find out what a new process
+        finds. Where none is alive, the next one is such a process anyway."""
+        self._stale = why
+        self._news.set()
+
     async def run(self) -> None:
         """Until cancelled. Then the probe leaves too, by itself or by force."""
         if self._previous is not None:
             await self._end_previous(*self._previous)
         while True:
+            backoff_s = 0.0
             try:
                 await self._keep_one()
             except GpusUnavailable as error:
@@ -96,33 +128,40 @@ class Probe:
             await asyncio.sleep(backoff_s)
 
     async def _keep_one(self) -> None:
-        """Start a probe and ask it again and again. Ends by an exception only.
+        """Start a probe and ask it again and again, until it is stale or fails.
 
         One that found no GPUs is not kept: a library once loaded stays loaded, and a driver that
         was installed or changed since is seen by a new process only.
         """
-        self._child = child = _Child(self._command)
+        self._stale = self._installed = None
+        self._child = child = _Child(self._command, self._memory_fd)
         child.gone.add_done_callback(lambda _: self._news.set())
         try:
             if child.start is not None:
                 self._on_started(child.pid, child.start)
             await self._converse(child)
+            log.info("the GPU probe is renewed", why=self._stale)
         finally:
             await child.dismiss()
 
     async def _converse(self, child: "_Child") -> None:
         clock = asyncio.get_running_loop().time
-        while True:
+        while self._stale is None:
+            processes = self._asked or self.processes_wanted
             self._asked = False
             asked_at = clock()
-            gpus = await self._read(child)
+            gpus = await self._read(child, processes)
+            if self._has_driver and self._driver_has_changed(child):
+                self._stale = "the driver was changed"
+            if self._stale is not None:
+                return
             self._failures = 0
             self._tell_trouble(None)
             self._on_reading(gpus)
             await self._until_due(child, asked_at)
 
-    async def _read(self, child: "_Child") -> list[Gpu]:
-        answer = child.request(self._held)
+    async def _read(self, child: "_Child", processes: bool) -> list[Gpu]:
+        answer = child.request(self._held, processes)
         await asyncio.wait({answer}, timeout=self._deadline_s)
         silence = f"the GPU driver does not answer (no reading for {self._deadline_s:g} s)"
         if not answer.done():
@@ -140,10 +179,15 @@ class Probe:
         except ValueError as error:
             raise _ProbeFailed(f"the GPU probe gave {error}") from error
 
+    def _driver_has_changed(self, child: "_Child") -> bool:
+        if self._installed is None:  # with its first answer the probe has loaded it
+            self._installed = driver.InstalledDriver(child.pid, self._driver_version)
+        return self._installed.has_changed()
+
     async def _until_due(self, child: "_Child", asked_at: float) -> None:
-        """Until a reading is due again, or the probe has died."""
+        """Until a reading is due again, or the probe has died or is stale."""
         clock = asyncio.get_running_loop().time
-        while not child.gone.done():
+        while not child.gone.done() and self._stale is None:
             due_at = asked_at + (PAUSE_S if self._asked else self._interval_s)
             if clock() >= due_at:
                 return
@@ -197,12 +241,12 @@ class _Child:
     thread waits for it, and nobody but this child is reaped.
     """
 
-    def __init__(self, command: tuple[str, ...]) -> None:
+    def __init__(self, command: tuple[str, ...], memory_fd: int | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket, theirs = socket.socketpair()
         try:
             with theirs:
-                self.pid = _spawn(command, theirs.fileno())
+                self.pid = _spawn(command, theirs.fileno(), memory_fd)
         except OSError as error:
             self._socket.close()
             raise _ProbeFailed(f"the GPU probe could not be started: {error.strerror}") from error
@@ -217,13 +261,13 @@ class _Child:
         self._loop.add_reader(self._socket, self._receive)
         self._loop.add_reader(self._pidfd, self._reap)
 
-    def request(self, held: Sequence[Held]) -> asyncio.Future[bytes]:
+    def request(self, held: Sequence[Held], processes: bool) -> asyncio.Future[bytes]:
         """The line that it answers; empty where it never will."""
         self.requests += 1
         self._answer = self._loop.create_future()
         try:
             # One request at a time, and even 64 full GPUs make one that the socket's buffer takes.
-            self._socket.sendall(encode_request(self.requests, held))
+            self._socket.sendall(encode_request(self.requests, held, processes))
         except OSError:
             self._answer.set_result(b"")
         return self._answer
@@ -274,6 +318,8 @@ class _Child:
             self.gone.set_result(os.waitstatus_to_exitcode(status))
 
 
-def _spawn(command: tuple[str, ...], fd: int) -> int:
+def _spawn(command: tuple[str, ...], fd: int, memory_fd: int | None) -> int:
     actions = [(os.POSIX_SPAWN_DUP2, fd, 0), (os.POSIX_SPAWN_DUP2, fd, 1)]
+    if memory_fd is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, memory_fd, MEMORY_FD))
     return os.posix_spawn(command[0], command, os.environ, file_actions=actions)

@@ -19,7 +19,7 @@ class SimulatedBackend:
         self._temperatures = [IDLE_C + index % 4 for index in range(len(gpus))]
         self._samples = 0
 
-    def sample(self, held: Sequence[Held]) -> list[Gpu]:
+    def sample(self, held: Sequence[Held], *, processes: bool = True) -> list[Gpu]:
         self._samples += 1
         return [
             self._read(index, [one for one in held if one[0] == simulated_uuid(index)])
@@ -47,6 +47,7 @@ class SimulatedBackend:
             power_w=self._power_w(index, bool(held), limit),
             power_limit_w=limit,
             processes=tuple(_process(*one) for one in held),
+            cools_at_once=True,
         )
 
     def _warm(self, index: int, busy: bool) -> int:

@@ -1,9 +1,12 @@
 """What the daemon and its probe say to each other: one JSON object a line, each with a number.
 
-    {"sample": 3, "held": [[uuid, job, pid, bytes], …]}    →    {"sample": 3, "gpus": [{…}, …]}
-                                                           or    {"sample": 3, "unavailable": "why"}
+    {"sample": 3, "held": [[uuid, job, pid, bytes], …], "processes": true}
+      → {"sample": 3, "gpus": [{…}, …]}
+     or {"sample": 3, "unavailable": "why"}
 
-A probe that is started after an upgrade may be newer than its daemon: unknown fields are dropped.
+With "processes" false a list of processes that is some seconds old will do. A probe that is started
+after an upgrade may be newer than its daemon: what it is not told it takes as true, and fields that
+the daemon does not know are dropped.
 """
 
 import json
@@ -14,13 +17,15 @@ from gpuq.core.model import Gpu, GpuProcess
 from gpuq.daemon.gpus.backend import GpusUnavailable, Held
 
 
-def encode_request(number: int, held: Sequence[Held]) -> bytes:
-    return _line({"sample": number, "held": held})
+def encode_request(number: int, held: Sequence[Held], processes: bool = True) -> bytes:
+    return _line({"sample": number, "held": held, "processes": processes})
 
 
-def decode_request(line: bytes) -> tuple[int, list[Held]]:
+def decode_request(line: bytes) -> tuple[int, list[Held], bool]:
+    """The number, what is held, and whether processes are wanted as of now."""
     request = json.loads(line)
-    return request["sample"], [(one[0], one[1], one[2], one[3]) for one in request["held"]]
+    held = [(one[0], one[1], one[2], one[3]) for one in request["held"]]
+    return request["sample"], held, request.get("processes", True)
 
 
 def encode_reading(number: int, gpus: Sequence[Gpu]) -> bytes:
@@ -65,6 +70,9 @@ def _gpu(fields: dict[str, Any]) -> Gpu:
         known["processes"] = tuple(
             GpuProcess(**_known(GpuProcess, process)) for process in known["processes"]
         )
+    for name in ("warnings", "xids"):
+        known[name] = tuple(known.get(name, ()))
+    known["links"] = tuple((uuid, far) for uuid, far in known.get("links", ()))
     return Gpu(**known)
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpuq.daemon.linux import cgroup, processes
+from gpuq.daemon.linux.memberships import Container, place, printable
 from gpuq.daemon.peer import user_name
 
-LONGEST_TEXT = 400
 THREADS_LOOKED_AT = 1000
 LOOK_AGAIN = 5
 LOOK_AGAIN_S = 0.02
@@ -42,15 +42,6 @@ STATES = {  # proc(5)
     "K": "wakekill",
 }
 
-CONTAINERS = (
-    ("kubernetes", r"kubepods.*(?<!conmon)[/:-]([0-9a-f]{64})"),
-    ("docker", r"/docker[/-]([0-9a-f]{64})"),
-    ("podman", r"/libpod-([0-9a-f]{64})"),
-    ("containerd", r"/(?:cri-containerd|nerdctl)[-:]([0-9a-f]{64})"),
-    ("cri-o", r"/crio-([0-9a-f]{64})"),
-    ("lxc", r"/lxc(?:\.payload)?[./](?!monitor|payload)([^/]+)"),
-    ("unknown", r"/([0-9a-f]{64})(?:/|$)"),
-)
 STOP_CONTAINER = {
     "kubernetes": "delete its pod",
     "docker": "docker stop {}",
@@ -59,18 +50,6 @@ STOP_CONTAINER = {
     "cri-o": "crictl stop {}",
     "lxc": "lxc-stop -n {}",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """`runtime` is a name in CONTAINERS; `id` is short, as its commands take it."""
-
-    runtime: str
-    id: str
-
-    def __str__(self) -> str:
-        kind = "" if self.runtime == "unknown" else f"{self.runtime} "
-        return f"{kind}container {self.id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +166,7 @@ def _command_line(pid: int, state: str) -> str | None:
     if state == "D":
         return None
     words = (_text(f"/proc/{pid}/cmdline") or "").rstrip("\0")
-    return _printable(words.replace("\0", " ")) or None
+    return printable(words.replace("\0", " ")) or None
 
 
 def _status(pid: int) -> dict[str, str]:
@@ -207,7 +186,7 @@ def _has_term(status: Mapping[str, str], mask: str) -> bool:
 
 
 def _wait_channel(pid: int) -> str | None:
-    name = _printable((_text(f"/proc/{pid}/wchan") or "").strip())
+    name = printable((_text(f"/proc/{pid}/wchan") or "").strip())
     return None if name in ("", "0") else name
 
 
@@ -238,51 +217,6 @@ def _text(path: str) -> str | None:
 def _own_container() -> Container | None:
     """Where gpuqd itself runs in one, it is no news of a process, and nothing to be stopped."""
     return place(_text("/proc/self/cgroup") or "")[2]
-
-
-def _printable(text: str) -> str:
-    """On one line, control characters as \\n, and cut where it is long."""
-    start = text[: LONGEST_TEXT + 1]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in start)
-    return shown if len(shown) <= LONGEST_TEXT else shown[: LONGEST_TEXT - 1] + "…"
-
-
-# ── where it runs ──
-
-
-def place(memberships: str) -> tuple[str | None, str | None, Container | None]:
-    """Group, systemd unit and container that a /proc/PID/cgroup tells of.
-
-    The unit is the innermost. cgroup 2 goes first, then systemd's own hierarchy of the older
-    layouts, then the rest: where one says nothing the next may.
-    """
-    paths = _paths(memberships)
-    unit = next(filter(None, map(_unit, paths)), None)
-    container = next(filter(None, map(_container, paths)), None)
-    return (_printable(paths[0]) if paths else None), unit, container
-
-
-def _paths(memberships: str) -> list[str]:
-    split = [line.split(":", 2) for line in memberships.split("\n")]
-    lines = [line for line in split if len(line) == 3]
-    known = sorted(lines, key=lambda line: (line[1] != "", line[1] != "name=systemd"))
-    paths = [path.removesuffix(" (deleted)") for _, _, path in known]
-    return [path for path in paths if path != "/"]
-
-
-def _unit(path: str) -> str | None:
-    found = re.findall(r"([^/]+\.(?:service|scope))(?=/|$)", path)
-    return _printable(found[-1]) if found else None
-
-
-def _container(path: str) -> Container | None:
-    for runtime, pattern in CONTAINERS:
-        if found := re.findall(pattern, path):
-            name = found[-1]
-            return Container(
-                runtime=runtime, id=_printable(name) if runtime == "lxc" else name[:12]
-            )
-    return None
 
 
 # ── who starts it again ──

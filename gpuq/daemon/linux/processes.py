@@ -17,9 +17,9 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def identity(pid: int) -> tuple[int, int] | None:
+def identity(pid: int, proc: str = "/proc") -> tuple[int, int] | None:
     """(pid, start time in ticks after boot); None where there is none, or only a zombie."""
-    fields = stat_fields(pid)
+    fields = stat_fields(pid, proc)
     return None if fields is None or is_dead(fields) else (pid, int(fields[19]))
 
 
@@ -43,13 +43,13 @@ def is_alive(pid: int, start: int) -> bool:
     return identity(pid) == (pid, start)
 
 
-def stat_fields(pid: int) -> list[bytes] | None:
+def stat_fields(pid: int, proc: str = "/proc") -> list[bytes] | None:
     """The fields of /proc/PID/stat from the third, the state, on.
 
     The second is the command in brackets, which may itself hold brackets and spaces.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"{proc}/{pid}/stat", "rb") as file:
             line = file.read()
     except OSError:
         return None
@@ -57,8 +57,8 @@ def stat_fields(pid: int) -> list[bytes] | None:
     return fields if len(fields) > 19 else None
 
 
-def all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+def all_pids(proc: str = "/proc") -> list[int]:
+    return [int(name) for name in os.listdir(proc) if name.isdigit()]
 
 
 class Table:
@@ -99,6 +99,19 @@ class Table:
             return {}
         members = {pid: self._starts[pid] for pid in self._sessions.get(leader, ())}
         return {pid: start for pid, start in members.items() if start >= not_before}
+
+
+def holding_open(path: str, proc: str = "/proc") -> list[int]:
+    """The processes that have this file open. Looks at every descriptor there is: some 50 ms."""
+    return [pid for pid in all_pids(proc) if _holds_open(pid, path, proc)]
+
+
+def _holds_open(pid: int, path: str, proc: str) -> bool:
+    folder = f"{proc}/{pid}/fd"
+    try:
+        return any(os.readlink(f"{folder}/{fd}") == path for fd in os.listdir(folder))
+    except OSError:
+        return False
 
 
 def descendants(ancestor: int) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""System calls that Python does not have: the only ctypes in gpuq."""
+"""System calls that Python does not have: the only ctypes in gpuq beside the test of a GPU."""
 
 import ctypes
 import os

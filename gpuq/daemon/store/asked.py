@@ -98,6 +98,7 @@ class Asked:
                 "output": spec.output,
                 "stderr": spec.stderr,
                 "tags": json.dumps(spec.tags),
+                "gpu_mem_from": spec.gpu_mem_from,
             },
         )
         row = {

@@ -8,9 +8,11 @@ from typing import Any
 import apsw
 
 from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
+from gpuq.core.usage import GpuUse
 from gpuq.daemon.store.classes import class_id
 from gpuq.daemon.store.connection import Database, LeaseRefused
 from gpuq.daemon.store.events import record_event
+from gpuq.daemon.store.measured import use_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +30,16 @@ class NewAttempt:
     leases: tuple[Lease, ...] = ()
     gpu_indices: tuple[int, ...] = ()
     simulated: bool = False
+    cool_at_once: bool = False  # no memory stays on its GPUs when it ends
     passed: tuple[int, ...] = ()
+    beside: tuple[int, ...] = ()  # pids of strangers on its GPUs, beside whom it is started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """An attempt that is over, and what that was. `cooling` is since when (CLOCK_MONOTONIC, boot id)
-    its GPUs cool down; None where they are cool at once."""
+    its GPUs cool down; None where they are cool at once. `gpu_use` is what was measured; None leaves
+    what is written down of it."""
 
     job: int
     attempt: int
@@ -42,6 +47,7 @@ class Ended:
     outcome: Outcome
     reason: str
     cooling: tuple[float, str] | None = None
+    gpu_use: GpuUse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +65,8 @@ class Happened:
         self._db = db
 
     def start(self, new: NewAttempt, *, now: float) -> bool:
-        """Commits attempt, runner and leases together; False where the job no longer wants to run.
+        """Commits attempt, runner and leases together; False where the job no longer wants to run, or
+        somebody does not want it on these GPUs any more.
 
         The keys and triggers of the schema refuse a GPU that is not free, whatever the plan says.
         """
@@ -70,8 +77,14 @@ class Happened:
                 where id = :job and state = 'queued' and attempt = :attempt - 1
                   and held_by is null and stop_asked_at is null and delayed_until_at is null
                   and not exists (select 1 from wishes where name = 'drain')
+                  and not exists (select 1 from gpu_wishes where drained_by is not null
+                                    and gpu in (select value from json_each(:gpus)))
                 """,
-                {"job": new.job, "attempt": new.attempt},
+                {
+                    "job": new.job,
+                    "attempt": new.attempt,
+                    "gpus": json.dumps([lease.gpu for lease in new.leases]),
+                },
             )
             if not moved:
                 return False
@@ -279,6 +292,8 @@ class Happened:
             "indices": list(new.gpu_indices),
             "uuids": [lease.gpu for lease in new.leases],
             "simulated": new.simulated,
+            "cool_at_once": new.cool_at_once,
+            "beside": list(new.beside),
         }
         self._db.insert(
             "attempts",
@@ -341,6 +356,8 @@ class Happened:
             "peak_rss_bytes": exit.peak_rss_bytes,
             "log_dropped_bytes": exit.log_dropped_bytes,
         }
+        if ended.gpu_use is not None:
+            facts |= use_columns(ended.gpu_use)
         setting = ", ".join(f"{name} = :{name}" for name in facts)
         self._db.write(
             f"update attempts set {setting} where job = :job and attempt = :attempt",

@@ -40,11 +40,9 @@ class Machine:
             for gpu in gpus:
                 self._db.write(_SEE_GPU, _gpu_row(gpu, now))
             present = json.dumps([gpu.uuid for gpu in gpus])
-            self._db.write(
-                "delete from gpus where simulated and uuid not in (select value from json_each(?)) "
-                "and uuid not in (select gpu from leases)",
-                (present,),
-            )
+            for table in ("gpu_health", "gpu_wishes"):
+                self._db.write(f"delete from {table} where gpu in ({_GONE})", (present,))
+            self._db.write(f"delete from gpus where uuid in ({_GONE})", (present,))
 
     def note(self, name: str, value: Any) -> None:
         with self._db.transaction():
@@ -59,13 +57,18 @@ class Machine:
             record_event(self._db, now, kind, cause=cause, **about)
 
 
+_GONE = """
+select uuid from gpus where simulated and uuid not in (select value from json_each(?))
+  and uuid not in (select gpu from leases)
+"""
+
 _SEE_GPU = """
-insert into gpus (uuid, idx, model, simulated, memory_total_bytes, memory_reserved_bytes,
+insert into gpus (uuid, idx, model, simulated, bus_id, memory_total_bytes, memory_reserved_bytes,
                   baseline_bytes, first_seen_at, last_seen_at)
-values (:uuid, :idx, :model, :simulated, :memory_total_bytes, :memory_reserved_bytes,
+values (:uuid, :idx, :model, :simulated, :bus_id, :memory_total_bytes, :memory_reserved_bytes,
         :baseline_bytes, :now, :now)
 on conflict (uuid) do update set
-  idx = excluded.idx, model = excluded.model,
+  idx = excluded.idx, model = excluded.model, bus_id = excluded.bus_id,
   -- a GPU that is lost just now still has the size that it had
   memory_total_bytes = coalesce(excluded.memory_total_bytes, memory_total_bytes),
   memory_reserved_bytes = coalesce(excluded.memory_reserved_bytes, memory_reserved_bytes),
@@ -79,6 +82,7 @@ def _gpu_row(gpu: Gpu, now: float) -> Mapping[str, Any]:
         "idx": gpu.index,
         "model": gpu.model,
         "simulated": int(gpu.simulated),
+        "bus_id": gpu.bus_id,
         "memory_total_bytes": gpu.memory_total_bytes,
         "memory_reserved_bytes": gpu.memory_reserved_bytes,
         "baseline_bytes": gpu.baseline_bytes,

@@ -47,6 +47,7 @@ create table specs (
   retries      integer not null default 0 check (retries >= 0),
   backoff      text,               -- as it was written: "2s,4s,8s"; null: the usual
   retry_on     text,               -- as it was written: "failed,exit:75"; null: the usual
+  gpu_mem_from text,               -- where the GPU memory it asks for comes from, if not from it
   seed         integer not null,
   output       blob,               -- the log goes to this file instead
   stderr       blob,
@@ -151,6 +152,19 @@ create table wishes (
   at     real not null
 ) without rowid;
 
+-- What is wished of a GPU: that it is given to nobody; that what gpuq holds against it is forgotten.
+create table gpu_wishes (
+  gpu          text primary key,
+  drained_by   text,
+  drain_reason text,
+  drained_at   real,
+  resume_asked_at real,
+  resume_actor text,
+  resume_untested integer not null default 0 check (resume_untested in (0, 1)),
+  check ((drained_by is null) = (drained_at is null)),
+  check ((drained_by is null) = (drain_reason is null))
+) without rowid;
+
 -- ─── Happened ───────────────────────────────────────────────────────────────────────────────────
 
 -- One try at a job. Its runner is known by (boot, pid, start time), never by a name.
@@ -171,7 +185,7 @@ create table attempts (
   paused_mono   real,               -- since when it stands still
   resumed_mono  real,
   paused_s      real    not null default 0,  -- how long it stood still before that
-  ending        text    check (ending in ('asked', 'time_limit', 'heartbeat')),  -- why gpuq ends it
+  ending        text    check (ending in ('asked', 'time_limit', 'heartbeat', 'gpu_memory')),  -- why gpuq ends it
   term_mono     real,
   term_delivered integer not null default 0 check (term_delivered in (0, 1)),
   kill_mono     real,               -- the first KILL
@@ -193,6 +207,17 @@ create table attempts (
   system_s      real,
   peak_rss_bytes integer,
   log_dropped_bytes integer not null default 0,
+  -- What it made of its GPUs, all of them together; null: nothing was measured.
+  gpu_measured_s    real,           -- the time that the means were taken over
+  gpu_peak_bytes    integer,        -- the most it used of one of them
+  gpu_util_mean     real,           -- percent
+  gpu_util_peak     integer,
+  gpu_energy_j      real,           -- its share where it had not the GPU alone
+  idle_since_at     real,           -- it has computed nothing since then
+  contended_at      real,           -- when somebody outside gpuq was first seen on its GPUs
+  contended_by      text,
+  over_memory       text,           -- that it used more of a shared GPU than it asked for, in words
+  xids              text    not null default '[]' check (json_valid(xids)),  -- errors of its GPUs
   gpus          text    not null default '[]' check (json_valid(gpus)),  -- indices and uuids it had
   primary key (job, attempt),
   check (ending is not null or (term_mono is null and kill_mono is null)),
@@ -208,11 +233,41 @@ create table gpus (
   idx                  integer not null,
   model                text    not null,
   simulated            integer not null check (simulated in (0, 1)),
+  bus_id               text,
   memory_total_bytes   integer,
   memory_reserved_bytes integer,
   baseline_bytes       integer not null default 0,
   first_seen_at        real    not null,
   last_seen_at         real    not null
+) without rowid;
+
+-- What gpuq holds against a GPU. It is set aside while `quarantine` says why; where that is lasting,
+-- only a restart of the machine or somebody's word ends it, otherwise a good test does.
+create table gpu_health (
+  gpu            text    primary key references gpus (uuid),
+  quarantine     text,
+  quarantined_at real,
+  is_lasting     integer not null default 0 check (is_lasting in (0, 1)),
+  boot_id        text,               -- of the boot in which it was set aside
+  fast_failures  integer not null default 0,  -- of jobs, in a row
+  failed_tests   integer not null default 0,  -- in a row, since it was set aside
+  tested_at      real,
+  test_trouble   text,               -- why the last test failed; null: it did not
+  test_result    text    check (test_result is null or json_valid(test_result)),
+  resumed_at     real,               -- the last resume_asked_at that was acted on
+  accepted       text,               -- the defect that it had when somebody had it resumed
+  check ((quarantine is null) = (quarantined_at is null))
+) without rowid;
+
+-- What a command has used of a GPU, for those who ask for as much again.
+create table learned (
+  uid         integer not null,
+  command     blob    not null check (length(command) = 32),  -- a hash of program, cwd and name
+  peak_bytes  integer not null,
+  runs        integer not null,
+  last_job    integer not null,
+  at          real    not null,
+  primary key (uid, command)
 ) without rowid;
 
 -- Who holds what. The key alone makes it impossible to give a slot twice, and the triggers make it

@@ -44,6 +44,8 @@ class Terms:
     """What an attempt's end is judged by: the job's own terms, and how gpuq had begun to end it."""
 
     attempt: int
+    boot_id: str  # in which it was started
+    started_mono: float | None  # CLOCK_MONOTONIC
     ending: EndCause | None
     ending_since: float | None  # its first signal for that, CLOCK_MONOTONIC
     stop: StopWish | None
@@ -52,9 +54,11 @@ class Terms:
     retries: int
     backoff: str | None
     retry_on: str | None
+    gpu_mem_from: str | None  # what it asks of a GPU follows from what its command used before
+    over_memory: str | None
     request: Request
     gpus: tuple[str, ...]  # the uuids it had
-    simulated: bool  # those, which are cool at once
+    cool_at_once: bool  # no memory stays on those when it ends
 
 
 class Seen:
@@ -100,6 +104,16 @@ class Seen:
 
     def leases(self) -> list[Lease]:
         return [_lease(row) for row in self._db.rows("select * from leases order by gpu, slot")]
+
+    def leases_on_real_gpus(self) -> list[Lease]:
+        """Those that other daemons of this machine have to respect."""
+        rows = self._db.rows(
+            """
+            select l.* from leases l join gpus g on g.uuid = l.gpu where not g.simulated
+            order by l.gpu, l.slot
+            """
+        )
+        return [_lease(row) for row in rows]
 
     def stale_cooling(self, boot_id: str) -> list[Lease]:
         """Cooling leases of an earlier boot: after a restart every GPU is cool."""
@@ -159,7 +173,8 @@ class Seen:
         row = self._db.row(
             """
             select j.stop_asked_at, j.stop_grace_s, j.stop_actor, s.time_limit_s, s.heartbeat_s,
-                   s.retries, s.backoff, s.retry_on, c.request, a.ending, a.gpus,
+                   s.retries, s.backoff, s.retry_on, s.gpu_mem_from, c.request, a.ending, a.gpus,
+                   a.over_memory, a.started_mono, a.boot_id,
                    coalesce(a.term_mono, a.kill_mono) as ending_since
             from jobs j join specs s on s.id = j.spec join classes c on c.id = j.class
             join attempts a on a.job = j.id
@@ -171,6 +186,8 @@ class Seen:
         held = json.loads(row["gpus"])
         return Terms(
             attempt=attempt,
+            boot_id=row["boot_id"],
+            started_mono=row["started_mono"],
             ending=_end_cause(row),
             ending_since=row["ending_since"],
             stop=_stop_wish(row),
@@ -179,9 +196,11 @@ class Seen:
             retries=row["retries"],
             backoff=row["backoff"],
             retry_on=row["retry_on"],
+            gpu_mem_from=row["gpu_mem_from"],
+            over_memory=row["over_memory"],
             request=read_request(row["request"]),
             gpus=tuple(held["uuids"]),
-            simulated=held["simulated"],
+            cool_at_once=held["cool_at_once"],
         )
 
     def fact(self, name: str) -> Any:
@@ -391,7 +410,9 @@ select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s
        s.seed, s.stop_to, s.time_limit_s, s.heartbeat_s, s.retries, s.backoff, s.retry_on,
        c.request, c.queue, a.pid, a.exit_code, a.signal, a.gpus, a.committed_at, a.ending,
        a.term_mono, a.kill_mono, a.main_ended_mono, a.paused_mono, a.paused_s, a.unkillable,
-       a.outcome as attempt_outcome, a.leftovers,
+       a.outcome as attempt_outcome, a.leftovers, a.gpu_measured_s, a.gpu_peak_bytes,
+       a.gpu_util_mean, a.gpu_util_peak, a.gpu_energy_j, a.idle_since_at, a.contended_at,
+       a.contended_by, a.over_memory, s.gpu_mem_from,
        case when j.array_base is null then null else j.array_base + j.id - j.group_id end
          as array_index
 from jobs j
@@ -458,7 +479,10 @@ class _Where:
 
 def read_request(text: str) -> Request:
     """A class's request as stored; fields of a newer gpuq are unknown to an older database only."""
-    return Request(**json.loads(text))
+    fields = json.loads(text)
+    for name in ("gpu_ids", "exclude_gpus"):
+        fields[name] = tuple(fields.get(name, ()))
+    return Request(**fields)
 
 
 def _stop_wish(row: Row) -> StopWish | None:
@@ -528,6 +552,7 @@ def _known_gpu(row: Row) -> Gpu:
         uuid=row["uuid"],
         model=row["model"],
         simulated=bool(row["simulated"]),
+        bus_id=row["bus_id"],
         memory_total_bytes=row["memory_total_bytes"],
         memory_reserved_bytes=row["memory_reserved_bytes"],
         baseline_bytes=row["baseline_bytes"],

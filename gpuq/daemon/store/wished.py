@@ -1,4 +1,5 @@
-"""What people wish for jobs that exist. Written by the handlers alone; the loop makes it so."""
+"""What people wish for jobs that exist, and for GPUs. Written by the handlers alone; the loop makes it
+so."""
 
 from collections.abc import Sequence
 
@@ -79,6 +80,48 @@ class Wished:
                 detail = {"jobs": format_ranges(list(jobs)), "outputs": outputs}
                 record_event(self._db, now, "prune_asked", actor=actor, detail=detail)
         return changed
+
+    def drain_gpu(self, gpu: str, reason: str, *, actor: str, now: float) -> None:
+        """Give this GPU to nobody any more, and say why."""
+        with self._db.transaction():
+            self._db.write(
+                """
+                insert into gpu_wishes (gpu, drained_by, drain_reason, drained_at)
+                values (:gpu, :actor, :reason, :now)
+                on conflict (gpu) do update set drained_by = excluded.drained_by,
+                  drain_reason = excluded.drain_reason, drained_at = excluded.drained_at
+                """,
+                {"gpu": gpu, "actor": actor, "reason": reason, "now": now},
+            )
+            record_event(self._db, now, "gpu_drained", gpu=gpu, actor=actor, cause=reason)
+
+    def resume_gpu(self, gpu: str, *, untested: bool, actor: str, now: float) -> tuple[bool, bool]:
+        """Give this GPU out again. Returns whether it was drained, which is over now, and whether it
+        is set aside, which the loop ends once a test was good, or (`untested`) without one."""
+        with self._db.transaction():
+            drained = self._db.write(
+                """
+                update gpu_wishes set drained_by = null, drain_reason = null, drained_at = null
+                where gpu = ? and drained_by is not null
+                """,
+                (gpu,),
+            )
+            wished = self._db.write(
+                """
+                insert into gpu_wishes (gpu, resume_asked_at, resume_actor, resume_untested)
+                select gpu, :now, :actor, :untested from gpu_health
+                where gpu = :gpu and quarantine is not null
+                on conflict (gpu) do update set resume_asked_at = excluded.resume_asked_at,
+                  resume_actor = excluded.resume_actor, resume_untested = excluded.resume_untested
+                """,
+                {"gpu": gpu, "now": now, "actor": actor, "untested": int(untested)},
+            )
+            if drained:
+                record_event(self._db, now, "gpu_undrained", gpu=gpu, actor=actor)
+            if wished:
+                cause = "without a test" if untested else None
+                record_event(self._db, now, "gpu_resume_asked", gpu=gpu, actor=actor, cause=cause)
+        return bool(drained), bool(wished)
 
     def drain(self, reason: str | None, *, actor: str, now: float) -> bool:
         """Start nothing any more, and say why; None: go on. False where nothing changes."""

@@ -43,15 +43,27 @@ class Housekeeper:
     def __init__(self, store: Store, config: Config, clock: Clock) -> None:
         self._store = store
         self._state_dir: str = config.state_dir
-        self._keep_for_s: float = config.keep_for
-        self._keep_bytes: int = config.keep_size
-        self._every_s = min(max(self._keep_for_s, OFTEN_S), SELDOM_S)
+        self._config = config
         self._clock = clock
         self._bell = asyncio.Event()
         self._urgent = asyncio.Event()
         self._kept_bytes: int | None = None  # of all files that may be removed
         self._stuck: set[int] = set()  # jobs whose files cannot be removed, until the next daemon
         self._looked_whole_at = clock.monotonic()
+        self._everything_at = clock.monotonic()
+
+    @property
+    def _keep_for_s(self) -> float:
+        return float(self._config.keep_for)
+
+    @property
+    def _keep_bytes(self) -> int:
+        return int(self._config.keep_size)
+
+    def settings_changed(self) -> None:
+        """Less may be kept now."""
+        self._everything_at = self._clock.monotonic()
+        self.wake()
 
     def job_ended(self) -> None:
         self._bell.set()
@@ -69,20 +81,24 @@ class Housekeeper:
             log.warning("ids of jobs that nothing is known of are skipped", jobs=skipped)
 
     async def run(self) -> None:
-        everything_at = self._clock.monotonic()
         while True:
             self._bell.clear()
             self._urgent.clear()
-            everything = self._clock.monotonic() >= everything_at
+            everything = self._clock.monotonic() >= self._everything_at
+            if everything:
+                self._everything_at = self._clock.monotonic() + self._pause_s()
             try:
                 await self.tidy(everything=everything)
             except DiskTrouble as trouble:
                 log.error("cannot keep house", why=str(trouble), again_in_s=DISK_AGAIN_S)
+                if everything:
+                    self._everything_at = self._clock.monotonic()
                 await asyncio.sleep(DISK_AGAIN_S)
                 continue
-            if everything:
-                everything_at = self._clock.monotonic() + self._every_s
-            await self._sleep(everything_at - self._clock.monotonic())
+            await self._sleep(self._everything_at - self._clock.monotonic())
+
+    def _pause_s(self) -> float:
+        return min(max(self._keep_for_s, OFTEN_S), SELDOM_S)
 
     async def _sleep(self, longest_s: float) -> None:
         with suppress(TimeoutError):  # wait_for would drop a cancel that comes with the bell

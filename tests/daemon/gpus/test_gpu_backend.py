@@ -30,6 +30,7 @@ def simulated(text: str) -> list[tuple[str, int]]:
 def test_the_words_for_gpus() -> None:
     assert parse_gpus("nvml") == BackendSpec(kind="nvml")
     assert parse_gpus("none") == BackendSpec(kind="none")
+    assert parse_gpus("scenario:a.toml") == BackendSpec(kind="scenario", scenario="a.toml")
     assert simulated("sim:2x24G") == [("Simulated 24G", 24)] * 2
     assert simulated("sim:1x80G + 1x24GiB") == [("Simulated 80G", 80), ("Simulated 24G", 24)]
     assert simulated("sim:1x80G:H100+1x24G:RTX 4090") == [("H100", 80), ("RTX 4090", 24)]
@@ -57,6 +58,8 @@ def test_the_words_for_gpus() -> None:
         "sim:65x24G",
         "sim:32x24G+33x80G",
         "sim:9999x24G",
+        "scenario",
+        "scenario:",
     ],
 )
 def test_other_words_are_refused_in_a_line_that_says_what_is_allowed(text: str) -> None:
@@ -89,7 +92,7 @@ def test_a_simulated_gpu_is_idle_until_a_job_holds_it() -> None:
     idle = backend(24, 80).sample([])
 
     assert [gpu.index for gpu in idle] == [0, 1]
-    assert all(gpu.simulated and gpu.fault is None for gpu in idle)
+    assert all(gpu.simulated and gpu.cools_at_once and gpu.fault is None for gpu in idle)
     assert [gpu.memory_total_bytes for gpu in idle] == [24 * GIB, 80 * GIB]
     assert [(gpu.memory_used_bytes, gpu.utilization_percent) for gpu in idle] == [(0, 0)] * 2
     assert [gpu.processes for gpu in idle] == [(), ()]
@@ -176,7 +179,9 @@ def test_a_reading_arrives_as_it_left(reading: list[Gpu], number: int) -> None:
 
 def test_a_request_arrives_as_it_left() -> None:
     held: list[Held] = [("GPU-1", 7, 700, None), ("GPU-2", 8, 800, GIB)]
-    assert decode_request(encode_request(3, held)) == (3, held)
+    assert decode_request(encode_request(3, held)) == (3, held, True)
+    assert decode_request(encode_request(4, held, processes=False)) == (4, held, False)
+    assert decode_request(b'{"sample": 5, "held": []}') == (5, [], True)  # from before an upgrade
 
 
 def test_a_newer_probe_may_say_more() -> None:

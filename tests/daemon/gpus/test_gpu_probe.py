@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal as signals
 import subprocess
 import sys
@@ -244,9 +245,9 @@ def test_what_a_library_prints_is_no_answer(capfd: pytest.CaptureFixture[str]) -
 import sys, gpuq.daemon.gpus.simulated as simulated
 from gpuq.daemon.gpus.probe import main
 read = simulated.SimulatedBackend.sample
-def noisy(self, held):
+def noisy(self, held, **wishes):
     print("a greeting from the driver", flush=True)
-    return read(self, held)
+    return read(self, held, **wishes)
 simulated.SimulatedBackend.sample = noisy
 sys.argv = ["probe", "sim:1x24G"]
 main()
@@ -355,10 +356,12 @@ def test_a_daemon_that_was_stopped_itself_does_not_blame_the_driver(
     """The answer has come in time, but when the loop wakes up the deadline is over too."""
     request = keeper._Child.request
 
-    def stopped_after(self: keeper._Child, held: Sequence[Held]) -> "asyncio.Future[bytes]":
+    def stopped_after(
+        self: keeper._Child, held: Sequence[Held], processes: bool
+    ) -> "asyncio.Future[bytes]":
         if self.requests == 1:
             asyncio.get_running_loop().call_soon(time.sleep, 1.2)
-        return request(self, held)
+        return request(self, held, processes)
 
     monkeypatch.setattr(keeper._Child, "request", stopped_after)
 
@@ -466,6 +469,196 @@ def test_none_is_started_while_one_of_an_earlier_daemon_hangs(
             await heard.until(lambda heard: heard.readings)
 
         heard = run_with(play, previous=previous)
+    assert heard.troubles[-1] is None
+
+
+# ── who computes, when it is wanted ──
+
+# Answers with no GPU, and keeps the requests.
+LISTENS = """
+import json, sys
+with open(sys.argv[1], "a") as kept:
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(request["processes"], file=kept, flush=True)
+        print(json.dumps({"sample": request["sample"], "gpus": []}), flush=True)
+"""
+
+
+def test_processes_are_wanted_after_a_change_and_not_by_the_clock(tmp_path: Path) -> None:
+    kept = tmp_path / "requests"
+
+    async def play(one: Probe, heard: Heard) -> None:
+        one.interval_s = 0.02
+        await heard.until(lambda heard: len(heard.readings) >= 3)
+        one.interval_s = 3600
+        before = len(heard.readings)
+        one.ask()
+        await heard.until(lambda heard: len(heard.readings) > before)
+        one.processes_wanted = True  # by whoever looks at them
+        before = len(heard.readings)
+        one.interval_s = 0.02
+        await heard.until(lambda heard: len(heard.readings) > before)
+
+    run_with(play, command=[sys.executable, "-c", LISTENS, str(kept)])
+    wishes = kept.read_text().split()
+    asked = wishes.index("True")
+    assert asked >= 3
+    assert set(wishes[:asked]) == {"False"}
+    assert wishes[-1] == "True"
+
+
+def test_the_probe_hands_the_wish_for_processes_on() -> None:
+    wishes = []
+
+    class Listening(SimulatedBackend):
+        def sample(self, held: Sequence[Held], *, processes: bool = True) -> list[Gpu]:
+            wishes.append(processes)
+            return []
+
+    reader = _Reader(parse_gpus("nvml"))
+    reader._backend = Listening([])
+    for wish in (True, False):
+        reader.answer(encode_request(1, (), processes=wish))
+    assert wishes == [True, False]
+
+
+# ── the driver's library, through the dynamic linker ──
+
+Build = Callable[..., None]
+STUB = Path(__file__).with_name("libnvidia_stub.c")
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """Builds a libnvidia-ml.so.1 that every probe finds. `told` is its environment."""
+
+    def build(*without: str, **told: object) -> None:
+        compiler = shutil.which("cc")
+        if compiler is None:
+            pytest.skip("NOT TESTED: the library of the driver is built with cc, and there is none")
+        macros = [f"-DWITHOUT_{name}" for name in without]
+        library = tmp_path / "libnvidia-ml.so.1"
+        command = [compiler, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *macros]
+        subprocess.run([*command, "-o", library, STUB], check=True)
+        monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+        for name, value in told.items():
+            monkeypatch.setenv(f"STUB_{name}", str(value))
+
+    return build
+
+
+# The probe as on the host, also where these tests run in a container: its pids are the driver's.
+ON_THE_HOST = """
+import sys
+from gpuq.daemon.gpus.nvml import occupants
+from gpuq.daemon.gpus.probe import main
+occupants.sees_pids_of_the_driver = lambda proc: True
+sys.argv = ["probe", "nvml"]
+main()
+"""
+
+
+def read_driver() -> list[Gpu]:
+    """The first reading that a probe gives of the driver's library."""
+
+    async def play(one: Probe, heard: Heard) -> None:
+        await heard.until(lambda heard: heard.readings)
+
+    heard = run_with(play, command=[sys.executable, "-c", ON_THE_HOST])
+    assert heard.troubles == []
+    return heard.readings[0]
+
+
+def test_the_drivers_library_is_found_loaded_and_read(stub: Build) -> None:
+    stub(XID=31)
+
+    async def play(one: Probe, heard: Heard) -> None:
+        one.interval_s = 3600
+        await heard.until(lambda heard: heard.readings)
+        one.ask()
+        await heard.until(lambda heard: len(heard.readings) == 2)
+
+    heard = run_with(play, spec="nvml")
+    assert heard.troubles == []
+    one, other = heard.readings[0]
+    assert (one.index, one.uuid, one.bus_id) == (0, "GPU-stub-0", "00000000:17:00.0")
+    assert (other.index, other.uuid, other.bus_id) == (1, "GPU-stub-1", "00000000:65:00.0")
+    assert (one.model, one.utilization_percent, one.fault) == ("NVIDIA Stub", 37, None)
+    assert (one.memory_total_bytes, one.memory_used_bytes) == (80 * GIB, 3 * GIB)
+    assert one.memory_reserved_bytes == 600 * 2**20
+    assert (one.temperature_c, one.power_w, one.energy_j) == (None, None, None)  # it has no such
+    # The driver numbers them the other way round, and an event comes with the handle of its GPU.
+    assert [[gpu.xids for gpu in gpus] for gpus in heard.readings] == [[(31,), ()], [(), ()]]
+
+
+@pytest.mark.parametrize("stride", [16, 24, 32])
+def test_records_of_every_layout_that_drivers_had_are_told_apart(stub: Build, stride: int) -> None:
+    with subprocess.Popen(["sleep", "3600"]) as sleeper:
+        try:
+            stub(PIDS=f"{os.getpid()},{sleeper.pid}", STRIDE3=stride)
+            idle, used = read_driver()
+        finally:
+            sleeper.kill()
+    assert idle.processes == ()
+    assert {p.pid: (p.memory_bytes, p.command) for p in used.processes or ()} == {
+        os.getpid(): (GIB, Path(sys.orig_argv[0]).name),
+        sleeper.pid: (GIB, "sleep"),
+    }
+
+
+def test_where_no_layout_fits_nobody_is_named(stub: Build) -> None:
+    stub(PIDS=f"{os.getpid()},{os.getppid()}", STRIDE2=16, STRIDE3=32)
+    idle, used = read_driver()
+    assert (idle.processes, used.processes) == ((), None)
+    assert (used.fault, used.memory_used_bytes) == (None, 3 * GIB)
+
+
+def test_a_library_without_the_newest_calls_is_read_by_the_older(stub: Build) -> None:
+    stub("V3", "MEMORY_V2", PIDS=os.getpid())
+    _, used = read_driver()
+    assert [process.pid for process in used.processes or ()] == [os.getpid()]
+    assert (used.memory_used_bytes, used.memory_reserved_bytes) == (3 * GIB + 600 * 2**20, None)
+
+
+def test_a_gpu_that_is_lost_in_the_library_leaves_the_other(stub: Build) -> None:
+    stub(LOST=0)
+    well, lost = read_driver()
+    assert (well.fault, well.memory_used_bytes) == (None, 3 * GIB)
+    assert (lost.uuid, lost.is_lasting) == ("GPU-stub-1", True)
+    assert "fallen off the bus" in (lost.fault or "")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_driver_that_was_upgraded_under_its_library_is_explained(stub: Build) -> None:
+    stub(INIT=18)
+
+    async def play(one: Probe, heard: Heard) -> None:
+        await heard.until(lambda heard: len(heard.started) == 2)
+
+    assert run_with(play, spec="nvml").troubles == [
+        "the NVIDIA driver was upgraded while it was loaded: reboot, or reload the kernel module"
+    ]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_call_that_hangs_in_the_library_hangs_the_probe_alone(
+    stub: Build, tmp_path: Path
+) -> None:
+    flag = tmp_path / "hang"
+    stub(HANG=flag)
+
+    async def play(one: Probe, heard: Heard) -> None:
+        one.interval_s = 0.05
+        await heard.until(lambda heard: heard.readings)
+        flag.touch()
+        await heard.until(lambda heard: len(heard.started) == 2)
+        flag.unlink()
+        before = len(heard.readings)
+        await heard.until(lambda heard: len(heard.readings) > before)
+
+    heard = run_with(play, spec="nvml", deadline_s=0.5)
+    assert "the GPU driver does not answer (no reading for 0.5 s)" in heard.troubles
     assert heard.troubles[-1] is None
 
 

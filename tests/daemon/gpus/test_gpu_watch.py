@@ -41,12 +41,15 @@ COOLING: dict[str, Any] = {"state": LeaseState.COOLING, "cooling_since": 0.0}
 
 
 class World:
-    """A watch that is given one reading a second."""
+    """A watch that is given one reading every two seconds. `policy` may be set."""
 
-    def __init__(self, known: tuple[Gpu, ...] = (), owners: dict[int, int] | None = None) -> None:
-        self.watch = GpuWatch(POLICY, known)
+    def __init__(
+        self, known: tuple[Gpu, ...] = (), owners: dict[int, int] | None = None, **settings: Any
+    ) -> None:
+        self.policy = replace(POLICY, **settings)
+        self.watch = GpuWatch(lambda: self.policy, known)
         self.owners = owners or {}
-        self.clock = count(1000)
+        self.clock = count(1000, 2)
 
     def read(self, *gpus: Gpu, leases: tuple[Lease, ...] = (), at: float | None = None) -> bool:
         moment = float(next(self.clock)) if at is None else at
@@ -58,7 +61,7 @@ class World:
         return self.watch.gpus[0]
 
     def state(self, *leases: Lease) -> GpuState:
-        return assess(self.gpu, leases, POLICY)[0]
+        return assess(self.gpu, leases, self.policy)[0]
 
 
 # ── the reading itself ──
@@ -97,22 +100,64 @@ def test_a_new_gpu_is_free_after_three_calm_readings() -> None:
 
 def test_asking_often_does_not_make_a_gpu_calm_sooner() -> None:
     world = World()
-    for tick in range(17):
+    for tick in range(18):
         world.read(gpu(), at=1000 + tick * 0.1)
     assert world.state() is GpuState.FOREIGN
     world.read(gpu(), at=1001.95)
     assert world.state() is GpuState.FREE
 
 
+def free_after_s(world: World, often_s: float) -> float:
+    """How long a new GPU that is read so often takes to be free."""
+    for tick in range(10_000):
+        world.read(gpu(), at=1000 + tick * often_s)
+        if world.state() is GpuState.FREE:
+            return tick * often_s
+    raise AssertionError("it never is")
+
+
+def test_calm_readings_cover_the_time_that_the_settings_say() -> None:
+    """Each the time before it, so that the first comes when some of it has passed already."""
+    for samples, span_s in ((2, 10.0), (3, 3.0), (5, 60.0), (11, 0.5)):
+        took_s = free_after_s(World(calm_samples=samples, calm_s=span_s), 0.01)
+        # A reading may come up to a tenth of a second early.
+        after_first_s = span_s * (samples - 1) / samples
+        least_s = after_first_s - 0.1 * (samples - 1)
+        assert least_s - 0.001 <= took_s <= after_first_s + 0.1, (samples, span_s)
+    assert free_after_s(World(calm_samples=4, calm_s=3.0), 0.99) == 3 * 0.99
+
+
+def test_one_calm_reading_is_enough_where_the_settings_say_so() -> None:
+    world = World(calm_samples=1)
+    world.read(gpu(utilization_percent=90), at=1000)
+    assert world.state() is GpuState.FOREIGN
+    world.read(gpu(), at=1000.01)
+    assert world.state() is GpuState.FREE
+
+
+def test_another_setting_counts_from_the_next_reading_on() -> None:
+    world = World()
+    world.read(gpu())
+    world.policy = replace(POLICY, calm_samples=2, calm_s=2.0)
+    assert world.read(gpu())
+    assert world.state() is GpuState.FREE
+    world.read(busy(30))
+    assert world.state() is GpuState.FOREIGN
+    world.policy = replace(world.policy, idle_utilization_percent=50)
+    assert world.read(busy(30)), "how it is judged has changed"
+    world.read(busy(30))
+    assert world.state() is GpuState.FREE
+
+
 def test_one_busy_reading_takes_all_calm_away_at_once() -> None:
     world = World()
     world.read(gpu(), at=1000)
-    world.read(gpu(), at=1001)
-    assert world.read(gpu(utilization_percent=90), at=1001.1)
+    world.read(gpu(), at=1001.5)
+    assert world.read(gpu(utilization_percent=90), at=1001.6)
     assert world.gpu.calm_samples == 0
-    world.read(gpu(), at=1001.2)  # and counting begins a moment after it
+    world.read(gpu(), at=1002.4)  # and counting begins a moment after it
     assert world.gpu.calm_samples == 0
-    world.read(gpu(), at=1002.1)
+    world.read(gpu(), at=1002.6)
     assert world.gpu.calm_samples == 1
 
 
@@ -155,6 +200,138 @@ def test_between_two_of_our_own_jobs_nobody_waits_for_calm() -> None:
     # What is busy after that second is somebody else's.
     world.read(echo, at=2001.3)
     assert world.state() is GpuState.FOREIGN
+
+
+# ── what is nobody's work ──
+
+
+def desktop(memory_bytes: int = 200 * MIB, **changes: Any) -> GpuProcess:
+    plain = GpuProcess(pid=900, user="gdm", command="Xorg", memory_bytes=memory_bytes)
+    return replace(plain, **changes)
+
+
+def with_desktop(*more: GpuProcess, **changes: Any) -> Gpu:
+    return gpu(processes=(desktop(**changes), *more), memory_used_bytes=204 * MIB)
+
+
+def test_a_program_or_a_user_that_is_to_be_ignored_makes_no_gpu_busy() -> None:
+    for settings in ({"ignore_processes": ("sddm", "Xorg")}, {"ignore_users": ("gdm",)}):
+        world = World(**settings)
+        for _ in range(3):
+            world.read(with_desktop())
+        assert world.state() is GpuState.FREE
+        assert [process.ignored for process in world.gpu.processes or ()] == [True]
+        assert world.gpu.memory_used_bytes == 204 * MIB, "it is in use all the same"
+
+
+def test_only_the_whole_name_in_its_own_letters_is_meant() -> None:
+    world = World(ignore_processes=("Xorg",), ignore_users=("gdm",))
+    for name, user in (("Xorg2", "bob"), ("xorg", "bob"), ("Xor", "bob"), (None, None), ("x", "g")):
+        world.read(with_desktop(command=name, user=user))
+        assert [one.command for one in world.gpu.foreign_processes] == [name]
+
+
+def test_beside_what_is_ignored_others_count() -> None:
+    world = World(ignore_processes=("Xorg",))
+    world.read(with_desktop(process(12)))
+    assert world.state() is GpuState.FOREIGN
+    assert [one.pid for one in world.gpu.foreign_processes] == [12]
+
+
+def test_what_is_read_as_nobodys_stays_so() -> None:
+    world = World()
+    world.read(with_desktop(command="nvidia-cuda-mps-server", ignored=True))
+    assert world.gpu.foreign_processes == ()
+
+
+def test_a_job_of_ours_is_never_ignored() -> None:
+    world = World(owners={900: 7}, ignore_processes=("Xorg",))
+    world.read(with_desktop(), leases=(lease(),))
+    assert [(p.job, p.ignored) for p in world.gpu.processes or ()] == [(7, False)]
+
+
+def test_who_is_ignored_may_change_between_two_readings() -> None:
+    world = World()
+    for _ in range(4):
+        world.read(with_desktop())
+    assert world.state() is GpuState.FOREIGN
+    world.policy = replace(POLICY, ignore_processes=("Xorg",))
+    assert world.read(with_desktop())
+    for _ in range(2):
+        world.read(with_desktop())
+    assert world.state() is GpuState.FREE
+    world.policy = POLICY
+    assert world.read(with_desktop())
+    assert world.state() is GpuState.FOREIGN
+
+
+def test_a_desktop_that_can_be_seen_may_grow() -> None:
+    """What it takes is its own, and not the idle GPU's."""
+    world = World(ignore_processes=("Xorg",))
+    for mib in (700, 300, 2000, 2000, 2000):
+        large = gpu(processes=(desktop(mib * MIB),), memory_used_bytes=(mib + 4) * MIB)
+        world.read(large)
+    assert (world.gpu.baseline_bytes, world.state()) == (4 * MIB, GpuState.FREE)
+
+
+# ── how much was computed lately ──
+
+
+def busy(percent: int | None, **changes: Any) -> Gpu:
+    return gpu(utilization_percent=percent, **changes)
+
+
+def test_the_most_of_the_last_readings_is_what_was_computed_lately() -> None:
+    world = World()
+    seen = []
+    for percent in (40, 3, 0, 0, 25, 0):
+        world.read(busy(percent))
+        seen.append(world.gpu.recent_utilization_percent)
+    assert seen == [None, None, 40, 3, 25, 25]
+
+
+def test_a_peak_between_two_readings_is_not_missed_and_brings_them_no_nearer() -> None:
+    world = World()
+    for at, percent in ((0, 0), (0.5, 80), (1.0, 0), (1.5, 0), (2.0, 0)):
+        world.read(busy(percent), at=1000 + at)
+    assert world.gpu.recent_utilization_percent == 80
+    world.read(busy(0), at=1003.5)
+    assert world.gpu.recent_utilization_percent == 0
+
+
+def test_what_was_computed_lately_is_unknown_where_a_reading_is_missing() -> None:
+    world = World()
+    for percent in (10, None, 10, 10):
+        world.read(busy(percent))
+        assert world.gpu.recent_utilization_percent is None
+    world.read(busy(10))
+    assert world.gpu.recent_utilization_percent == 10
+    world.read(gpu(fault="needs a reset"))
+    world.read(busy(10))
+    assert world.gpu.recent_utilization_percent is None, "before the fault is long ago"
+
+
+def test_our_own_jobs_compute_too() -> None:
+    """The setting is of what the GPU can take, whoever takes it."""
+    world = World(owners={11: 7})
+    for _ in range(3):
+        world.read(busy(95, processes=(process(11),)), leases=(lease(),))
+    assert world.gpu.recent_utilization_percent == 95
+    world.read(busy(95), leases=(lease(**COOLING),))
+    assert world.gpu.utilization_percent is None
+    assert world.gpu.recent_utilization_percent == 95
+
+
+def test_as_many_readings_count_as_the_settings_say() -> None:
+    world = World()
+    for percent in (50, 0, 0):
+        world.read(busy(percent))
+    world.policy = replace(POLICY, calm_samples=2)
+    world.read(busy(0))
+    assert world.gpu.recent_utilization_percent == 0
+    world.policy = replace(POLICY, calm_samples=4)
+    world.read(busy(0))
+    assert world.gpu.recent_utilization_percent is None
 
 
 # ── baseline ──
@@ -255,6 +432,25 @@ def test_a_fault_is_news_when_it_comes_and_when_it_goes() -> None:
 def test_each_calm_reading_is_news_for_it_is_in_the_reason() -> None:
     world = World()
     assert [world.read(gpu()) for _ in range(4)] == [True, True, True, False]
+
+
+def test_what_was_computed_lately_is_news_only_for_a_job_that_waits_for_it() -> None:
+    shared = (lease(exclusive=False, memory_bytes=GIB),)
+
+    def read_for_long(world: World, percent: int) -> bool:
+        """Until it is what was computed lately; was it news?"""
+        news = [world.read(busy(percent), leases=shared) for _ in range(4)]
+        return any(news)
+
+    world = settled(busy(50), leases=shared)
+    assert not read_for_long(world, 20)
+    world.watch.busy_limits = frozenset({25})
+    read_for_long(world, 20)
+    assert not read_for_long(world, 24)
+    assert read_for_long(world, 25), "just too much"
+    assert not read_for_long(world, 29)
+    assert read_for_long(world, 30), "another word in its reason"
+    assert read_for_long(world, 24)
 
 
 def test_a_process_is_news_also_beside_a_job_of_ours() -> None:
