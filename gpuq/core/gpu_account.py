@@ -158,6 +158,8 @@ def _lease_line(account: Account, lease: Lease) -> str:
 def _idle_lines(gpu: Gpu, policy: Policy) -> list[str]:
     over = f"less than {format_bytes(policy.idle_memory_bytes)} in use over the "
     own = f"{format_bytes(gpu.baseline_bytes)} of its own"
+    if gpu.ignored_bytes:
+        own += f" and the {format_bytes(gpu.ignored_bytes)} of what is ignored"
     busy = f"less than {policy.idle_utilization_percent} % busy"
     lines = [f"It counts as free of others with {over}{own}, {busy}, and no process of theirs."]
     if gpu.calm_samples is None:
@@ -180,7 +182,7 @@ def _process_words(process: GpuProcess) -> str:
     if process.job is not None:
         whose = f"of job {process.job}"
     elif process.ignored:
-        whose = "does not count (ignore_processes, ignore_users)"
+        whose = "ignored: it keeps no job away, and its memory counts"
     else:
         whose = "outside gpuq"
     return f"pid {process.pid} ({', '.join(where) or 'unknown'}): {size}, {whose}"

@@ -251,7 +251,8 @@ class Loop:
         return acted
 
     def _settle_locks(self) -> None:
-        self._locks.settle([*self._store.seen.leases_on_real_gpus(), *self._health.held_on_real_gpus()])
+        leases = self._store.seen.leases_on_real_gpus()
+        self._locks.settle([*leases, *self._health.held_on_real_gpus()])
 
     def _veto(self, locked: Mapping[str, str]) -> None:
         self._lookout.veto(locked)

@@ -174,4 +174,4 @@ def test_help_says_what_may_be_set_and_what_sighup_does() -> None:
     words = " ".join(ran.stdout.split())
     assert "SIGHUP has the file read again at once" in words
     assert "--deny-gpus LIST never give out these GPUs" in words
-    assert "--calm-for TIME the time that they span at least (3s)" in words
+    assert "--calm-for TIME the time that they cover at least (3s)" in words

@@ -141,16 +141,19 @@ def test_a_test_that_is_lost_with_its_daemon_is_not_waited_for(
 
 
 def test_the_list_says_why_a_gpu_is_given_to_nobody(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    desktop = process(900, command="Xorg", ignored=True)
     gpus = [
         gpu(0, state="drained", reason="drained by dan: riser swap", jobs=[181], exclusive=True),
         gpu(1, state="quarantined", reason="set aside: XID 79"),
-        gpu(2, state="free", processes=[process(900, command="Xorg", ignored=True)]),
+        gpu(2, state="free", processes=[desktop]),
+        gpu(3, state="leased", jobs=[7], exclusive=True, processes=[desktop]),
     ]
     fake.answers |= {"gpus": page(gpus=gpus), "status": page()}
     lines = gpuq("gpus", terminal=True).out.splitlines()
     assert lines[1].endswith("181, drained by dan: riser swap")
     assert lines[2].endswith("set aside: XID 79")
     assert lines[3].endswith("free")
+    assert lines[4].endswith("  7"), "a desktop is nobody's work"
 
 
 def test_processes_say_what_they_run_in_and_whether_they_count(

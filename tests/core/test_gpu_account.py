@@ -113,8 +113,9 @@ def test_who_is_on_it_says_whether_it_counts() -> None:
     assert lines[lines.index("On it:") + 1 :][:3] == [
         "  pid 1007 (ann, train): 1G, of job 7",
         "  pid 4242 (bob, python, docker 3f2a9c1b7d44): 3G, outside gpuq",
-        "  pid 900 (bob, Xorg): 80M, does not count (ignore_processes, ignore_users)",
+        "  pid 900 (bob, Xorg): 80M, ignored: it keeps no job away, and its memory counts",
     ]
+    assert any("over the 0B of its own and the 80M of what is ignored" in line for line in lines)
     assert "No process is on it." in said(gpu())
     assert "The driver does not say who is on it." in said(gpu(processes=None))
 

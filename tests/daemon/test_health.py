@@ -427,6 +427,29 @@ def test_while_a_gpu_is_tested_it_is_nobody_elses(tmp_path: Path) -> None:
         another.close()
 
 
+def test_a_gpu_that_another_daemon_was_faster_to_lock_is_not_tested(tmp_path: Path) -> None:
+    another = GpuLocks(LOCKS)
+
+    async def deed(daemon: Alive) -> None:
+        await known_to_be_free(daemon, real())
+        assert not another.take([stub_cuda.UUID])
+        daemon.loop.wish_tests([stub_cuda.UUID], "ann")
+        await daemon.turn()
+        assert not daemon.loop._health.held()
+        why = state(daemon)
+        assert why[0] is GpuState.FOREIGN
+        assert str(why[1]).startswith("held by another gpuq daemon")
+        another.close()
+        await known_to_be_free(daemon, real())
+        await daemon.turn()
+        assert not daemon.loop._health.held(), "nobody asks any more"
+
+    try:
+        with_alive(tmp_path, deed)
+    finally:
+        another.close()
+
+
 def run_test(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, **how: Any) -> Examined:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -14,7 +14,7 @@ from tests.conftest import until
 
 # What a second version would do: it says more everywhere, and drops nothing.
 NEWER = {
-    "runner.py": """
+    "attempt/runner.py": """
 VERSION = 2
 
 def _more(message):

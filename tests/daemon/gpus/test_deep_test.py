@@ -261,8 +261,10 @@ def test_a_child_leaves_when_its_daemon_does_though_it_hangs_in_a_call(tmp_path:
         assert json.loads(testing.stdout.readline()) == {"by": "the CUDA driver"}
         assert testing.poll() is None
         testing.stdin.close()
-        assert testing.wait(PATIENCE_S) == 0
-        testing.stdin = None
+        try:
+            assert testing.wait(PATIENCE_S) == 0
+        finally:
+            testing.kill()
 
 
 def test_a_simulated_gpu_is_tested_in_little() -> None:
