@@ -159,19 +159,22 @@ def learning(show: Show) -> None:
 
 def quarantine(show: Show) -> None:
     show.say("## A GPU is set aside, and comes back after a good test")
-    with show.box("flaky-box.toml", files=("card-is-broken",)) as here:
-        show.type("gpuq submit -n train sleep 600")
-        show.until("gpuq gpus", "quarantined")
+    with show.box("flaky-box.toml") as here:
+        show.type("gpuq submit -n train -g 2 sleep 6")
+        show.until("gpuq status", "R   train")
+        (here / "card-is-broken").touch()
+        show.lines.append("# the driver tells of XID 48 on GPU 1")
+        show.until("gpuq gpus", "set aside")
         show.type("gpuq gpus")
         show.type("gpuq gpus resume 1")
-        show.until("gpuq events", "gpu_tested")
+        show.until("gpuq events", "gpu tested")
         show.type("gpuq why gpu:1")
         (here / "card-is-broken").unlink()
         show.lines.append("# the card has been seen to")
         show.type("gpuq gpus resume 1")
-        show.until("gpuq events", "gpu_readmitted")
+        show.until("gpuq events", "gpu readmitted")
         show.type("gpuq gpus")
-        show.type("gpuq events | grep gpu_")
+        show.type("gpuq events | grep GPU")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from gpuq.core.condition import count_calm
 from gpuq.core.model import (
     ActiveJob,
     Cancel,
@@ -37,7 +38,6 @@ from gpuq.core.model import (
     Undelay,
     WaitingJob,
 )
-from gpuq.core.placement import count_calm
 from gpuq.core.retry import Again, Ending, RetryRule, decide
 from gpuq.core.scheduler import plan
 from gpuq.core.states import conclude, gpu_memory_ran_out

@@ -74,8 +74,14 @@ def _say(batch: list[Event], look: Look, json: bool) -> None:
 
 def _job(event: Event) -> str:
     if event["job"] is None:
-        return event["gpu"] or ""
+        return _gpu_name(event)
     return f"{event['job']}" + (f".{event['attempt']}" if event["attempt"] else "")
+
+
+def _gpu_name(event: Event) -> str:
+    """By its index, where the GPU is there; a daemon of an earlier version tells none."""
+    index = event.get("gpu_index")
+    return event["gpu"] or "" if index is None else f"GPU {index}"
 
 
 def _cause(event: Event) -> str:

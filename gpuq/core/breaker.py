@@ -9,6 +9,7 @@ or a reset mends: there a person has to say so, or the machine to be restarted.
 from collections.abc import Iterable
 from dataclasses import replace
 
+from gpuq.core.condition import assess
 from gpuq.core.model import (
     Bar,
     Decision,
@@ -23,7 +24,6 @@ from gpuq.core.model import (
     Snapshot,
     TestGpu,
 )
-from gpuq.core.placement import assess
 from gpuq.core.units import count
 
 FIRST_RETEST_S, LONGEST_RETEST_S = 60.0, 1800.0

@@ -6,6 +6,7 @@ dirty, says who is on it, and is looked at with every later reading.
 
 from dataclasses import replace
 
+from gpuq.core.condition import is_busy_outside
 from gpuq.core.model import (
     Decision,
     Gpu,
@@ -16,7 +17,6 @@ from gpuq.core.model import (
     Release,
     Snapshot,
 )
-from gpuq.core.placement import is_busy_outside
 from gpuq.core.units import format_bytes
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuq.core.breaker import retest_at
+from gpuq.core.condition import assess
+from gpuq.core.ledger import Account
 from gpuq.core.model import Gpu, GpuHealth, GpuProcess, GpuState, Lease, Policy
-from gpuq.core.placement import Account, assess
 from gpuq.core.units import format_bytes, format_seconds
 
 

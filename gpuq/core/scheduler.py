@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from gpuq.core.breaker import once_decided, plan_health
 from gpuq.core.cooling import plan_releases
 from gpuq.core.ending import plan_endings
+from gpuq.core.ledger import Ledger
 from gpuq.core.model import (
     ActiveJob,
     Cancel,
@@ -24,7 +25,6 @@ from gpuq.core.model import (
     Undelay,
     WaitingJob,
 )
-from gpuq.core.placement import Ledger
 from gpuq.core.units import count
 
 # What CPU jobs compete for, as the others do for a GPU.

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from gpuq.core.condition import assess
 from gpuq.core.gpu_account import GpuPast, explain_gpu
 from gpuq.core.model import Gpu, GpuHealth, GpuState, Lease, Policy
-from gpuq.core.placement import assess
 from gpuq.daemon import fields, views
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpu_refs import find_gpus

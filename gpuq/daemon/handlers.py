@@ -198,9 +198,7 @@ class Handlers:
             if not isinstance(job, dict):
                 raise UsageError("jobs: each job is an object")
             wire = job | {"env_hash": request.get("env_hash")}
-            spec = read_spec(
-                wire, default_gpus=default, grace_s=self._config.grace, machine=known
-            )
+            spec = read_spec(wire, default_gpus=default, grace_s=self._config.grace, machine=known)
             if spec.gpu_mem_auto:
                 learned.append(self._resolve_memory(spec, uid, known))
                 spec = replace(spec, request=learned[-1].request, gpu_mem_from=learned[-1].words)
@@ -417,7 +415,8 @@ class Handlers:
             rows, last = self._store.seen.events(last, fields.PAGE, jobs)
             left = deadline - time.monotonic()
             if rows or left <= 0:
-                return {"events": [views.event_view(row) for row in rows], "last": last}
+                machine = self._world.gpus or ()
+                return {"events": [views.event_view(row, machine) for row in rows], "last": last}
             await self._watchers.next_commit(left)
 
     async def wait(self, request: Mapping[str, Any], peer: Peer) -> Answer:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpuq.core.condition import assess
 from gpuq.core.model import EndCause, Gpu, JobState, Lease, Plan, Policy, Substate
-from gpuq.core.placement import assess
 from gpuq.core.spec import split, to_text
 from gpuq.core.states import substate, why_active
 from gpuq.core.usage import intruders
@@ -167,9 +167,13 @@ def attempt_view(row: Mapping[str, Any], job: Mapping[str, Any], state_dir: str)
     return view
 
 
-def event_view(row: Mapping[str, Any]) -> View:
+def event_view(row: Mapping[str, Any], machine: Sequence[Gpu]) -> View:
     detail = row["detail"]
-    return {**row, "detail": None if detail is None else json.loads(detail)}
+    return {
+        **row,
+        "gpu_index": next((gpu.index for gpu in machine if gpu.uuid == row["gpu"]), None),
+        "detail": None if detail is None else json.loads(detail),
+    }
 
 
 def gpu_view(

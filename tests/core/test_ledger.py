@@ -1,296 +1,541 @@
-"""No GPU is ever promised more than it has, whatever happens to it meanwhile.
+"""Which GPUs are free for whom, and how that is said."""
 
-A box of shared GPUs lives through random news: jobs that allocate late, more than they asked for or
-nothing at all, strangers who come and go, memory that does not come back, a driver that tells sizes
-of processes or not. After each piece of it the books are held against the truth, not against the
-ledger's own reckoning.
-"""
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
-from dataclasses import dataclass, field, replace
-
-from hypothesis import settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    precondition,
-    rule,
-    run_state_machine_as_test,
+
+from gpuq.core.condition import assess, count_calm, is_busy_outside
+from gpuq.core.ledger import Ledger
+from gpuq.core.model import Bar, Gpu, GpuState, Lease, Policy, Request
+from tests.builders import GIB, MIB, STEADY, foreign, gpu, lease, ours, request, uuid
+
+POLICY = Policy(cpu_slots=8)
+
+
+def ledger(gpus: Sequence[Gpu], *leases: Lease) -> Ledger:
+    return Ledger(gpus, leases, POLICY)
+
+
+def chosen(gpus: Sequence[Gpu], wish: Request, *leases: Lease) -> list[str] | None:
+    found = ledger(gpus, *leases).choose(wish)
+    return None if found is None else list(found)
+
+
+# ── who uses it? ──
+
+
+@pytest.mark.parametrize(
+    ("reading", "leases", "who"),
+    [
+        (gpu(), [], None),
+        (gpu(processes=[foreign()]), [], "outside gpuq: python 4242 bob"),
+        (
+            gpu(processes=[foreign(), foreign(pid=5), foreign(pid=6)]),
+            [lease(0, 7)],
+            "outside gpuq: python 4242 bob and 2 more",
+        ),
+        (gpu(processes=[foreign(user=None)]), [], "outside gpuq: python 4242"),
+        (gpu(used="300M"), [], None),
+        (gpu(used="301M"), [], "outside gpuq: 301M in use, and no process to be seen"),
+        (gpu(used="900M", baseline_bytes=800 * MIB), [], None),
+        (gpu(used="20G"), [lease(0, 7)], None),
+        (
+            gpu(utilization_percent=10),
+            [],
+            "outside gpuq: 10 % busy, and no process to be seen",
+        ),
+        (gpu(utilization_percent=9), [], None),
+        (gpu(utilization_percent=99), [lease(0, 7)], None),
+        (gpu(used=None, utilization_percent=None, processes=None), [], None),
+        (gpu(processes=[ours(7)]), [lease(0, 7)], None),
+        (gpu(processes=[ours(7)], simulated=True), [], None),
+    ],
 )
-
-from gpuq.core.model import (
-    Bar,
-    Gpu,
-    GpuProcess,
-    GpuState,
-    Lease,
-    LeaseState,
-    MarkDirty,
-    Policy,
-    Release,
-    Request,
-    Start,
-    WaitingJob,
-)
-from gpuq.core.placement import count_calm
-from gpuq.core.scheduler import plan
-from tests.builders import GIB, MIB, STEADY, active, gpu, request, uuid, world
-
-TOTAL, RESERVED, BASELINE = 24 * GIB, GIB // 2, 300 * MIB
-POLICY = Policy(max_jobs_per_gpu=4, headroom_bytes=GIB // 2)
-TELLS_SIZES, TELLS_PIDS, TELLS_NOTHING = "sizes", "pids", "nothing"
-WISHES = [
-    request(),
-    request(2),
-    request(mem="20G", exclusive=True),
-    *(request(mem=f"{gib}G") for gib in (1, 3, 5, 8, 12, 20)),
-    request(2, "6G"),
-]
+def test_a_gpu_is_busy_with_whoever_was_not_given_it(
+    reading: Gpu, leases: list[Lease], who: str | None
+) -> None:
+    assert is_busy_outside(reading, leases, POLICY) == who
 
 
-@dataclass
-class Card:
-    """A GPU as it truly is."""
-
-    used: dict[int, int] = field(default_factory=dict)  # bytes by job
-    strangers: dict[int, int] = field(default_factory=dict)  # bytes by pid
-    lingering: int = 0
-    bar: Bar | None = None
-
-    @property
-    def free(self) -> int:
-        taken = sum(self.used.values()) + sum(self.strangers.values()) + self.lingering
-        return TOTAL - RESERVED - BASELINE - taken
-
-
-class Sharing(RuleBasedStateMachine):
-    @initialize(
-        number=st.integers(1, 3),
-        tells=st.sampled_from([TELLS_SIZES, TELLS_PIDS, TELLS_NOTHING]),
-        kept_idle=st.integers(0, 1),
+@pytest.mark.parametrize("leases", [[], [lease(0, 8)]])
+def test_a_job_on_a_gpu_that_it_does_not_hold_is_named(leases: list[Lease]) -> None:
+    strayed = gpu(processes=[ours(7)])
+    assert is_busy_outside(strayed, leases, POLICY) == (
+        "job 7 uses it without holding it: train 1007 ann"
     )
-    def a_box(self, number: int, tells: str, kept_idle: int) -> None:
-        self.cards = [Card() for _ in range(number)]
-        self.tells = tells
-        self.kept_idle = kept_idle
-        self.now = 1000.0
-        self.readings: tuple[Gpu, ...] = ()
-        self.seen: list[Card] = []  # the truth at the last reading
-        self.jobs: dict[int, Request] = {}
-        self.waiting: list[WaitingJob] = []
-        self.leases: list[Lease] = []
-        for _ in range(POLICY.calm_samples):
-            self.a_reading_is_taken()
-
-    # ── what happens ──
-
-    @rule(wish=st.sampled_from(WISHES), n=st.integers(1, 3))
-    def jobs_are_submitted(self, wish: Request, n: int) -> None:
-        for _ in range(n):
-            id = len(self.jobs) + 1
-            self.jobs[id] = wish
-            kind = WISHES.index(wish) + 1
-            self.waiting.append(WaitingJob(id=id, class_id=kind, request=wish))
-        self.a_turn()
-
-    @precondition(lambda self: self.running())
-    @rule(which=st.integers(0, 99), share=st.sampled_from([0.0, 0.3, 1.0, 1.0, 1.4]))
-    def a_job_allocates(self, which: int, share: float) -> None:
-        held = self.pick(self.running(), which)
-        card = self.card(held)
-        wanted = int((held.memory_bytes or 20 * GIB) * share)
-        had = card.used.get(held.job, 0)
-        card.used[held.job] = min(wanted, card.free + had)
-
-    @rule()
-    def all_is_quiet_again(self) -> None:
-        """Else the box is soon so full that nothing is ever started."""
-        for held in self.running():
-            self.a_job_ends(0, lingers=False)
-        for card in self.cards:
-            card.lingering = 0
-        self.waiting.clear()
-        self.a_reading_is_taken()
-
-    @precondition(lambda self: self.running())
-    @rule(which=st.integers(0, 99), lingers=st.booleans())
-    def a_job_ends(self, which: int, lingers: bool) -> None:
-        if not self.running():
-            return
-        job = self.pick(self.running(), which).job
-        for place, held in enumerate(self.leases):
-            if held.job == job:
-                card = self.card(held)
-                card.lingering += card.used.pop(job, 0) if lingers else 0
-                card.used.pop(job, None)
-                over = {"state": LeaseState.COOLING, "cooling_since": self.now}
-                self.leases[place] = replace(held, **over)
-        self.a_turn()
-
-    @rule(which=st.integers(0, 99))
-    def memory_comes_back(self, which: int) -> None:
-        self.pick(self.cards, which).lingering = 0
-
-    @rule(which=st.integers(0, 99), gib=st.integers(1, 23))
-    def a_stranger_comes(self, which: int, gib: int) -> None:
-        card = self.pick(self.cards, which)
-        card.strangers[9000 + len(card.strangers)] = max(min(gib * GIB, card.free), 0)
-
-    @rule(which=st.integers(0, 99))
-    def the_strangers_leave(self, which: int) -> None:
-        self.pick(self.cards, which).strangers.clear()
-
-    @rule(which=st.integers(0, 99))
-    def a_gpu_is_drained_or_resumed(self, which: int) -> None:
-        card = self.pick(self.cards, which)
-        card.bar = None if card.bar else Bar(state=GpuState.DRAINED, reason="new fan")
-        self.a_reading_is_taken()
-
-    @rule(seconds=st.sampled_from([1.0, 5.0, 40.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-        self.a_turn()
-
-    @rule()
-    def a_reading_is_taken(self) -> None:
-        self.now += 1.0
-        before = {one.uuid: one for one in self.readings}
-        fresh = [self.read(index, card) for index, card in enumerate(self.cards)]
-        self.readings = tuple(
-            replace(
-                one, calm_samples=count_calm(before.get(one.uuid), one, self.on(one.uuid), POLICY)
-            )
-            for one in fresh
-        )
-        self.seen = [
-            replace(card, used=dict(card.used), strangers=dict(card.strangers))
-            for card in self.cards
-        ]
-        self.a_turn()
-
-    # ── what is decided, and whether it may be ──
-
-    def a_turn(self) -> None:
-        if not self.readings:
-            return
-        found = world(
-            self.readings,
-            self.waiting,
-            self.leases,
-            [active(id, self.jobs[id].gpus) for id in {held.job for held in self.running()}],
-            now=self.now,
-            read_at=self.now,
-        )
-        # Classes and policy of our own: `world` makes up others.
-        snapshot = replace(
-            found, waiting=tuple(self.waiting), policy=POLICY, kept_idle=self.kept_idle
-        )
-        for decision in plan(snapshot).decisions:
-            match decision:
-                case Start():
-                    self.start(decision)
-                case Release():
-                    self.leases = [h for h in self.leases if (h.gpu, h.slot) != place(decision)]
-                case MarkDirty():
-                    self.leases = [
-                        replace(h, state=LeaseState.DIRTY, dirt=decision.dirt)
-                        if (h.gpu, h.slot) == place(decision)
-                        else h
-                        for h in self.leases
-                    ]
-
-    def start(self, decision: Start) -> None:
-        wish = self.jobs[decision.job]
-        assert len(set(decision.gpus)) == len(decision.gpus) == wish.gpus
-        takes_another = any(not self.on(name) for name in decision.gpus)
-        for name in decision.gpus:
-            self.check(name, wish)
-            taken = {held.slot for held in self.on(name)}
-            slot = next(number for number in range(64) if number not in taken)
-            self.leases.append(
-                Lease(
-                    gpu=name,
-                    slot=slot,
-                    job=decision.job,
-                    attempt=1,
-                    exclusive=wish.exclusive,
-                    memory_bytes=wish.gpu_mem_bytes,
-                )
-            )
-        unleased = [i for i, card in enumerate(self.cards) if not self.on(uuid(i)) and not card.bar]
-        assert not takes_another or len(unleased) >= self.kept_idle, "none is left to others"
-        self.waiting = [one for one in self.waiting if one.id != decision.job]
-
-    def check(self, name: str, wish: Request) -> None:
-        held = self.on(name)
-        card = self.seen[int(name.removeprefix("GPU-"))]
-        assert card.bar is None, "a drained GPU was given away"
-        if wish.exclusive:
-            assert not held, "it is not alone"
-            assert not card.strangers or self.tells == TELLS_NOTHING, "a stranger is on it"
-            visible = card.lingering + sum(card.strangers.values())
-            assert visible <= POLICY.idle_memory_bytes, "somebody's memory is in use there"
-            return
-        assert not any(one.exclusive for one in held), "beside one that is to be alone"
-        assert len(held) < POLICY.max_jobs_per_gpu
-        promised = sum(max(one.memory_bytes or 0, self.measured(card, one)) for one in held)
-        others = self.known_to_be_others(card, held)
-        capacity = TOTAL - RESERVED
-        assert promised + (wish.gpu_mem_bytes or 0) + others + POLICY.headroom_bytes <= capacity
-
-    def measured(self, card: Card, held: Lease) -> int:
-        """What was seen of a job: nothing, where the driver told no sizes."""
-        return card.used.get(held.job, 0) if self.tells == TELLS_SIZES else 0
-
-    def known_to_be_others(self, card: Card, held: list[Lease]) -> int:
-        """What must be somebody else's: all of it where sizes are told, else what the jobs there
-        cannot have taken though each had all that it asked for."""
-        outside = BASELINE + card.lingering + sum(card.strangers.values())
-        if self.tells == TELLS_SIZES:
-            return outside
-        ours = sum(card.used.values())
-        return max(outside + ours - sum(one.memory_bytes or 0 for one in held), 0)
-
-    # ── the box ──
-
-    def read(self, index: int, card: Card) -> Gpu:
-        sized = self.tells == TELLS_SIZES
-        processes = [
-            GpuProcess(
-                pid=pid, user="bob", command="x", memory_bytes=size if sized else None, job=job
-            )
-            for pid, job, size in (
-                *((pid, None, size) for pid, size in card.strangers.items()),
-                *((100 + job, job, size) for job, size in card.used.items() if size),
-            )
-        ]
-        return replace(
-            gpu(index, processes=None if self.tells == TELLS_NOTHING else processes),
-            memory_total_bytes=TOTAL,
-            memory_reserved_bytes=RESERVED,
-            memory_used_bytes=TOTAL - RESERVED - card.free,
-            baseline_bytes=BASELINE,
-            bar=card.bar,
-        )
-
-    def on(self, name: str) -> list[Lease]:
-        return [held for held in self.leases if held.gpu == name]
-
-    def running(self) -> list[Lease]:
-        return [held for held in self.leases if held.state is LeaseState.ACTIVE]
-
-    def card(self, held: Lease) -> Card:
-        return self.cards[int(held.gpu.removeprefix("GPU-"))]
-
-    @staticmethod
-    def pick(some, which):  # type: ignore[no-untyped-def]
-        return some[which % len(some)]
 
 
-def place(decision: Release | MarkDirty) -> tuple[str, int]:
-    return decision.gpu, decision.slot
+def test_a_gpu_on_which_a_job_strayed_is_given_to_nobody_else() -> None:
+    strayed = gpu(0, processes=[ours(7, "20G")])
+    assert chosen([strayed, gpu(1)], request(), lease(1, 7)) is None
+    assert chosen([strayed, gpu(1)], request(mem="8G"), lease(1, 7)) is None
 
 
-def test_no_gpu_is_promised_more_than_it_has() -> None:
-    many = settings(STEADY, max_examples=300, stateful_step_count=40, report_multiple_bugs=False)
-    run_state_machine_as_test(Sharing, settings=many)  # type: ignore[no-untyped-call]
+# ── calm ──
+
+
+def calm(readings: Sequence[Gpu], *leases: Lease) -> list[int | None]:
+    """The count after each reading."""
+    before: Gpu | None = None
+    counts = []
+    for reading in readings:
+        count = count_calm(before, reading, leases, POLICY)
+        before = gpu(calm_samples=count)
+        counts.append(count)
+    return counts
+
+
+def test_a_foreign_gpu_is_free_after_three_calm_readings() -> None:
+    busy = gpu(processes=[foreign()])
+    assert calm([busy, gpu(), gpu(), gpu(), gpu()]) == [0, 1, 2, None, None]
+
+
+def test_one_busy_reading_starts_the_count_again() -> None:
+    busy = gpu(utilization_percent=90)
+    assert calm([busy, gpu(), gpu(), busy, gpu(), gpu(), gpu()]) == [0, 1, 2, 0, 1, 2, None]
+
+
+def test_a_new_gpu_owes_calm_and_a_simulated_one_none() -> None:
+    assert calm([gpu(), gpu(), gpu()]) == [1, 2, None]
+    assert calm([gpu(simulated=True)]) == [None]
+
+
+def test_a_gpu_is_never_asked_for_calm_between_our_own_jobs() -> None:
+    own = gpu(used="20G", processes=[ours(7, "20G")], utilization_percent=99)
+    assert calm([own], lease(0, 7)) == [None]
+    assert count_calm(own, own, [lease(0, 7, cooling_since=1.0)], POLICY) is None
+    assert count_calm(own, gpu(), [], POLICY) is None
+
+
+def test_a_gpu_that_a_restarted_daemon_finds_leased_owes_no_calm() -> None:
+    assert calm([gpu(used="20G")], lease(0, 7)) == [None]
+
+
+# ── the state of a GPU ──
+
+
+@pytest.mark.parametrize(
+    ("reading", "leases", "state", "sentence"),
+    [
+        (gpu(), [], GpuState.FREE, None),
+        (gpu(), [lease(0, 7)], GpuState.LEASED, None),
+        (gpu(processes=[foreign()]), [lease(0, 7)], GpuState.LEASED, None),
+        (
+            gpu(),
+            [lease(0, 7, cooling_since=1.0)],
+            GpuState.COOLING,
+            "waiting until the memory of the last job is free again",
+        ),
+        (gpu(), [lease(0, 7, "5G", cooling_since=1.0), lease(0, 8, "5G")], GpuState.LEASED, None),
+        (
+            gpu(used="5G"),
+            [lease(0, 7, cooling_since=1.0, dirt="5G in use, and no process to be seen")],
+            GpuState.DIRTY,
+            "memory of job 7 has not come back: 5G in use, and no process to be seen",
+        ),
+        (
+            gpu(),
+            [
+                lease(0, 7, "5G", cooling_since=2.0),
+                lease(0, 8, "5G", slot=1, cooling_since=1.0, dirt="5G in use"),
+            ],
+            GpuState.DIRTY,
+            "memory of job 8 has not come back: 5G in use",
+        ),
+        (
+            gpu(),
+            [lease(0, 7, "5G", cooling_since=1.0, dirt="5G in use"), lease(0, 8, "5G", slot=1)],
+            GpuState.LEASED,
+            None,
+        ),
+        (gpu(processes=[foreign()]), [], GpuState.FOREIGN, "outside gpuq: python 4242 bob"),
+        (
+            gpu(calm_samples=2),
+            [],
+            GpuState.FOREIGN,
+            "not known to be free yet: calm for 2 of 3 readings",
+        ),
+        (gpu(fault="is lost"), [lease(0, 7)], GpuState.LOST, "is lost"),
+    ],
+)
+def test_a_gpu_has_one_state_and_the_sentence_for_it(
+    reading: Gpu, leases: list[Lease], state: GpuState, sentence: str | None
+) -> None:
+    assert assess(reading, leases, POLICY) == (state, sentence)
+
+
+# ── choosing ──
+
+
+def test_an_exclusive_job_sits_alone() -> None:
+    pair = [gpu(0), gpu(1)]
+    assert chosen(pair, request(), lease(0, 7, "5G")) == [uuid(1)]
+    assert chosen(pair, request(mem="5G"), lease(0, 7)) == [uuid(1)]
+    assert chosen(pair, request(2), lease(0, 7, "5G")) is None
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        gpu(processes=[foreign()]),
+        gpu(used="1G"),
+        gpu(calm_samples=1),
+        gpu(fault="is lost"),
+    ],
+)
+def test_an_exclusive_job_takes_no_gpu_that_is_not_known_to_be_free(reading: Gpu) -> None:
+    assert chosen([reading], request()) is None
+
+
+def test_a_sharing_job_may_sit_beside_a_foreign_one_where_there_is_room() -> None:
+    visited = gpu(processes=[foreign("10G")])
+    assert chosen([visited], request(mem="13G")) == [uuid(0)]
+    assert chosen([visited], request(mem="14G")) is None
+
+
+def test_a_sharing_job_goes_where_the_least_is_held() -> None:
+    trio = [gpu(0), gpu(1), gpu(2)]
+    assert chosen(trio, request(mem="5G"), lease(0, 7, "9G"), lease(1, 8, "4G")) == [uuid(2)]
+    assert chosen(trio[:2], request(mem="5G"), lease(0, 7, "9G"), lease(1, 8, "4G")) == [uuid(1)]
+
+
+def test_headroom_and_what_the_driver_keeps_are_nobodys() -> None:
+    assert chosen([gpu()], request(mem="23.5G")) == [uuid(0)]
+    assert chosen([gpu()], request(mem="23.6G")) is None
+    reserving = gpu(memory_reserved_bytes=GIB)
+    assert chosen([reserving], request(mem="22.5G")) == [uuid(0)]
+    assert chosen([reserving], request(mem="22.6G")) is None
+
+
+def test_a_lease_counts_what_it_declared_before_it_is_used() -> None:
+    assert chosen([gpu()], request(mem="14G"), lease(0, 7, "10G")) is None
+
+
+def test_a_lease_counts_what_it_uses_where_that_is_more_than_declared() -> None:
+    greedy = gpu(processes=[ours(7, "15G")])
+    assert chosen([greedy], request(mem="8G"), lease(0, 7, "10G")) == [uuid(0)]
+    assert chosen([greedy], request(mem="9G"), lease(0, 7, "10G")) is None
+
+
+def test_memory_of_processes_without_a_size_is_what_their_jobs_declared() -> None:
+    reading = gpu(used="12G", processes=[ours(7, None)])
+    assert chosen([reading], request(mem="11G"), lease(0, 7, "10G")) == [uuid(0)]
+    assert chosen([reading], request(mem="12G"), lease(0, 7, "10G")) is None
+
+
+def test_a_job_that_has_not_begun_explains_no_memory_of_a_stranger() -> None:
+    """Else 3G after 3G would be given away over the 20G that somebody uses already."""
+    reading = gpu(used="20G", processes=[foreign(None)])
+    assert chosen([reading], request(mem="3G")) == [uuid(0)]
+    assert chosen([reading], request(mem="3G"), lease(0, 7, "3G")) is None
+
+
+def test_a_gpu_without_a_reading_of_its_memory_is_not_shared() -> None:
+    assert chosen([gpu(used=None)], request(mem="1G")) is None
+    assert chosen([gpu(used=None)], request()) == [uuid(0)]
+
+
+def test_beside_a_dirty_share_only_its_room_is_kept() -> None:
+    dirty = lease(0, 7, "10G", cooling_since=1.0, dirt="one of it hangs in the driver")
+    assert chosen([gpu()], request(mem="13G"), dirty) == [uuid(0)]
+    assert chosen([gpu()], request(mem="14G"), dirty) is None
+    assert chosen([gpu()], request(), dirty) is None
+    assert chosen([gpu()], request(mem="1G"), lease(0, 7, cooling_since=1.0, dirt="x")) is None
+
+
+def test_at_most_eight_jobs_share_a_gpu() -> None:
+    eight = [lease(0, number, "1G", slot=number) for number in range(8)]
+    assert chosen([gpu()], request(mem="1G"), *eight[:7]) == [uuid(0)]
+    assert chosen([gpu()], request(mem="1G"), *eight) is None
+
+
+def test_what_was_given_away_this_turn_is_gone() -> None:
+    books = ledger([gpu(0), gpu(1)])
+    for number, index in enumerate([0, 1], start=1):
+        assert books.choose(request()) == (uuid(index),)
+        books.take([uuid(index)], number, request())
+    assert books.choose(request()) is None
+    assert books.choose(request(mem="1G")) is None
+
+
+def test_gpus_that_others_wait_for_are_taken_last() -> None:
+    books = ledger([gpu(0), gpu(1), gpu(2)])
+    unwelcome = {uuid(0): 2, uuid(1): 1}
+    assert books.choose(request(2), lambda one: unwelcome.get(one, 0)) == (uuid(2), uuid(1))
+
+
+sizes = st.integers(1, 24)
+
+
+@STEADY
+@given(st.lists(sizes, max_size=24))
+def test_sharing_jobs_never_get_more_than_there_is(wishes: list[int]) -> None:
+    books = ledger([gpu(0), gpu(1)])
+    held = {uuid(0): [0], uuid(1): [0]}
+    for number, gib in enumerate(wishes):
+        wish = request(mem=f"{gib}G")
+        for name in books.choose(wish) or ():
+            books.take([name], number, wish)
+            held[name].append(gib)
+    for given_away in held.values():
+        assert sum(given_away) * GIB + POLICY.headroom_bytes <= 24 * GIB
+        assert len(given_away) - 1 <= POLICY.max_jobs_per_gpu
+
+
+@STEADY
+@given(sizes, st.integers(0, 24), st.integers(0, 24))
+def test_who_asks_for_less_is_never_refused_what_more_would_get(
+    outside: int, one: int, other: int
+) -> None:
+    less, more = sorted((one, other))
+    visited = [gpu(processes=[foreign(f"{outside}G")])]
+    if chosen(visited, request(mem=f"{more}G")):
+        assert chosen(visited, request(mem=f"{less}G"))
+
+
+# ── who is kept away by what ──
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        gpu(bar=Bar(state=GpuState.DRAINED, reason="new fan")),
+        gpu(bar=Bar(state=GpuState.QUARANTINED, reason="XID 79")),
+        gpu(locked_by="another gpuq daemon"),
+        gpu(fault="is lost"),
+    ],
+    ids=["drained", "quarantined", "locked", "lost"],
+)
+def test_nobody_gets_a_gpu_that_is_set_aside(reading: Gpu) -> None:
+    assert chosen([reading], request()) is None
+    assert chosen([reading], request(mem="1G")) is None
+    assert chosen([reading], request(mem="1G"), lease(0, 7, "1G")) is None
+
+
+def test_a_gpu_that_is_set_aside_says_so_though_a_job_runs_on_it() -> None:
+    drained = gpu(bar=Bar(state=GpuState.DRAINED, reason="new fan"))
+    assert assess(drained, [lease(0, 7)], POLICY) == (GpuState.DRAINED, "new fan")
+
+
+def test_a_gpu_that_the_settings_deny_is_nobodys() -> None:
+    policy = Policy(deny_gpus=("0",))
+    books = Ledger([gpu(0), gpu(1)], [], policy)
+    assert books.choose(request(2)) is None
+    assert books.choose(request()) == (uuid(1),)
+    state, reason = assess(gpu(0), [], policy)
+    assert (state, reason) == (
+        GpuState.DRAINED,
+        "the settings keep it from gpuq (allow_gpus, deny_gpus)",
+    )
+
+
+def test_ignored_processes_make_no_gpu_busy_but_their_memory_counts() -> None:
+    desktop = replace(foreign("1G"), ignored=True)
+    reading = gpu(used="0K", processes=[desktop])
+    assert chosen([reading], request()) == [uuid(0)]
+    assert chosen([reading], request(mem="22.5G")) == [uuid(0)]
+    assert chosen([reading], request(mem="22.6G")) is None
+
+
+def test_a_gpu_for_one_process_only_takes_one_sharing_job() -> None:
+    single = gpu(one_process_only=True)
+    assert chosen([single], request(mem="5G")) == [uuid(0)]
+    assert chosen([single], request(mem="5G"), lease(0, 7, "5G")) is None
+    assert chosen([replace(single, processes=(foreign(),))], request(mem="5G")) is None
+    assert chosen([single], request()) == [uuid(0)]
+
+
+@pytest.mark.parametrize(
+    ("recent", "fits"), [(None, False), (0, True), (49, True), (50, False), (90, False)]
+)
+def test_who_wants_little_computed_beside_it_gets_that_or_waits(
+    recent: int | None, fits: bool
+) -> None:
+    reading = gpu(processes=[foreign("4G")], recent_utilization_percent=recent)
+    assert (chosen([reading], request(mem="5G", max_util=50)) is not None) is fits
+    assert chosen([reading], request(mem="5G")) == [uuid(0)]
+
+
+def test_what_a_job_computes_that_has_just_started_is_not_known_yet() -> None:
+    reading = gpu(recent_utilization_percent=0)
+    held = [lease(0, 7, "5G")]
+    wish = request(mem="5G", max_util=50)
+    assert Ledger([reading], held, POLICY, settling=[7]).choose(wish) is None
+    assert Ledger([reading], held, POLICY, settling=[8]).choose(wish) == (uuid(0),)
+    books = Ledger([reading], [], POLICY)
+    books.take([uuid(0)], 9, request(mem="5G"))
+    assert books.choose(wish) is None
+
+
+def test_some_gpus_are_left_to_people_outside() -> None:
+    three = [gpu(0), gpu(1), gpu(2)]
+    books = Ledger(three, [], POLICY, kept_idle=2)
+    assert books.choose(request(2)) is None
+    assert books.choose(request()) == (uuid(0),)
+    books.take([uuid(0)], 1, request(mem="5G"))
+    assert books.choose(request()) is None
+    assert books.choose(request(mem="5G")) == (uuid(0),), "sharing takes no further GPU"
+    assert books.wants(request()) == (
+        "wants 1 GPU, 0 free (in use by job 1; reserve_idle leaves 2 to people outside gpuq)"
+    )
+
+
+def test_a_gpu_that_somebody_outside_uses_is_one_of_those_left_to_them() -> None:
+    taken = [gpu(0, processes=[foreign()]), gpu(1)]
+    assert Ledger(taken, [], POLICY, kept_idle=1).choose(request()) == (uuid(1),)
+
+
+def test_a_whole_card_goes_to_who_asks_for_a_gpu_and_a_part_to_who_says_how_much() -> None:
+    mixed = [gpu(0, "80G"), gpu(1, "10G", parent="GPU-x"), gpu(2, "40G", parent="GPU-x")]
+    assert chosen(mixed, request()) == [uuid(0)]
+    assert chosen(mixed, request(mem="8G", exclusive=True)) == [uuid(1)]
+    assert chosen(mixed, request(mem="30G", exclusive=True)) == [uuid(2)]
+    assert chosen(mixed, request(mem="60G", exclusive=True)) == [uuid(0)]
+
+
+def test_twenty_jobs_of_5g_fill_four_gpus_of_24g_by_fours() -> None:
+    books = ledger([gpu(index) for index in range(4)])
+    wish = request(mem="5G")
+    places = []
+    for number in range(20):
+        for name in books.choose(wish) or ():
+            books.take([name], number, wish)
+            places.append(name)
+    assert Counter(places) == {uuid(index): 4 for index in range(4)}
+    assert books.wants(wish) == (
+        "wants 1 GPU with 5G, 0 free (in use by jobs 0-15; a shared one has 3.5G left at most)"
+    )
+
+
+def test_many_gpus_with_one_obstacle_are_told_at_once() -> None:
+    carol = [foreign("20G")]
+    crowd = [gpu(index, processes=carol) for index in range(4)] + [gpu(4, used="22G")]
+    assert ledger(crowd).wants(request()) == (
+        "wants 1 GPU, 0 free (GPU 0-3 outside gpuq: python 4242 bob; "
+        "GPU 4 outside gpuq: 22G in use, and no process to be seen)"
+    )
+    assert ledger(crowd).wants(request(mem="5G")) == (
+        "wants 1 GPU with 5G, 0 free (GPU 0-4 have 3.5G left at most)"
+    )
+
+
+# ── the sentence of who waits ──
+
+
+@pytest.mark.parametrize(
+    ("gpus", "leases", "wish", "sentence"),
+    [
+        (
+            [gpu(0), gpu(1)],
+            [lease(0, 7), lease(1, 8)],
+            request(2),
+            "wants 2 GPUs, 0 free (in use by jobs 7-8)",
+        ),
+        (
+            [gpu(0), gpu(1)],
+            [lease(0, 7)],
+            request(2),
+            "wants 2 GPUs, 1 free (in use by job 7)",
+        ),
+        (
+            [gpu(0, "80G", processes=[foreign()]), gpu(1)],
+            [lease(1, 7)],
+            request(mem="60G", exclusive=True),
+            "wants 1 whole GPU with 60G, 0 free (GPU 0 outside gpuq: python 4242 bob)",
+        ),
+        (
+            [gpu(0, used="20G", processes=[ours(7, "0K")])],
+            [lease(0, 7, cooling_since=1.0)],
+            request(),
+            "wants 1 GPU, 0 free (GPU 0 waiting until the memory of the last job is free again)",
+        ),
+        (
+            [gpu(0, used="5G")],
+            [lease(0, 7, cooling_since=1.0, dirt="5G in use")],
+            request(),
+            "wants 1 GPU, 0 free (GPU 0 memory of job 7 has not come back: 5G in use)",
+        ),
+        (
+            [gpu(0, fault="has fallen off the bus")],
+            [lease(0, 7)],
+            request(),
+            "wants 1 GPU, 0 free (in use by job 7; GPU 0 has fallen off the bus)",
+        ),
+        (
+            [gpu(0, used="250M")],
+            [],
+            request(mem="23.5G"),
+            "wants 1 GPU with 23.5G, 0 free (GPU 0 has 23.3G left)",
+        ),
+        (
+            [gpu(0)],
+            [lease(0, number, "1G", slot=number) for number in range(8)],
+            request(mem="1G"),
+            "wants 1 GPU with 1G, 0 free (in use by jobs 0-7; a shared one takes 8 jobs at most)",
+        ),
+        (
+            [gpu(0, used=None)],
+            [],
+            request(mem="5G"),
+            "wants 1 GPU with 5G, 0 free (GPU 0 does not tell its memory)",
+        ),
+        (
+            [gpu(0), gpu(1, model="A100")],
+            [],
+            request(2, model="A100"),
+            "wants 2 GPUs of model A100, 1 free (1 such to be seen)",
+        ),
+    ],
+)
+def test_the_reason_names_what_stands_in_the_way_of_each_gpu(
+    gpus: list[Gpu], leases: list[Lease], wish: Request, sentence: str
+) -> None:
+    books = ledger(gpus, *leases)
+    assert books.choose(wish) is None
+    assert books.wants(wish) == sentence
+
+
+# ── once our jobs have ended ──
+
+
+@pytest.mark.parametrize(
+    ("reading", "held"),
+    [
+        (gpu(processes=[ours(7, "20G")]), lease(0, 7)),
+        (gpu(used="20G"), lease(0, 7)),  # in a container the driver shows no process
+        (gpu(used="20G", processes=None), lease(0, 7)),
+        (gpu(used="20G"), lease(0, 7, cooling_since=1.0)),
+        (gpu(processes=[ours(7, "5G")], calm_samples=1), lease(0, 7, "5G")),
+        (gpu(utilization_percent=100), lease(0, 7)),
+    ],
+)
+def test_memory_that_a_lease_may_explain_is_not_laid_to_a_stranger(
+    reading: Gpu, held: Lease
+) -> None:
+    assert ledger([reading], held).without_ours().choose(request()) == (uuid(0),)
+
+
+@pytest.mark.parametrize(
+    ("reading", "held"),
+    [
+        (gpu(processes=[ours(7, "5G"), foreign()]), [lease(0, 7)]),
+        (gpu(processes=[ours(7, "5G"), foreign("0K")]), [lease(0, 7)]),
+        (gpu(processes=[ours(7, "5G")], used="10G"), [lease(0, 7, "5G")]),
+        (gpu(processes=[foreign()]), []),
+        (gpu(fault="is lost"), [lease(0, 7)]),
+    ],
+)
+def test_strangers_stay_when_our_jobs_end(reading: Gpu, held: list[Lease]) -> None:
+    assert ledger([reading], *held).without_ours().choose(request()) is None
+
+
+def test_the_lowest_gpus_come_first() -> None:
+    backwards = [gpu(index) for index in (3, 1, 2, 0)]
+    found = chosen(backwards, request(4))
+    assert found is not None
+    assert all(one < other for one, other in pairwise(found))

@@ -43,7 +43,7 @@ def told(daemon: Alive, kind: str, index: int | None = None) -> list[str | None]
 
 
 def state(daemon: Alive, index: int = 0) -> tuple[GpuState, str | None]:
-    from gpuq.core.placement import assess
+    from gpuq.core.condition import assess
 
     (seen,) = (one for one in daemon.loop.gpus or () if one.index == index)
     held = [lease for lease in daemon.store.seen.leases() if lease.gpu == seen.uuid]

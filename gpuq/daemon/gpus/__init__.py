@@ -8,14 +8,8 @@ the daemon's end of that process is `Probe` (`keeper.py`), and what the daemon k
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpuq.daemon.gpus.backend import (
-        Backend,
-        BackendSpec,
-        GpusUnavailable,
-        Held,
-        check_gpus,
-        parse_gpus,
-    )
+    from gpuq.daemon.gpus.backend import Backend, GpusUnavailable, Held
+    from gpuq.daemon.gpus.choice import BackendSpec, check_gpus, parse_gpus
     from gpuq.daemon.gpus.keeper import Probe
     from gpuq.daemon.gpus.watch import GpuWatch
 
@@ -37,6 +31,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     homes = {"GpuWatch": "watch", "Probe": "keeper"}
+    homes |= dict.fromkeys(("BackendSpec", "check_gpus", "parse_gpus"), "choice")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{homes.get(name, 'backend')}"), name)

@@ -17,7 +17,8 @@ import signal as signals
 import sys
 from collections.abc import Sequence
 
-from gpuq.daemon.gpus.backend import Backend, BackendSpec, GpusUnavailable, parse_gpus
+from gpuq.daemon.gpus.backend import Backend, GpusUnavailable
+from gpuq.daemon.gpus.choice import BackendSpec, parse_gpus
 from gpuq.daemon.gpus.wire import decode_request, encode_reading, encode_unavailable
 from gpuq.errors import UsageError
 
@@ -71,14 +72,14 @@ def open_backend(spec: BackendSpec, story: Sequence[str] = ()) -> Backend:
         return NvmlBackend()
     if spec.scenario is not None:
         return _open_scenario(spec.scenario, story)
-    from gpuq.daemon.gpus.simulated import SimulatedBackend
+    from gpuq.daemon.gpus.simulated.plain import SimulatedBackend
 
     return SimulatedBackend(spec.simulated)
 
 
 def _open_scenario(name: str, story: Sequence[str]) -> Backend:
-    from gpuq.daemon.gpus.scenario_file import read_scenario
-    from gpuq.daemon.gpus.scripted import ScriptedBackend, nap_for
+    from gpuq.daemon.gpus.simulated.scenario_file import read_scenario
+    from gpuq.daemon.gpus.simulated.scripted import ScriptedBackend, nap_for
 
     try:
         scenario = read_scenario(name)

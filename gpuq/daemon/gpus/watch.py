@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+from gpuq.core.condition import assess, count_calm, is_busy_outside
 from gpuq.core.model import Gpu, GpuProcess, GpuState, Lease, LeaseState, Policy
-from gpuq.core.placement import assess, count_calm, is_busy_outside
 from gpuq.daemon.gpus.backend import is_identified
 
 # A reading that comes so much too early still counts as the next one.

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from gpuq.core.model import Gpu, GpuProcess
 from gpuq.daemon.gpus import BackendSpec, GpusUnavailable, Held, parse_gpus
-from gpuq.daemon.gpus.backend import SimulatedGpu
-from gpuq.daemon.gpus.simulated import SimulatedBackend, simulated_uuid
+from gpuq.daemon.gpus.simulated.plain import SimulatedBackend, SimulatedGpu, simulated_uuid
 from gpuq.daemon.gpus.wire import (
     decode_answer,
     decode_request,

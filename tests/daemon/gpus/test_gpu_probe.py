@@ -19,7 +19,7 @@ import pytest
 from gpuq.core.model import Gpu
 from gpuq.daemon.gpus import Held, Probe, keeper, parse_gpus
 from gpuq.daemon.gpus.probe import _Reader
-from gpuq.daemon.gpus.simulated import SimulatedBackend, simulated_uuid
+from gpuq.daemon.gpus.simulated.plain import SimulatedBackend, simulated_uuid
 from gpuq.daemon.gpus.wire import encode_request
 from gpuq.daemon.linux import processes
 
@@ -242,7 +242,7 @@ def test_ctrl_c_in_the_terminal_is_for_the_daemon() -> None:
 
 def test_what_a_library_prints_is_no_answer(capfd: pytest.CaptureFixture[str]) -> None:
     script = """
-import sys, gpuq.daemon.gpus.simulated as simulated
+import sys, gpuq.daemon.gpus.simulated.plain as simulated
 from gpuq.daemon.gpus.probe import main
 read = simulated.SimulatedBackend.sample
 def noisy(self, held, **wishes):

@@ -4,8 +4,8 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from gpuq.core.condition import assess
 from gpuq.core.model import Gpu, GpuProcess, GpuState, Lease, LeaseState, Policy
-from gpuq.core.placement import assess
 from gpuq.daemon.gpus import GpuWatch
 from gpuq.daemon.gpus.backend import unidentified
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuq.core.model import Closeness, Gpu
-from gpuq.daemon.gpus import GpusUnavailable, Held, scenario
-from gpuq.daemon.gpus.scenario_file import scenario_of
-from gpuq.daemon.gpus.scripted import ScriptedBackend
+from gpuq.daemon.gpus import GpusUnavailable, Held
+from gpuq.daemon.gpus.simulated import scenario
+from gpuq.daemon.gpus.simulated.scenario_file import scenario_of
+from gpuq.daemon.gpus.simulated.scripted import ScriptedBackend
 from tests.builders import STEADY, size
 
 GIB = 2**30

@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 
 from gpuq import config
 from gpuq.daemon.gpus import check_gpus, parse_gpus
-from gpuq.daemon.gpus.scenario import Scenario
-from gpuq.daemon.gpus.scenario_file import SHIPPED, read_scenario, scenario_of, shipped_names
-from gpuq.daemon.gpus.scenario_keys import KEYS, TABLES
-from gpuq.daemon.gpus.scripted import ScriptedBackend
+from gpuq.daemon.gpus.simulated.scenario import Scenario
+from gpuq.daemon.gpus.simulated.scenario_file import (
+    SHIPPED,
+    read_scenario,
+    scenario_of,
+    shipped_names,
+)
+from gpuq.daemon.gpus.simulated.scenario_keys import KEYS, TABLES
+from gpuq.daemon.gpus.simulated.scripted import ScriptedBackend
 from gpuq.errors import UsageError
 from tests.builders import STEADY
 

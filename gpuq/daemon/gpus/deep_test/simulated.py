@@ -4,7 +4,7 @@ they go."""
 import time
 from collections.abc import Sequence
 
-from gpuq.daemon.gpus.backend import parse_gpus
+from gpuq.daemon.gpus.choice import parse_gpus
 from gpuq.daemon.gpus.deep_test import GpuTrouble, Tell
 
 SIDE = 48
@@ -31,8 +31,8 @@ def _scripted(
     spec = parse_gpus(spec_text)
     if spec.scenario is None:
         return None, None, None
-    from gpuq.daemon.gpus.scenario import test_failure, test_speeds
-    from gpuq.daemon.gpus.scenario_file import read_scenario
+    from gpuq.daemon.gpus.simulated.scenario import test_failure, test_speeds
+    from gpuq.daemon.gpus.simulated.scenario_file import read_scenario
 
     scenario = read_scenario(spec.scenario)
     elapsed_s = time.monotonic() - started_s

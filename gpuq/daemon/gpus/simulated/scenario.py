@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gpuq.core.model import Closeness
-from gpuq.daemon.gpus.simulated import simulated_uuid
+from gpuq.daemon.gpus.simulated.plain import simulated_uuid
 
 # A moment of the story: seconds since it began, or the name of a file that lies beside it.
 Moment = float | str

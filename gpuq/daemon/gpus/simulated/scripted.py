@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from gpuq.core.model import Gpu, GpuProcess
 from gpuq.daemon.gpus.backend import GpusUnavailable, Held
-from gpuq.daemon.gpus.scenario import (
+from gpuq.daemon.gpus.simulated.plain import BUSY_C, BUSY_SHARE, IDLE_C, IDLE_SHARE
+from gpuq.daemon.gpus.simulated.scenario import (
     Behaviour,
     Fault,
     FaultKind,
@@ -24,7 +25,6 @@ from gpuq.daemon.gpus.scenario import (
     Stranger,
     Tells,
 )
-from gpuq.daemon.gpus.simulated import BUSY_C, BUSY_SHARE, IDLE_C, IDLE_SHARE
 
 NAP_S = 0.02
 WARMS_IN_S = 15.0  # to about two thirds of the way towards where the load leads

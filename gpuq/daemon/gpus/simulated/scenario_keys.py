@@ -12,7 +12,7 @@ from typing import Any
 from gpuq.core.model import Closeness
 from gpuq.core.units import format_bytes, parse_bytes, parse_ranges, parse_seconds
 from gpuq.daemon.gpus.backend import MAX_GPUS
-from gpuq.daemon.gpus.scenario import Behaviour, Curve, FaultKind, Moment, Tells
+from gpuq.daemon.gpus.simulated.scenario import Behaviour, Curve, FaultKind, Moment, Tells
 
 LONGEST_S = 366 * 86400.0
 LARGEST_BYTES = 2**50

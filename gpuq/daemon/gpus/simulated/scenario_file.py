@@ -14,8 +14,9 @@ from typing import Any
 
 from gpuq.core.model import Closeness
 from gpuq.core.units import format_bytes
-from gpuq.daemon.gpus.backend import MAX_GPUS, SimulatedGpu
-from gpuq.daemon.gpus.scenario import (
+from gpuq.daemon.gpus.backend import MAX_GPUS
+from gpuq.daemon.gpus.simulated.plain import SimulatedGpu, power_limit_w
+from gpuq.daemon.gpus.simulated.scenario import (
     Behaviour,
     DriverTrouble,
     Fault,
@@ -31,8 +32,7 @@ from gpuq.daemon.gpus.scenario import (
     Window,
     Xid,
 )
-from gpuq.daemon.gpus.scenario_keys import KEYS, TABLES
-from gpuq.daemon.gpus.simulated import power_limit_w
+from gpuq.daemon.gpus.simulated.scenario_keys import KEYS, TABLES
 from gpuq.errors import UsageError
 
 SHIPPED = os.path.join(os.path.dirname(__file__), "scenarios")

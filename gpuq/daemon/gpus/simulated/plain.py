@@ -4,13 +4,20 @@ Nothing here is random, and nobody outside gpuq ever uses one.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gpuq.core.model import Gpu, GpuProcess
-from gpuq.daemon.gpus.backend import Held, SimulatedGpu
+from gpuq.daemon.gpus.backend import Held
 
 BUSY_PERCENT = 90
 IDLE_C, BUSY_C = 34, 68
 IDLE_SHARE, BUSY_SHARE = 0.12, 0.85  # of the power limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedGpu:
+    model: str
+    memory_bytes: int
 
 
 class SimulatedBackend:
