@@ -128,7 +128,8 @@ def busy_box(show: Show) -> None:
 def packing(show: Show) -> None:
     show.say("## Twenty jobs of 5G on four GPUs of 24G")
     with show.box("sim:4x24G"):
-        show.type("for i in $(seq 20); do gpuq submit -n e$i --gpu-mem 5G sleep 600 | grep -c . >/dev/null; done")
+        submit = "gpuq submit -n e$i --gpu-mem 5G sleep 600 | cat >/dev/null"
+        show.type(f"for i in $(seq 20); do {submit}; done")
         show.until("gpuq status", "16 running")
         show.type("gpuq gpus")
         show.type("gpuq status --limit 5 --state queued")

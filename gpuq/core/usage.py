@@ -155,6 +155,28 @@ def intruders(gpus: Iterable[Gpu], beside: Collection[int]) -> list[Intruder]:
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """A process of a job on a GPU that the job was not given."""
+
+    gpu: str
+    words: str
+
+
+def find_stray(job: int, given: Collection[str], gpus: Iterable[Gpu]) -> Stray | None:
+    """The first of them, on the real GPUs of a machine; `given` are the uuids that the job has."""
+    for gpu in gpus:
+        if gpu.simulated or gpu.uuid in given:
+            continue
+        for process in gpu.processes or ():
+            if process.job == job:
+                words = (
+                    f"{process_words(process)} of it is on GPU {gpu.index}, which it was not given"
+                )
+                return Stray(gpu=gpu.uuid, words=words)
+    return None
+
+
 def process_words(process: GpuProcess) -> str:
     """ "python 40121 carol (docker 3f2a9c1b7d44)"."""
     words = f"{process.command or 'process'} {process.pid} {process.user or ''}".rstrip()

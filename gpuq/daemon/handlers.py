@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import gpuq
-from gpuq.config import Config
+from gpuq.config import BESIDE_SYSTEM, Config
 from gpuq.core.fitting import never_fits
 from gpuq.core.learned import Resolved, resolve
 from gpuq.core.learned import note as learned_note
@@ -204,13 +204,23 @@ class Handlers:
                 spec = replace(spec, request=learned[-1].request, gpu_mem_from=learned[-1].words)
             why = never_fits(spec.request, known, self._config.policy())
             if why is not None and (judged or not spec.request.gpus):
-                trouble = self._world.gpu_trouble if gpuless and spec.request.gpus else None
+                trouble = self._why_gpuless() if gpuless and spec.request.gpus else None
                 because = f" ({trouble})" if trouble else ""
                 raise NeverFits(f"{why}{because}. Nothing was queued.")
             specs.append(spec)
         says_nothing = gpuless and any("gpus" not in job for job in jobs)
-        note = "this machine has no GPU, so the job gets none" if says_nothing else None
+        here = "this daemon of yours" if self._is_beside_system else "this machine"
+        note = f"{here} has no GPU, so the job gets none" if says_nothing else None
         return specs, note or learned_note(learned)
+
+    @property
+    def _is_beside_system(self) -> bool:
+        return self._config.origin("gpus") == BESIDE_SYSTEM
+
+    def _why_gpuless(self) -> str | None:
+        if self._is_beside_system:
+            return "those of this machine are the system daemon's; this one of yours has none"
+        return self._world.gpu_trouble
 
     def _resolve_memory(self, spec: Spec, uid: int, machine: Sequence[Gpu]) -> Resolved:
         known = self._store.learned.known(uid, spec.argv, spec.cwd, spec.name)

@@ -18,11 +18,13 @@ from gpuq.core.usage import (
     Excess,
     GpuUse,
     Intruder,
+    Stray,
     Stretch,
     add,
     busy_words,
     energy_between,
     find_excess,
+    find_stray,
     intruders,
     most,
     total,
@@ -52,6 +54,7 @@ class _Tally:
     quiet_percent: int = 0  # the most in that time
     excess: Excess | None = None  # at the last reading
     told_bytes: int | None = None  # what it used when its excess was told of
+    is_stray: bool = False  # which was told of
 
 
 class _Reading:
@@ -90,7 +93,7 @@ class _Used:
     cause: str
 
 
-_News = _Idle | _Used | Intruder | Excess
+_News = _Idle | _Used | Intruder | Stray | Excess
 
 
 class Usage:
@@ -189,8 +192,12 @@ class Usage:
         # Nobody can tell what was before, nor what was while the driver said nothing.
         is_known = last is not None and now.at - last.at <= LONGEST_STRETCH_S
         counts = is_known and not one.is_paused
-        news = [self._find_idleness(one, tally, gpus, now.at, policy, counts=counts)]
+        news: list[_News | None] = [
+            self._find_idleness(one, tally, gpus, now.at, policy, counts=counts)
+        ]
         news += self._find_contenders(tally, gpus)
+        if not tally.is_stray:
+            news.append(find_stray(one.job, {gpu.uuid for gpu in gpus}, now.gpus.values()))
         news.append(self._find_excess(tally, policy))
         return [told for told in news if told is not None]
 
@@ -269,6 +276,8 @@ class Usage:
                 measured.used(one.job, one.attempt, gpu=told.gpu, cause=told.cause, now=now)
             case Intruder():
                 measured.contended(one.job, one.attempt, told, now=now)
+            case Stray():
+                measured.astray(one.job, one.attempt, told, now=now)
             case Excess():
                 measured.over_memory(
                     one.job, one.attempt, gpu=told.gpu.uuid, words=told.words, now=now
@@ -278,6 +287,8 @@ class Usage:
         """That somebody is idle is read from what was written; this is not."""
         if isinstance(told, Intruder):
             tally.contenders.add(told.pid)
+        elif isinstance(told, Stray):
+            tally.is_stray = True
         elif isinstance(told, Excess):
             tally.told_bytes = told.used_bytes
 

@@ -400,6 +400,19 @@ def test_a_stranger_on_the_gpu_of_a_job_is_told_of_once_and_stays_in_its_record(
     )
 
 
+def test_a_job_that_computes_where_it_should_not_is_told_of_once(desk: Desk) -> None:
+    """As one whose script sets CUDA_VISIBLE_DEVICES itself."""
+    job = desk.runs((0, None))
+    own = gpu(0, processes=[ours(job)])
+    desk.read(own, gpu(1, processes=[ours(job + 1)]))
+    assert desk.events("astray") == []
+    for _ in range(3):
+        desk.read(own, gpu(1, processes=[ours(job)]))
+    (told,) = desk.events("astray")
+    assert (told["job"], told["gpu"]) == (job, "GPU-1")
+    assert told["cause"] == f"train {1000 + job} ann of it is on GPU 1, which it was not given"
+
+
 def test_the_same_stranger_is_not_told_of_by_the_next_daemon_again(desk: Desk) -> None:
     job = desk.runs((0, None), (1, None))
     there = [beside(job, foreign(pid=40121), index=index) for index in (0, 1)]

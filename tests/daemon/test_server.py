@@ -908,3 +908,21 @@ def test_whatever_is_sent_the_daemon_serves_on(greeted: bool, garbage: bytes) ->
 
     with tempfile.TemporaryDirectory() as folder:
         with_server(Path(folder) / "s", deed)
+
+
+def test_a_users_daemon_beside_the_systems_says_whose_the_gpus_are(path: Path) -> None:
+    async def main() -> None:
+        found = config.load({"state_dir": str(path.parent)}, {})
+        found = found.having("gpus", "none", config.BESIDE_SYSTEM)
+        with closing(Store(":memory:")) as store:
+            handlers = Handlers(store, found, Still(), Watchers())
+            async with serving(path, handlers.handle), calling(path) as caller:
+                asked = {"environment": VARIABLES, "env_hash": HASH}
+                plain = {"argv": ["true"], "cwd": "/"}
+                taken = (await caller.ask("submit", jobs=[plain], **asked))["ok"]
+                assert taken["note"] == "this daemon of yours has no GPU, so the job gets none"
+                refusal = (await caller.ask("submit", jobs=[plain | {"gpus": 1}], **asked))["error"]
+                assert refusal["code"] == "never_fits"
+                assert "those of this machine are the system daemon's" in refusal["message"]
+
+    asyncio.run(main())

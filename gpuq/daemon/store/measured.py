@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpuq.core.usage import GpuUse, Intruder
+from gpuq.core.usage import GpuUse, Intruder, Stray
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.events import record_event
 
@@ -75,6 +75,11 @@ class Measured:
             )
             detail = {"pid": by.pid}
             self._event(now, "contended", job, attempt, by.gpu, by.words, detail)
+
+    def astray(self, job: int, attempt: int, stray: Stray, *, now: float) -> None:
+        """It computes where it should not, as a script does that sets CUDA_VISIBLE_DEVICES itself."""
+        with self._db.transaction():
+            self._event(now, "astray", job, attempt, stray.gpu, stray.words)
 
     def over_memory(self, job: int, attempt: int, *, gpu: str, words: str, now: float) -> None:
         """It uses more of a shared GPU than it asked for."""
