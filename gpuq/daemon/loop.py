@@ -2,15 +2,13 @@
 
 Being level-triggered it asks what is the case, never what has changed, so no lost or doubled piece of
 news can mislead it. While nothing happens it does not turn. What follows from a plan, or from news,
-and takes more than a few lines is in the rooms beside: `starting`, `chronicle`, `lookout`.
+is in the rooms beside: `deeds` and `starting`, `chronicle`, `lookout` and `health`, `inheritance`.
 """
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
 
 import structlog
 
@@ -18,41 +16,26 @@ from gpuq.config import Config
 from gpuq.core.hours import is_within
 from gpuq.core.model import (
     ActiveJob,
-    Cancel,
-    Decision,
-    Exit,
     Gpu,
     GpuHealth,
-    JobState,
-    MarkDirty,
-    Pause,
     Plan,
-    Readmit,
-    Release,
-    Resume,
-    SetAside,
-    SetAsideGpu,
-    Signal,
     Snapshot,
-    Start,
-    TestGpu,
-    Undelay,
 )
 from gpuq.core.scheduler import plan
 from gpuq.core.usage import GpuUse
 from gpuq.daemon import faults
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.deeds import Deeds
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.health import HealthWatch
-from gpuq.daemon.linux import cgroup, investigate, processes
-from gpuq.daemon.linux.sentences import survivor_sentence
+from gpuq.daemon.inheritance import Inheritance
+from gpuq.daemon.linux import cgroup
 from gpuq.daemon.linux.syscalls import BoottimeAlarm
 from gpuq.daemon.lookout import Lookout
-from gpuq.daemon.starting import CannotStart, Starter, known_as
+from gpuq.daemon.starting import CannotStart, Starter
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
-from gpuq.daemon.store.happened import Delay
 from gpuq.daemon.supervisor import Exited, News, Supervisor
 from gpuq.daemon.upkeep.retention import Housekeeper
 from gpuq.daemon.watchers import Watchers
@@ -60,8 +43,6 @@ from gpuq.daemon.watchers import Watchers
 JOBS_PER_CLASS = 16  # seen of each class in one turn
 DISK_AGAIN_S = 5.0
 START_AGAIN_S = 1.0
-SHOWN_SURVIVORS = 3
-DEVICE = "/dev/nvidia{}"
 
 log = structlog.get_logger()
 
@@ -86,14 +67,12 @@ class Loop:
         self._minutes_count = False  # the time of day may change what is started
         self._watchers = watchers
         self._clock = clock or Clock()
-        self._boot_id = processes.boot_id()
         self._bell = asyncio.Event()
         self._idle = asyncio.Event()
         self._stopping = asyncio.Event()
         self._again: asyncio.TimerHandle | None = None
         self._alarm = BoottimeAlarm()
-        self._last_kills: dict[tuple[int, int], float] = {}  # by job and attempt
-        self._beats: dict[tuple[int, int], float] = {}
+        self._beats: dict[tuple[int, int], float] = {}  # by job and attempt
         self._cgroup_root = cgroup.find_root(config.state_dir, config.cgroup)
         log.info("control groups", root=self._cgroup_root or "none: jobs are known by their runner")
         self._supervisor = Supervisor(Path(config.state_dir), self._hear, self._cgroup_root)
@@ -110,8 +89,18 @@ class Loop:
             locked_by=self._locks.holder,
             health=self._health,
         )
-        self._starter = Starter(
-            store, config, self._clock, self._supervisor, self._lookout, self._locks
+        starter = Starter(store, config, self._clock, self._supervisor, self._lookout, self._locks)
+        self._deeds = Deeds(
+            store,
+            self._clock,
+            watchers,
+            self._supervisor,
+            starter,
+            self._lookout,
+            self._health,
+        )
+        self._inheritance = Inheritance(
+            store, self._clock, self._supervisor, self._hear, self._cgroup_root
         )
         self._chronicle = Chronicle(store, self._clock, self._policy, watchers, self._lookout)
         self._housekeeper = Housekeeper(store, config, self._clock)
@@ -181,13 +170,12 @@ class Loop:
 
     def start(self) -> None:
         """Starts launcher and probe, and finds the truth about what an earlier daemon left."""
-        self._sweep_groups()
+        self._inheritance.sweep_groups()
         self._housekeeper.skip_known_ids()
         self._supervisor.start()
-        self._leave_earlier_boots()
-        self._resolve_attempts()
+        self._inheritance.take_over()
         self._settle_locks()
-        self._do_again_what_was_noted()
+        self._inheritance.do_again_what_was_noted()
         faults.here("loop.resolved")
 
     async def run(self) -> None:
@@ -222,7 +210,7 @@ class Loop:
             await self._supervisor.close()
             self._locks.close()
             if self._cgroup_root is not None:
-                self._sweep_groups()
+                self._inheritance.sweep_groups()
                 cgroup.remove_root(self._cgroup_root)
 
     def _alarm_rang(self) -> None:
@@ -231,7 +219,7 @@ class Loop:
 
     def _hear(self, news: News) -> None:
         if isinstance(news, Exited):
-            self._last_kills.pop((news.job, news.attempt), None)
+            self._deeds.last_kills.pop((news.job, news.attempt), None)
             self._beats.pop((news.job, news.attempt), None)
             self._housekeeper.job_ended()
         self._chronicle.inbox.append(news)
@@ -267,12 +255,7 @@ class Loop:
         self._heed(snapshot)
         self.plan = plan(snapshot)
         try:
-            # Signals first: what is being ended is to end though the disk may refuse all the rest.
-            self._signal([one for one in self.plan.decisions if isinstance(one, Signal)])
-            self._cancel([one for one in self.plan.decisions if isinstance(one, Cancel)])
-            for decision in self.plan.decisions:
-                await self._carry_out(decision, snapshot)
-            self._health.forget_considered(snapshot.health)
+            await self._deeds.do(self.plan.decisions, snapshot)
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
             return False
@@ -337,7 +320,7 @@ class Loop:
         key = job.id, job.attempt
         job = replace(
             job,
-            last_kill_at=self._last_kills.get(key),
+            last_kill_at=self._deeds.last_kills.get(key),
             beat_at=self._beats.get(key),
             over_memory=self._lookout.usage.over_memory(*key),
         )
@@ -377,117 +360,6 @@ class Loop:
     def _set_alarm(self, boottime: float | None) -> None:
         self._alarm.set(None if boottime is None else boottime - self._clock.boottime())
 
-    # ── carrying out ──
-
-    async def _carry_out(self, decision: Decision, snapshot: Snapshot) -> None:
-        now, mono = self._clock.wall(), self._clock.monotonic()
-        happened, machine = self._store.happened, self._store.machine
-        match decision:
-            case Start():
-                if await self._starter.start(decision, snapshot):
-                    self._watchers.publish(decision.job, "started")
-                    self._lookout.tell_probe()
-            case Undelay():
-                happened.undelay(decision.job, now=now)
-                faults.here("loop.undelayed")
-            case Pause():
-                happened.pause(decision.job, decision.attempt, mono=mono, now=now)
-                faults.here("loop.pause_committed")
-                self._supervisor.pause(decision.job)
-            case Resume():
-                self._supervisor.resume(decision.job)
-                faults.here("loop.resumed")
-                happened.resume(decision.job, decision.attempt, mono=mono, now=now)
-            case SetAside():
-                words = self._describe_survivors(decision.job)
-                happened.unkillable(decision.job, decision.attempt, words, now=now)
-            case Release():
-                faults.here("loop.releasing")
-                machine.release(decision.gpu, decision.slot, now=now)
-            case MarkDirty():
-                dirt = decision.dirt + self._describe_holders(decision.gpu, snapshot.gpus or ())
-                machine.mark_dirty(decision.gpu, decision.slot, dirt, now=now)
-            case SetAsideGpu() | TestGpu() | Readmit():
-                self._health.carry_out(decision, snapshot.gpus or ())
-
-    def _cancel(self, cancels: Sequence[Cancel]) -> None:
-        """All in one commit: there may be as many as somebody had queued."""
-        if not cancels:
-            return
-        faults.here("loop.cancelling")
-        with self._store.transaction():
-            for cancel in cancels:
-                self._store.happened.cancel(cancel.job, actor=cancel.actor, now=self._clock.wall())
-        faults.here("loop.cancelled")
-        for cancel in cancels:
-            self._watchers.publish(cancel.job, "started")
-            self._watchers.publish(cancel.job, "ended")
-
-    def _signal(self, signals: Sequence[Signal]) -> None:
-        """The step is noted before it is taken: taken twice it does no harm, unnoted it would
-        make a cancelled job look like one that failed."""
-        if not signals:
-            return
-        faults.here("loop.signalling")
-        try:
-            with self._store.transaction():
-                for one in signals:
-                    self._note_signal(one)
-        except DiskTrouble:
-            # A full disk is no reason to let what is being ended go on filling it.
-            self._send([one for one in signals if self._is_being_ended(one)])
-            raise
-        faults.here("loop.signal_committed")
-        self._send(signals)
-        faults.here("loop.signalled")
-        if terms := [one for one in signals if one.ends is not None and one.signal == SIGTERM]:
-            with self._store.transaction():
-                for one in terms:
-                    self._store.happened.term_delivered(one.job, one.attempt)
-
-    def _is_being_ended(self, one: Signal) -> bool:
-        return (
-            one.ends is not None and self._store.seen.terms(one.job, one.attempt).ending is not None
-        )
-
-    def _send(self, signals: Sequence[Signal]) -> None:
-        table = processes.Table()
-        for one in signals:
-            self._supervisor.signal(one.job, one.signal, table, ends=one.ends is not None)
-
-    def _note_signal(self, one: Signal) -> None:
-        now, mono = self._clock.wall(), self._clock.monotonic()
-        if one.ends is None:
-            self._store.happened.signals_sent(one.job, one.attempt, one.signal, now=now)
-            return
-        kill = one.signal == SIGKILL
-        if kill:
-            self._last_kills[one.job, one.attempt] = mono
-        self._store.happened.resume(one.job, one.attempt, mono=mono, now=now)
-        self._store.happened.stop_step(
-            one.job, one.attempt, kill=kill, cause=one.ends, mono=mono, now=now
-        )
-
-    def _describe_survivors(self, job: int) -> str:
-        """What survives KILL and where it hangs, for people who have to find out why."""
-        pids = self._supervisor.members(job)
-        shown = [investigate.explain(pid, ask_systemd=False) for pid in pids[:SHOWN_SURVIVORS]]
-        words = [survivor_sentence(one) for one in shown if one is not None]
-        if len(pids) > SHOWN_SURVIVORS:
-            words.append(f"and {len(pids) - SHOWN_SURVIVORS} more")
-        return "; ".join(words) or "its runner does not tell of its end"
-
-    def _describe_holders(self, uuid: str, gpus: Sequence[Gpu]) -> str:
-        """Who has the GPU's device open, which the driver may not tell: a context that is a zombie
-        keeps its memory for as long as anybody holds that file."""
-        minor = next((gpu.minor for gpu in gpus if gpu.uuid == uuid), None)
-        if minor is None:
-            return ""
-        device = DEVICE.format(minor)
-        pids = processes.holding_open(device)
-        words = [f"{processes.command(pid) or '?'} {pid}" for pid in pids[:SHOWN_SURVIVORS]]
-        return f"; {device} is open in {', '.join(words)}" if words else ""
-
     def _note_disk_trouble(self, trouble: DiskTrouble) -> None:
         log.error("the database cannot be written", why=str(trouble), again_in_s=DISK_AGAIN_S)
         self._wake_in(DISK_AGAIN_S)
@@ -497,46 +369,3 @@ class Loop:
         if self._again is not None:
             self._again.cancel()
         self._again = asyncio.get_running_loop().call_later(seconds, self.wake)
-
-    # ── what an earlier daemon left ──
-
-    def _sweep_groups(self) -> None:
-        """Control groups of runners that died beside their daemon."""
-        if self._cgroup_root is not None:
-            left = [one.cgroup for one in self._store.seen.unended_attempts() if one.cgroup]
-            cgroup.sweep(self._cgroup_root, {os.path.basename(path) for path in left})
-
-    def _leave_earlier_boots(self) -> None:
-        """After a restart of the machine every GPU is cool, and waits go on by the wall clock, which
-        alone has gone on; by no more than they were long, should somebody have set it."""
-        for lease in self._store.seen.stale_cooling(self._boot_id):
-            self._store.machine.release(lease.gpu, lease.slot, now=self._clock.wall())
-        for job, until_at, length_s in self._store.seen.delayed_elsewhen(self._boot_id):
-            left_s = min(max(until_at - self._clock.wall(), 0.0), length_s)
-            boottime = self._clock.boottime() + left_s
-            delay = Delay(boottime=boottime, boot_id=self._boot_id, at=until_at)
-            self._store.happened.delay_anew(job, delay)
-
-    def _resolve_attempts(self) -> None:
-        """Each attempt that has not ended is alive and adopted, or ended, or lost, or never ran.
-
-        The supervisor finds out which; only a reboot is plain from here.
-        """
-        for left in self._store.seen.unended_attempts():
-            if left.boot_id != self._boot_id:
-                lost = Exit(lost="the machine was restarted while it ran")
-                self._hear(Exited(job=left.job, attempt=left.attempt, exit=lost))
-            else:
-                log.info("adopting", job=left.job, attempt=left.attempt)
-                has_run = left.state is JobState.RUNNING
-                self._supervisor.adopt(known_as(left, left.stop_to, has_run=has_run))
-
-    def _do_again_what_was_noted(self) -> None:
-        """A step is noted before it is taken, and a daemon may have died in between. Taken twice, a
-        TERM or a pause does no harm; a KILL comes again by itself."""
-        table = processes.Table()
-        for job in self._store.seen.active():
-            if job.term_sent_at is not None and not job.term_delivered and job.kill_sent_at is None:
-                self._supervisor.signal(job.id, SIGTERM, table)
-            elif job.paused_since is not None:
-                self._supervisor.pause(job.id)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gpuq.core.model import EndCause, Gpu, LeaseState, Request
+from gpuq.daemon import deeds
 from gpuq.daemon import loop as loop_module
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
@@ -675,7 +676,7 @@ def test_a_dirty_gpu_tells_who_has_its_device_open(
 ) -> None:
     """A context that outlives its process keeps memory, and the driver shows nobody."""
     shown_by_hand(monkeypatch)
-    monkeypatch.setattr(loop_module, "DEVICE", f"{tmp_path}/nvidia{{}}")
+    monkeypatch.setattr(deeds, "DEVICE", f"{tmp_path}/nvidia{{}}")
     (tmp_path / "nvidia5").touch()
 
     async def deed(daemon: Alive) -> None:

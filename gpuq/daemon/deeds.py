@@ -1,0 +1,181 @@
+"""What the plan decides, done. A step is noted before it is taken, unless it does no harm undone: what
+dies in between is found again by what was noted.
+
+Part of the loop and on its thread.
+"""
+
+from collections.abc import Sequence
+from signal import SIGKILL, SIGTERM
+
+from gpuq.core.model import (
+    Cancel,
+    Decision,
+    Gpu,
+    MarkDirty,
+    Pause,
+    Readmit,
+    Release,
+    Resume,
+    SetAside,
+    SetAsideGpu,
+    Signal,
+    Snapshot,
+    Start,
+    TestGpu,
+    Undelay,
+)
+from gpuq.daemon import faults
+from gpuq.daemon.clock import Clock
+from gpuq.daemon.health import HealthWatch
+from gpuq.daemon.linux import investigate, processes
+from gpuq.daemon.linux.sentences import survivor_sentence
+from gpuq.daemon.lookout import Lookout
+from gpuq.daemon.starting import Starter
+from gpuq.daemon.store import Store
+from gpuq.daemon.store.connection import DiskTrouble
+from gpuq.daemon.supervisor import Supervisor
+from gpuq.daemon.watchers import Watchers
+
+SHOWN_SURVIVORS = 3
+DEVICE = "/dev/nvidia{}"
+
+
+class Deeds:
+    """`last_kills` is when each attempt, by job and number, was last killed (CLOCK_MONOTONIC, s)."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        watchers: Watchers,
+        supervisor: Supervisor,
+        starter: Starter,
+        lookout: Lookout,
+        health: HealthWatch,
+    ) -> None:
+        self.last_kills: dict[tuple[int, int], float] = {}
+        self._store = store
+        self._clock = clock
+        self._watchers = watchers
+        self._supervisor = supervisor
+        self._starter = starter
+        self._lookout = lookout
+        self._health = health
+
+    async def do(self, decisions: Sequence[Decision], snapshot: Snapshot) -> None:
+        """Raises DiskTrouble and CannotStart; what was not done then is decided anew."""
+        # Signals first: what is being ended is to end though the disk may refuse all the rest.
+        self._signal([one for one in decisions if isinstance(one, Signal)])
+        self._cancel([one for one in decisions if isinstance(one, Cancel)])
+        for decision in decisions:
+            await self._carry_out(decision, snapshot)
+        self._health.forget_considered(snapshot.health)
+
+    async def _carry_out(self, decision: Decision, snapshot: Snapshot) -> None:
+        now, mono = self._clock.wall(), self._clock.monotonic()
+        happened, machine = self._store.happened, self._store.machine
+        match decision:
+            case Start():
+                if await self._starter.start(decision, snapshot):
+                    self._watchers.publish(decision.job, "started")
+                    self._lookout.tell_probe()
+            case Undelay():
+                happened.undelay(decision.job, now=now)
+                faults.here("loop.undelayed")
+            case Pause():
+                happened.pause(decision.job, decision.attempt, mono=mono, now=now)
+                faults.here("loop.pause_committed")
+                self._supervisor.pause(decision.job)
+            case Resume():
+                self._supervisor.resume(decision.job)
+                faults.here("loop.resumed")
+                happened.resume(decision.job, decision.attempt, mono=mono, now=now)
+            case SetAside():
+                words = self._describe_survivors(decision.job)
+                happened.unkillable(decision.job, decision.attempt, words, now=now)
+            case Release():
+                faults.here("loop.releasing")
+                machine.release(decision.gpu, decision.slot, now=now)
+            case MarkDirty():
+                dirt = decision.dirt + self._describe_holders(decision.gpu, snapshot.gpus or ())
+                machine.mark_dirty(decision.gpu, decision.slot, dirt, now=now)
+            case SetAsideGpu() | TestGpu() | Readmit():
+                self._health.carry_out(decision, snapshot.gpus or ())
+
+    def _cancel(self, cancels: Sequence[Cancel]) -> None:
+        """All in one commit: there may be as many as somebody had queued."""
+        if not cancels:
+            return
+        faults.here("loop.cancelling")
+        with self._store.transaction():
+            for cancel in cancels:
+                self._store.happened.cancel(cancel.job, actor=cancel.actor, now=self._clock.wall())
+        faults.here("loop.cancelled")
+        for cancel in cancels:
+            self._watchers.publish(cancel.job, "started")
+            self._watchers.publish(cancel.job, "ended")
+
+    def _signal(self, signals: Sequence[Signal]) -> None:
+        """The step is noted before it is taken: taken twice it does no harm, unnoted it would
+        make a cancelled job look like one that failed."""
+        if not signals:
+            return
+        faults.here("loop.signalling")
+        try:
+            with self._store.transaction():
+                for one in signals:
+                    self._note_signal(one)
+        except DiskTrouble:
+            # A full disk is no reason to let what is being ended go on filling it.
+            self._send([one for one in signals if self._is_being_ended(one)])
+            raise
+        faults.here("loop.signal_committed")
+        self._send(signals)
+        faults.here("loop.signalled")
+        if terms := [one for one in signals if one.ends is not None and one.signal == SIGTERM]:
+            with self._store.transaction():
+                for one in terms:
+                    self._store.happened.term_delivered(one.job, one.attempt)
+
+    def _is_being_ended(self, one: Signal) -> bool:
+        return (
+            one.ends is not None and self._store.seen.terms(one.job, one.attempt).ending is not None
+        )
+
+    def _send(self, signals: Sequence[Signal]) -> None:
+        table = processes.Table()
+        for one in signals:
+            self._supervisor.signal(one.job, one.signal, table, ends=one.ends is not None)
+
+    def _note_signal(self, one: Signal) -> None:
+        now, mono = self._clock.wall(), self._clock.monotonic()
+        if one.ends is None:
+            self._store.happened.signals_sent(one.job, one.attempt, one.signal, now=now)
+            return
+        kill = one.signal == SIGKILL
+        if kill:
+            self.last_kills[one.job, one.attempt] = mono
+        self._store.happened.resume(one.job, one.attempt, mono=mono, now=now)
+        self._store.happened.stop_step(
+            one.job, one.attempt, kill=kill, cause=one.ends, mono=mono, now=now
+        )
+
+    def _describe_survivors(self, job: int) -> str:
+        """What survives KILL and where it hangs, for people who have to find out why."""
+        pids = self._supervisor.members(job)
+        shown = [investigate.explain(pid, ask_systemd=False) for pid in pids[:SHOWN_SURVIVORS]]
+        words = [survivor_sentence(one) for one in shown if one is not None]
+        if len(pids) > SHOWN_SURVIVORS:
+            words.append(f"and {len(pids) - SHOWN_SURVIVORS} more")
+        return "; ".join(words) or "its runner does not tell of its end"
+
+    def _describe_holders(self, uuid: str, gpus: Sequence[Gpu]) -> str:
+        """Who has the GPU's device open, which the driver may not tell: a context that is a zombie
+        keeps its memory for as long as anybody holds that file."""
+        minor = next((gpu.minor for gpu in gpus if gpu.uuid == uuid), None)
+        if minor is None:
+            return ""
+        device = DEVICE.format(minor)
+        pids = processes.holding_open(device)
+        words = [f"{processes.command(pid) or '?'} {pid}" for pid in pids[:SHOWN_SURVIVORS]]
+        return f"; {device} is open in {', '.join(words)}" if words else ""
