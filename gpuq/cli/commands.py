@@ -165,7 +165,8 @@ def _write_panels(command: ClickCommand, ctx: Context, formatter: HelpFormatter)
 
 
 def _first_line(command: ClickCommand) -> str:
-    return (command.help or "").split(".")[0].lower()
+    sentence = (command.help or "").split(".")[0]
+    return sentence[:1].lower() + sentence[1:]
 
 
 def read_option(option: str, parse: Callable[[str], Read], text: str | None) -> Read | None:

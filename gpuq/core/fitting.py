@@ -85,16 +85,21 @@ def never_fits(request: Request, gpus: Sequence[Gpu], policy: Policy) -> str | N
     if request.gpus <= fitting - kept_back:
         return None
     wanted = f"--gpus {request.gpus}{_wish_words(request)}"
-    return f"{wanted} can never start: {_what_there_is(gpus, len(allowed), fitting, kept_back)}"
+    there = _what_there_is(request, gpus, len(allowed), fitting, kept_back)
+    return f"{wanted} can never start: {there}"
 
 
-def _what_there_is(gpus: Sequence[Gpu], allowed: int, fitting: int, kept_back: int) -> str:
+def _what_there_is(
+    request: Request, gpus: Sequence[Gpu], allowed: int, fitting: int, kept_back: int
+) -> str:
     if not gpus:
         return "this machine has no GPU"
     if fitting == len(gpus):
         words = f"this machine has {count(len(gpus), 'GPU')}"
     else:
         words = f"{fitting} of this machine's {len(gpus)} GPUs would do ({_census(gpus)})"
+    if request.gpus > 1 and any(gpu.parent for gpu in gpus):
+        words += "; a job of several GPUs gets no MIG instances, of which CUDA shows it one"
     if allowed < len(gpus):
         words += f"; {len(gpus) - allowed} gpuq may not give out (allow_gpus, deny_gpus)"
     if kept_back:

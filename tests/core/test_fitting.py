@@ -82,6 +82,9 @@ def test_an_instance_of_mig_is_for_jobs_of_one_gpu() -> None:
     part = gpu(parent="GPU-card")
     assert matches(part, request())
     assert not matches(part, request(2))
+    assert "a job of several GPUs gets no MIG instances" in str(
+        never_fits(request(2), [part, part, gpu(1)], POLICY)
+    )
 
 
 def test_a_job_can_name_the_gpus_it_wants_and_those_it_does_not() -> None:
