@@ -5,6 +5,7 @@ The only reader of config files, and of the environment on the daemon's side.
 
 import difflib
 import os
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from gpuq.errors import UsageError
 AS_LAST_STARTED = "as it was last started"
 BESIDE_SYSTEM = "default beside a system daemon"
 NOTHING = "–"
+LONGEST_LIST_ITEM = 200
+_NO_FILE = "it is a pipe or a device. Put a regular file there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,9 @@ def peek(path: str) -> dict[str, str]:
 
 def _parse(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"cannot read the config file {path}: {_NO_FILE}")
             return tomllib.load(file)
     except OSError as error:
         raise UsageError(f"cannot read the config file {path}: {error.strerror}") from None
@@ -271,6 +276,13 @@ def _parse(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         hint = 'In TOML a text stands in quotes: grace = "3s"'
         raise UsageError(f"{path}: {error}. {hint}") from None
+    except ValueError:  # which int() says of over 4300 digits
+        raise UsageError(f"{path}: a number in it has thousands of digits. Write less") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A FIFO would have us wait for somebody who writes to it, and nobody may ever come."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _config_path(
@@ -411,6 +423,8 @@ def _list_item(value: Any) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(text, str) or not text.strip() or not text.isprintable() or "," in text:
         raise ValueError(f"{value!r} is neither a number nor a printable text without a comma")
+    if len(text) > LONGEST_LIST_ITEM:
+        raise ValueError(f"{text[:20]}… is longer than {LONGEST_LIST_ITEM} signs")
     return text.strip()
 
 
@@ -529,7 +543,7 @@ _FREE = (
         "memory over its own idle use up to which a GPU is free",
         show=_size_shown,
     ),
-    Setting("idle_utilization", _whole(0, 100), 10, "percent below which a GPU is free"),
+    Setting("idle_utilization", _whole(1, 100), 10, "percent below which a GPU is free"),
     Setting("calm_samples", _whole(1, 1000), 3, "readings that have to find a GPU free again"),
     Setting("calm_for", _duration, 3.0, "the time that they cover at least", show=_seconds_shown),
     Setting(

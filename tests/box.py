@@ -299,6 +299,17 @@ class Box:
         enough = (wish.gpu_mem_bytes or 0) <= (reading.memory_total_bytes or 0)
         return enough and (wish.gpu_model is None or wish.gpu_model == reading.model)
 
+    def is_of_use_to(self, wish: Request, reading: Gpu) -> bool:
+        """Once our jobs have ended; a stranger on it is nobody whom patience would move."""
+        foreign = [one for one in reading.processes or () if one.job is None]
+        if wish.exclusive:
+            kept = bool(foreign) or (not self.on(reading) and self.has_strangers(reading))
+        else:
+            left = (reading.memory_total_bytes or 0) - POLICY.headroom_bytes
+            taken = sum(one.memory_bytes or 0 for one in foreign)
+            kept = taken + (wish.gpu_mem_bytes or 0) > left
+        return self.is_fit_for(wish, reading) and not kept
+
     def fits_now(self, wish: Request) -> bool:
         if not wish.gpus:
             return wish.cpus <= POLICY.cpu_slots - self.cpus_taken()
@@ -492,12 +503,14 @@ class Box:
         for other in self.heads().values():
             if in_line(other) < in_line(job) and self.fits_now(other.request):
                 reason = self.plan.reasons.get(other.id, "nothing")
-                assert "overtaken" in reason, f"{job.id} starts before {other.id}: {reason}"
+                assert "overtaken" in reason or "becoming free" in reason, (
+                    f"{job.id} starts before {other.id}: {reason}"
+                )
 
     def count_overtaken(self, job: WaitingJob, gpus: list[Gpu], waiting: set[int]) -> None:
         for other in self.heads().values():
             if in_line(other) < in_line(job) and other.id in waiting:
-                wanted = [one for one in self.gpus or () if self.is_fit_for(other.request, one)]
+                wanted = [one for one in self.gpus or () if self.is_of_use_to(other.request, one)]
                 both_cpu = not gpus and not other.request.gpus
                 if both_cpu or any(one in wanted for one in gpus if other.request.gpus):
                     self.overtaken[other.id] += 1
@@ -579,6 +592,14 @@ class Box:
             assert in_line(other) < in_line(job)
             assert other.passes == int(behind[2]) >= POLICY.max_bypass
             assert not self.could_be_let_by(job), f"job {job.id} is kept back for nothing"
+            return
+        if behind := re.fullmatch(r"behind (\d+), for which a GPU is becoming free", reason):
+            other = self.queue[int(behind[1])]
+            assert in_line(other) < in_line(job)
+            assert other.request.exclusive
+            assert any(
+                one.calm_samples and self.is_fit_for(other.request, one) for one in self.gpus or ()
+            )
             return
         assert not self.fits_now(job.request), f"job {job.id} could start, but: {reason}"
         if told := re.match(r"wants \d+ GPU.*?, (\d+) free", reason):

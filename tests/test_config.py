@@ -380,7 +380,7 @@ def test_an_unknown_setting_suggests_a_known_one(tmp_path: Path, line: str, hint
         ("reserve_hours", [9], "[9] is no time like mon-fri 09:00-18:00"),
         ("reserve_hours", ["mon 09:00-25:00"], "'25:00' is no time of day"),
         ("idle_memory", "some", "'some' is no size"),
-        ("idle_utilization", 101, "101 is not a whole number from 0 to 100"),
+        ("idle_utilization", 101, "101 is not a whole number from 1 to 100"),
         ("calm_samples", 0, "0 is not a whole number from 1 to 1000"),
         ("calm_for", "-3s", "'-3s' is no length of time"),
         ("cooling", "100000d", "'100000d' is longer than gpuq will live"),
@@ -429,6 +429,31 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"gpus = '\xff'\n")
     with pytest.raises(UsageError, match=r"x\.toml: 'utf-8' codec"):
         load(tmp_path, flags={"config": str(file)})
+
+
+def test_a_number_that_nobody_could_count_to_is_refused(tmp_path: Path) -> None:
+    digits = "9" * 5000
+    with pytest.raises(UsageError, match=r"gpuq\.toml: a number in it has thousands of digits"):
+        load(tmp_path, f"deny_gpus = [{digits}]\n")
+    for text in (f'deny_gpus = "{digits}"', f'deny_gpus = ["{digits}"]'):
+        with pytest.raises(
+            UsageError, match=r"gpuq\.toml: deny_gpus: 9+… is longer than 200 signs$"
+        ):
+            load(tmp_path, text)
+    with pytest.raises(UsageError, match=r"^--deny-gpus: 9+… is longer than 200 signs$"):
+        load(tmp_path, "", {"deny_gpus": digits})
+
+
+def test_nobody_waits_for_a_pipe_to_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "gpuq").mkdir()
+    file = tmp_path / "gpuq" / "gpuq.toml"
+    os.mkfifo(file)
+    wanted = rf"^cannot read the config file {file}: it is a pipe or a device\. Put"
+    with pytest.raises(UsageError, match=wanted):
+        load(tmp_path)
+    assert config.peek(str(file)) == {}
+    with pytest.raises(UsageError, match=r"config file /dev/full: it is a pipe or a device"):
+        load(tmp_path, flags={"config": "/dev/full"})
 
 
 def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def _in_words(there: dict[str, Any], look: Look) -> list[str]:
         f"gpuqd {there['version']}, {whose.get(there['mode'], there['mode'])}, pid {there['pid']}, "
         f"since {clock(there['started_at'])} ({format_seconds(there['uptime_s'])})",
         f"{counts['running']} running, {counts['queued']} queued, "
-        f"{count(there['gpus'], simulated + 'GPU')} ({there['gpu_backend']})",
+        f"{count(there['gpus'], simulated + 'GPU')} ({printable(there['gpu_backend'])})",
         f"state in {printable(there['state_dir'])}, socket {printable(there['socket'])}",
     ]
     if old := _out_of_date(there):

@@ -71,7 +71,9 @@ def _occupation(gpu: Gpu, jobs: Mapping[int, Job]) -> Cell:
     """Whose it is, or why it is nobody's."""
     colour = COLOURS.get(gpu["state"], "")
     if gpu["jobs"]:
-        bars = [printable(gpu["reason"])] if gpu["state"] in BARRED and gpu["reason"] else []
+        is_barred = gpu["state"] in (*BARRED, "lost") and gpu["reason"]
+        mark = "! lost: " if gpu["state"] == "lost" else ""
+        bars = [mark + printable(gpu["reason"])] if is_barred else []
         return ", ".join(_tenants(gpu, jobs) + _intruders(gpu) + bars), colour
     if gpu["state"] in BARRED:
         return printable(gpu["reason"] or gpu["state"]), colour

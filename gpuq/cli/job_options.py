@@ -11,6 +11,8 @@ from gpuq.cli.commands import read_option
 from gpuq.core.units import parse_bytes, parse_ranges, parse_seconds
 from gpuq.errors import UsageError
 
+MOST_GPUS = 1024  # no machine has so many; a range that is longer would fill the memory
+
 # The panels of the help.
 resources = partial(Option, rich_help_panel="Resources")
 placement = partial(Option, rich_help_panel="Placement")
@@ -177,12 +179,16 @@ def describe(
 def _gpu_words(option: str, said: Sequence[str] | None) -> list[str] | None:
     """Names of GPUs with the ranges among them written out; a UUID has dashes of its own."""
     words: list[str] = []
-    for part in ",".join(said or ()).split(","):
+    for part in ",".join(said or ()).split(",") if said else ():
         word = part.strip()
+        if not word:
+            raise UsageError(f"{option} names no GPU: write it like 0-2,5 or GPU-8f3a")
         if word[:1].isdecimal() and ":" not in word:
             spans = read_option(option, parse_ranges, word) or []
+            if any(span.stop > MOST_GPUS for span in spans):
+                raise UsageError(f"{option} {word}: no machine has a GPU above {MOST_GPUS - 1}")
             words += [str(index) for span in spans for index in span]
-        elif word:
+        else:
             words.append(word)
     return words or None
 

@@ -11,6 +11,7 @@ from gpuq.cli.render import (
     YELLOW,
     Cell,
     Column,
+    Gpu,
     Job,
     Look,
     clock,
@@ -248,7 +249,7 @@ def farewell(job: Job) -> str:
     return f"Job {job['id']} {outcome}: {reason}"
 
 
-def why_lines(job: Job, look: Look, *, simulated: bool) -> list[str]:
+def why_lines(job: Job, look: Look, *, simulated: bool, gpus: Sequence[Gpu] = ()) -> list[str]:
     """The reason in sentences."""
     name = f"Job {job['id']} ({printable(job['name'])})"
     reason = printable(job["reason"] or "")
@@ -265,7 +266,15 @@ def why_lines(job: Job, look: Look, *, simulated: bool) -> list[str]:
         f"{name} is {words(job['substate'] or job['state'])}"
         f"{on_gpus(job, simulated=simulated)}, for {since} now{f': {reason}' if reason else ''}.",
         *_gpu_sentences(job),
+        *_gpu_troubles(job, gpus),
     ]
+
+
+def _gpu_troubles(job: Job, gpus: Sequence[Gpu]) -> list[str]:
+    """What is said against the GPUs that it has."""
+    held = [gpu for gpu in gpus if gpu["uuid"] in job["gpu_uuids"]]
+    told = [gpu for gpu in held if gpu["state"] in ("lost", "quarantined", "drained")]
+    return [f"GPU {gpu['index']}: {printable(gpu['reason'] or gpu['state'])}." for gpu in told]
 
 
 def _gpu_sentences(job: Job) -> list[str]:

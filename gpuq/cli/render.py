@@ -175,6 +175,8 @@ def indices(numbers: Sequence[int]) -> str:
 
 def memory(used: int | None, total: int | None) -> str:
     """ "21.9/80G": the unit once where both have the same."""
+    if used is None and total is None:
+        return "–"
     whole = format_bytes(total)
     part = "0" if used == 0 else format_bytes(used)
     return f"{part.removesuffix(whole[-1])}/{whole}"

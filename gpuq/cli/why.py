@@ -60,7 +60,8 @@ def _why_job_or_process(client: Client, what: str, look: Look) -> list[str]:
         if what.isdecimal() and (answer := _explain(client, int(what), None))["found"]:
             return list(answer["sentences"])
         raise
-    return why_lines(job, look, simulated=are_simulated(client.gpus()["gpus"]))
+    gpus = client.gpus()["gpus"]
+    return why_lines(job, look, simulated=are_simulated(gpus), gpus=gpus)
 
 
 def _why_process(client: Client, word: str, watch_s: float | None) -> list[str]:

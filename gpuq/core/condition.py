@@ -22,6 +22,8 @@ def is_busy_outside(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> str | 
     used = None if gpu.memory_used_bytes is None else gpu.memory_used_bytes - gpu.ignored_bytes
     if used is not None and used > gpu.baseline_bytes + policy.idle_memory_bytes:
         return f"outside gpuq: {format_bytes(used)} in use, and no process to be seen"
+    if any(process.ignored for process in gpu.processes or ()):
+        return None  # what is computed there may be by those who do not count
     if (gpu.utilization_percent or 0) >= policy.idle_utilization_percent:
         return f"outside gpuq: {gpu.utilization_percent} % busy, and no process to be seen"
     return None

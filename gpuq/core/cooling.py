@@ -4,6 +4,7 @@ A reading taken after the job's end decides. Where the memory does not come back
 dirty, says who is on it, and is looked at with every later reading.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gpuq.core.condition import is_busy_outside
@@ -30,7 +31,9 @@ def plan_releases(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
             continue
         warmth = _warmth(snapshot, lease, gpus.get(lease.gpu))
         deadline = lease.cooling_since + snapshot.policy.cooling_s
-        if warmth is None:
+        if warmth is None and snapshot.now < deadline and _is_untold(snapshot, lease, gpus):
+            deadlines.append(deadline)
+        elif warmth is None:
             decisions.append(Release(gpu=lease.gpu, slot=lease.slot))
         elif lease.state is LeaseState.DIRTY:
             continue
@@ -39,6 +42,17 @@ def plan_releases(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
         else:
             deadlines.append(deadline)
     return decisions, deadlines
+
+
+def _is_untold(snapshot: Snapshot, lease: Lease, gpus: Mapping[str, Gpu]) -> bool:
+    """Nobody can say whether the memory in use is this one's or that of the jobs which still share
+    the GPU: it is taken for both of theirs for as long as cooling may take."""
+    gpu = gpus.get(lease.gpu)
+    others = [one.job for one in snapshot.leases if one.gpu == lease.gpu and one.is_active]
+    if gpu is None or not others:
+        return False
+    ours = [one for one in gpu.processes or () if one.job in others]
+    return gpu.processes is None or any(one.memory_bytes is None for one in ours)
 
 
 def _warmth(snapshot: Snapshot, lease: Lease, gpu: Gpu | None) -> str | None:
@@ -51,7 +65,7 @@ def _warmth(snapshot: Snapshot, lease: Lease, gpu: Gpu | None) -> str | None:
     if gpu.fault is not None:
         return gpu.fault
     on_it = (other for other in snapshot.leases if other.gpu == lease.gpu)
-    others = [other for other in on_it if other.state is LeaseState.ACTIVE]
+    others = [other for other in on_it if other.is_active]
     if own := tuple(process for process in gpu.processes or () if process.job == lease.job):
         return is_busy_outside(replace(gpu, processes=own), others, snapshot.policy)
     if others:

@@ -21,6 +21,19 @@ def matches(gpu: Gpu, request: Request) -> bool:
     return _has_memory_for(gpu, request)
 
 
+def largest_share(gpu: Gpu, policy: Policy) -> int:
+    """Bytes that a sharing job can get of it at the most: the ledger keeps some headroom, and what
+    the idle GPU itself shows as used is nobody's to give."""
+    taken = (gpu.memory_reserved_bytes or 0) + gpu.baseline_bytes + policy.headroom_bytes
+    return (gpu.memory_total_bytes or 0) - taken
+
+
+def _has_share(gpu: Gpu, request: Request, policy: Policy) -> bool:
+    if request.exclusive or request.gpu_mem_bytes is None:
+        return True
+    return request.gpu_mem_bytes <= largest_share(gpu, policy)
+
+
 def _has_memory_for(gpu: Gpu, request: Request) -> bool:
     if request.gpu_mem_bytes is None:
         return True
@@ -42,7 +55,7 @@ def is_meant(gpu: Gpu, word: str) -> bool:
     """Is it this GPU that an index, a uuid or its beginning, or the end of a bus id names?"""
     word = word.strip().lower()
     if word.isdecimal():
-        return gpu.index == int(word)
+        return str(gpu.index) == (word.lstrip("0") or "0")  # of any length: int() refuses some
     names = [gpu.uuid.lower(), (gpu.parent or "").lower()]
     if word.startswith(("gpu-", "mig-")):
         return len(word) > len("gpu-") and any(name.startswith(word) for name in names)
@@ -78,7 +91,7 @@ def never_fits(request: Request, gpus: Sequence[Gpu], policy: Policy) -> str | N
             f"this machine has {count(policy.cpu_slots, 'CPU slot')}"
         )
     allowed = [gpu for gpu in gpus if is_allowed(gpu, policy)]
-    fitting = sum(matches(gpu, request) for gpu in allowed)
+    fitting = sum(matches(gpu, request) and _has_share(gpu, request, policy) for gpu in allowed)
     # Those hours end one day, and then they are to be had.
     kept = 0 if policy.reserve_hours else policy.reserve_idle
     kept_back = max(min(kept, len(allowed)) - (len(allowed) - fitting), 0)
@@ -86,6 +99,10 @@ def never_fits(request: Request, gpus: Sequence[Gpu], policy: Policy) -> str | N
         return None
     wanted = f"--gpus {request.gpus}{_wish_words(request)}"
     there = _what_there_is(request, gpus, len(allowed), fitting, kept_back)
+    if any(matches(gpu, request) and not _has_share(gpu, request, policy) for gpu in allowed):
+        most = max(largest_share(gpu, policy) for gpu in allowed)
+        there += f"; a job that shares one gets {format_bytes(max(most, 0))} at most (headroom): "
+        there += "add --exclusive for one to itself"
     return f"{wanted} can never start: {there}"
 
 

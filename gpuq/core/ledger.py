@@ -66,6 +66,14 @@ class Account:
         return not self.leases and self.gpu.fault is None and self.gpu.bar is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Most:
+    """What there is at the most for anybody: GPUs for oneself, and bytes of one that is shared."""
+
+    free: int
+    room: int
+
+
 class Ledger:
     """The GPUs of one snapshot with who holds them; `take` notes what this turn has given away.
 
@@ -91,12 +99,15 @@ class Ledger:
         for lease in leases:
             if lease.gpu in self._accounts:
                 self._accounts[lease.gpu].leases.append(lease)
+        self._most: _Most | None = None
 
     def choose(
         self, request: Request, reluctance: Callable[[str], int] = lambda uuid: 0
     ) -> tuple[str, ...] | None:
         """The GPUs to give to such a job now, those with the least reluctance first; None where too
         few are free for it."""
+        if self._is_too_much(request):
+            return None
         accepting = [a for a in self._accounts.values() if self._refusal(a, request) is None]
         spare = self._spare()
         unleased = sum(account.is_unleased for account in accepting)
@@ -109,6 +120,7 @@ class Ledger:
 
     def take(self, uuids: Iterable[str], job: int, request: Request) -> None:
         self._settling.add(job)
+        self._most = None
         for uuid in uuids:
             account = self._accounts[uuid]
             slot = 0 if request.exclusive else len(account.leases)
@@ -123,11 +135,10 @@ class Ledger:
                 )
             )
 
-    def eligible(self, request: Request) -> frozenset[str]:
-        """The GPUs on which such a job could ever run."""
-        return frozenset(
-            uuid for uuid, account in self._accounts.items() if matches(account.gpu, request)
-        )
+    def accepting(self, request: Request) -> frozenset[str]:
+        """The GPUs on which such a job could run now."""
+        accounts = self._accounts.items()
+        return frozenset(u for u, one in accounts if self._refusal(one, request) is None)
 
     def without_ours(self) -> "Ledger":
         """The ledger as it will be when every lease of ours has ended and its memory is free."""
@@ -155,6 +166,18 @@ class Ledger:
         return f"{_wish_words(request)}, {free} free{because}"
 
     # ── who may have what ──
+
+    def _is_too_much(self, request: Request) -> bool:
+        """More than any GPU has, told without looking at each: a queue may hold thousands of shapes."""
+        if self._most is None:
+            accounts = self._accounts.values()
+            states = [assess(one.gpu, one.leases, self._policy)[0] for one in accounts]
+            rooms = [one.room(self._policy) or 0 for one in accounts]
+            free = sum(state is GpuState.FREE for state in states)
+            self._most = _Most(free=free, room=max(rooms, default=0))
+        if request.exclusive:
+            return request.gpus > self._most.free
+        return (request.gpu_mem_bytes or 0) > self._most.room
 
     def _refusal(self, account: Account, request: Request) -> str | None:
         """What keeps this job from this GPU, in words or as one of those that are summed up; None

@@ -206,6 +206,10 @@ class Lease:
     cooling_since: float | None = None  # CLOCK_MONOTONIC, s
     dirt: str | None = None  # who still holds memory there
 
+    @property
+    def is_active(self) -> bool:
+        return self.state is LeaseState.ACTIVE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopWish:

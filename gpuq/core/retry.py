@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+from gpuq.core import fitting
 from gpuq.core.fitting import GIB, matches, never_fits
 from gpuq.core.model import Gpu, Outcome, Policy, Request
 from gpuq.core.units import format_bytes, format_ranges, format_seconds, parse_seconds
@@ -164,17 +165,9 @@ def _ask_for_more(ending: Ending, machine: Sequence[Gpu], policy: Policy) -> Req
 
 
 def largest_share(asked: Request, machine: Sequence[Gpu], policy: Policy) -> int:
-    """Bytes that a sharing job can get at the most, on as many GPUs as it wants: the ledger keeps
-    some headroom, and what the idle GPU itself shows as used is nobody's to give."""
+    """Bytes that a sharing job can get at the most, on as many GPUs as it wants."""
     anything = replace(asked, gpu_mem_bytes=1)
-    shares = sorted(
-        (gpu.memory_total_bytes or 0)
-        - (gpu.memory_reserved_bytes or 0)
-        - gpu.baseline_bytes
-        - policy.headroom_bytes
-        for gpu in machine
-        if matches(gpu, anything)
-    )
+    shares = sorted(fitting.largest_share(gpu, policy) for gpu in machine if matches(gpu, anything))
     return shares[-asked.gpus] if len(shares) >= asked.gpus else 0
 
 

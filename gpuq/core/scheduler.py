@@ -6,7 +6,7 @@ somebody outside gpuq, whom no patience of ours will move; otherwise `max_bypass
 what the blocked job could use is kept for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpuq.core.breaker import once_decided, plan_health
@@ -29,6 +29,9 @@ from gpuq.core.units import count
 
 # What CPU jobs compete for, as the others do for a GPU.
 CPU_SLOTS = "CPU slots"
+# So many of the first in line are kept from being overtaken for ever; who is behind them is behind
+# them. Without a bound each shape of request that waits would cost each turn its share.
+MOST_PROTECTED = 64
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -49,7 +52,7 @@ def plan(snapshot: Snapshot) -> Plan:
     decisions: list[Decision] = [*cancels, *undelays, *endings, *releases, *health, *queue.starts]
     return Plan(
         decisions=tuple(decisions),
-        reasons=queue.reasons,
+        reasons=_Reasons(queue),
         heads=queue.heads,
         wake_at=min([*ending_deadlines, *release_deadlines, *_settled(snapshot)], default=None),
         undelay_at=min([*still_delayed, *test_deadlines], default=None),
@@ -100,6 +103,7 @@ class _Queue:
     snapshot: Snapshot
     starts: list[Start] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
+    unexplained: dict[int, Request] = field(default_factory=dict)  # blocked jobs
     heads: dict[int, int] = field(default_factory=dict)
     blocked: list[_Blocked] = field(default_factory=list)
     wanted: set[str] = field(default_factory=set)  # by any of the blocked
@@ -175,23 +179,37 @@ class _Queue:
 
     def _block(self, job: WaitingJob) -> None:
         self.heads[job.class_id] = job.id
-        self.reasons[job.id] = self._why_blocked(job.request)
-        if self._waits_for_ours(job.request):
+        self.unexplained[job.id] = job.request
+        if len(self.blocked) < MOST_PROTECTED and self._waits_for_ours(job.request):
             self._protect(job)
 
     def _keep_back(self, job: WaitingJob, other: _Blocked) -> None:
         """It could start but for the other; who comes after it has to respect it like the other."""
         self.heads[job.class_id] = job.id
-        times = count(other.passes, "time")
-        self.reasons[job.id] = f"behind {other.job.id}, which has been overtaken {times}"
+        if other.passes >= self.snapshot.policy.max_bypass:
+            times = count(other.passes, "time")
+            self.reasons[job.id] = f"behind {other.job.id}, which has been overtaken {times}"
+        else:
+            self.reasons[job.id] = f"behind {other.job.id}, for which a GPU is becoming free"
         self._protect(job)
 
     def _protect(self, job: WaitingJob) -> None:
-        wanted = self.ledger.eligible(job.request) if job.request.gpus else frozenset({CPU_SLOTS})
+        wanted = frozenset({CPU_SLOTS})
+        if job.request.gpus:  # a GPU that a stranger keeps from it is of no use to it
+            wanted = self._later().accepting(job.request)
         blocked = _Blocked(job, wanted, job.passes)
         self.blocked.append(blocked)
         self.wanted |= wanted
         self._keep_if_due(blocked)
+        if job.request.exclusive:
+            self._keep_what_becomes_free(blocked)
+
+    def _keep_what_becomes_free(self, blocked: _Blocked) -> None:
+        """A GPU that somebody outside has just left owes some seconds of calm to a job that wants it
+        alone. Sharing jobs need none, and would be on it each time before those are over."""
+        for gpu in self.snapshot.gpus or ():
+            if gpu.calm_samples and gpu.uuid in blocked.wanted:
+                self.kept_for.setdefault(gpu.uuid, blocked)
 
     def _keep_if_due(self, blocked: _Blocked) -> None:
         if blocked.passes >= self.snapshot.policy.max_bypass:
@@ -205,9 +223,15 @@ class _Queue:
             return request.cpu_slots <= self.snapshot.policy.cpu_slots
         if self._is_blind:
             return False
+        return self._later().choose(request) is not None
+
+    def _later(self) -> Ledger:
         if self.once_ours_end is None:
             self.once_ours_end = self.ledger.without_ours()
-        return self.once_ours_end.choose(request) is not None
+        return self.once_ours_end
+
+    def explain(self, job: int) -> str:
+        return self._why_blocked(self.unexplained[job])
 
     def _why_blocked(self, request: Request) -> str:
         if not request.gpus:
@@ -220,6 +244,28 @@ class _Queue:
         if self.snapshot.gpus is None:
             return "waiting for the first reading of the GPUs"
         return self.ledger.wants(request)
+
+
+class _Reasons(Mapping[int, str]):
+    """The reasons of a plan. To find out what keeps a blocked job costs more than to see that something
+    does, so it is done for those that somebody asks about."""
+
+    def __init__(self, queue: _Queue) -> None:
+        self._queue = queue
+        self._said = queue.reasons
+
+    def __getitem__(self, job: int) -> str:
+        if job not in self._said:
+            self._said[job] = self._queue.explain(job)
+        return self._said[job]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(
+            [*self._queue.reasons.keys() - self._queue.unexplained, *self._queue.unexplained]
+        )
+
+    def __len__(self) -> int:
+        return len(self._queue.reasons.keys() | self._queue.unexplained)
 
 
 def _standstill(snapshot: Snapshot) -> str | None:

@@ -103,11 +103,15 @@ def read_request(
         raise UsageError("gpu_model: an empty name fits every GPU; leave it out")
     if not gpus and (said := [option for option, name in _OF_GPUS.items() if wire.get(name)]):
         raise UsageError(f"--gpus 0 takes no {said[0]}: it gets no GPU")
-    exclusive = memory is None or bool(wire.get("exclusive", False))
+    alone = wire.get("exclusive")
+    if alone is not None and not isinstance(alone, bool):
+        raise UsageError(f"exclusive: {alone!r} is neither true nor false")
+    exclusive = memory is None or bool(alone)
     max_util = wire.get("max_util")
     if max_util is not None and exclusive and not wire.get("gpu_mem"):
+        instead = "add --gpu-mem SIZE" if memory is None else "leave out --exclusive"
         raise UsageError(
-            "--max-util is for a job that shares its GPU: add --gpu-mem SIZE. "
+            f"--max-util is for a job that shares its GPU: {instead}. "
             "A job that has its GPUs alone gets idle ones anyway"
         )
     return Request(

@@ -102,9 +102,13 @@ def energy_between(before: Gpu | None, now: Gpu, *, gap_s: float, seconds: float
         difference = now.energy_j - before.energy_j
         if difference >= 0 and gap_s > 0:
             return difference * min(seconds / gap_s, 1.0)
-    if now.power_w is None:
-        return None
-    return max(now.power_w, 0.0) * min(seconds, LONGEST_STRETCH_S)
+    return energy_at(now.power_w, seconds)
+
+
+def energy_at(power_w: float | None, seconds: float) -> float | None:
+    """Joules at a power that was read once, for no longer than one reading speaks; None where it was
+    not read."""
+    return None if power_w is None else max(power_w, 0.0) * min(seconds, LONGEST_STRETCH_S)
 
 
 # ── holding a GPU idle ──

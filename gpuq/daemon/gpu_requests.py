@@ -29,6 +29,8 @@ class GpuWorld(Protocol):
     @property
     def gpus(self) -> Sequence[Gpu] | None: ...
     @property
+    def gpu_trouble(self) -> str | None: ...
+    @property
     def health(self) -> Sequence[GpuHealth]: ...
     def wish_tests(self, uuids: Sequence[str], actor: str) -> None: ...
     def wake(self) -> None: ...
@@ -120,7 +122,7 @@ class GpuRequests:
 
     async def why(self, request: Request, peer: Peer) -> Answer:
         """All about one GPU, in sentences."""
-        gpus = find_gpus([request.get("ref") or ""], self._world.gpus or ())
+        gpus = find_gpus([request.get("ref") or ""], self._known())
         if len(gpus) > 1:
             raise UsageError("one GPU at a time: gpuq why gpu:3")
         (gpu,) = gpus
@@ -134,6 +136,8 @@ class GpuRequests:
             _past(row, time.time()),
             boottime=self._clock.boottime(),
         )
+        if (trouble := self._world.gpu_trouble) is not None:
+            told = [f"There is no reading just now, and what follows is older: {trouble}.", *told]
         return {"sentences": told, "gpu": gpu.uuid}
 
     def _named(self, request: Request, peer: Peer, verb: str) -> list[Gpu]:

@@ -20,6 +20,7 @@ from gpuq.core.usage import GpuUse
 from gpuq.daemon import faults, fields, installed, views
 from gpuq.daemon.commits import GroupCommit
 from gpuq.daemon.gpu_requests import GpuRequests, GpuWorld
+from gpuq.daemon.gpus import parse_gpus
 from gpuq.daemon.linux import investigate, processes
 from gpuq.daemon.linux.sentences import sentences
 from gpuq.daemon.peer import Peer
@@ -47,6 +48,8 @@ class World(GpuWorld, Protocol):
 
     @property
     def gpu_trouble(self) -> str | None: ...
+    @property
+    def has_no_driver(self) -> bool: ...
     def look_closely(self) -> None: ...
     def keep_house(self) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
@@ -188,8 +191,9 @@ class Handlers:
         if not isinstance(jobs, list) or not 0 < len(jobs) <= MOST_JOBS_PER_SUBMIT:
             raise UsageError(f"jobs: a list of 1 to {MOST_JOBS_PER_SUBMIT} jobs is wanted")
         known = self._known_gpus()
-        # Without a driver there is no reading, but a reason; what the machine once had, it has.
-        judged = self._world.gpus is not None or self._world.gpu_trouble is not None
+        # What the machine once had, it has. A driver that only fails just now may show some yet: a
+        # job that wants a GPU waits for that, and does not run without one.
+        judged = self._world.gpus is not None or self._world.has_no_driver or bool(known)
         gpuless = judged and not known
         default = 0 if gpuless else self._config.default_gpus
         specs = []
@@ -228,12 +232,16 @@ class Handlers:
 
     def _known_gpus(self) -> list[Gpu]:
         """Every GPU this machine has shown; a simulated or absent set is what it is now."""
-        now = list(self._world.gpus or ())
-        if self._config.gpus != "nvml":
+        remembered = self._store.seen.known_gpus()
+        known = {gpu.uuid: gpu for gpu in remembered}
+        now = [_with_size(gpu, known.get(gpu.uuid)) for gpu in self._world.gpus or ()]
+        chosen = parse_gpus(self._config.gpus)
+        if chosen.kind != "nvml":
             return now
         present = {gpu.uuid for gpu in now}
-        remembered = self._store.seen.known_gpus()
-        return now + [g for g in remembered if g.uuid not in present and not g.simulated]
+        missing = (g for g in remembered if g.uuid not in present and not g.simulated)
+        ours = chosen.indices
+        return now + [g for g in missing if ours is None or g.index in ours]
 
     # ── wished ──
 
@@ -460,6 +468,14 @@ class Handlers:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _with_size(gpu: Gpu, known: Gpu | None) -> Gpu:
+    """A GPU that cannot be read just now has the size that it had."""
+    if known is None or gpu.fault is None or gpu.memory_total_bytes is not None:
+        return gpu
+    sizes = ("memory_total_bytes", "memory_reserved_bytes", "baseline_bytes")
+    return replace(gpu, **{name: getattr(known, name) for name in sizes})
 
 
 def _key(specs: Sequence[Spec]) -> str | None:

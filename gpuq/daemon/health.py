@@ -32,6 +32,9 @@ KEPT_CHILDREN = "gpu_tests"
 
 log = structlog.get_logger()
 
+# The uuid and the index of a GPU, its XIDs, and the attempts that had it.
+_Told = tuple[str, int, tuple[int, ...], tuple[tuple[int, int], ...]]
+
 
 class HealthWatch:
     """`wake` is called where a test has ended, `veto` with GPUs that others turn out to have locked."""
@@ -53,7 +56,8 @@ class HealthWatch:
         self._boot_id = processes.boot_id()
         self._tried: dict[str, float] = {}  # when last tested or set aside, CLOCK_BOOTTIME
         self._told: dict[str, int] = {}  # XIDs of the GPUs' own, not acted on yet
-        self._told_meanwhile: dict[str, int] = {}  # the first XID since its test began
+        self._told_meanwhile: dict[str, int] = {}  # the first such XID since its test began
+        self._unstored: dict[_Told, float] = {}  # what the disk refused, and when it was told
         self._wished: dict[str, str] = {}  # tests, and by whom
         self._simulated: set[str] = set()  # those that were tested
         self._well: frozenset[object] = frozenset()  # what the last reading said
@@ -149,31 +153,39 @@ class HealthWatch:
             if gpu.xids:
                 self._hear_xids(gpu, leases)
         well = frozenset((g.uuid, g.fault, g.is_lasting, g.defect, g.warnings) for g in gpus)
-        is_news = well != self._well or bool(self._told)
+        is_news = well != self._well or bool(self._told) or bool(self._unstored)
         self._well = well
         return is_news
 
     def _hear_xids(self, gpu: Gpu, leases: Sequence[Lease]) -> None:
         log.warning("the driver tells of errors", gpu=gpu.uuid, index=gpu.index, xids=gpu.xids)
         own = [xid for xid in gpu.xids if is_of_hardware(xid)]
-        if gpu.uuid in self._tests.under_way:
-            self._told_meanwhile.setdefault(gpu.uuid, gpu.xids[0])
-        elif own:
-            self._told.setdefault(gpu.uuid, own[0])
-        had = {(lease.job, lease.attempt) for lease in leases if lease.gpu == gpu.uuid}
+        if own:
+            # A test that hangs has no end any more at which it could be heard.
+            awaited = self._tests.is_end_awaited(gpu.uuid)
+            heard = self._told_meanwhile if awaited else self._told
+            heard.setdefault(gpu.uuid, own[0])
+        if had := {(lease.job, lease.attempt) for lease in leases if lease.gpu == gpu.uuid}:
+            told = (gpu.uuid, gpu.index, tuple(gpu.xids), tuple(sorted(had)))
+            self._unstored.setdefault(told, self._clock.wall())
         try:
-            now = self._clock.wall()
-            self._store.health.tell_xids(gpu.uuid, gpu.index, gpu.xids, sorted(had), now=now)
+            self._store_xids()
         except DiskTrouble as trouble:
-            log.error("errors of a GPU could not be stored", why=str(trouble))
+            log.error("errors of a GPU cannot be stored yet", why=str(trouble))
+
+    def _store_xids(self) -> None:
+        for told, at in list(self._unstored.items()):
+            self._store.health.tell_xids(*told, now=at)
+            del self._unstored[told]
 
     def wish_tests(self, uuids: Sequence[str], actor: str) -> None:
         """Somebody wants these GPUs tested now. A GPU that is not idle by then is left alone."""
         self._wished |= dict.fromkeys(uuids, actor)
 
     def take_in(self, gpus: Sequence[Gpu] | None) -> bool:
-        """Writes down the tests that have ended; False where there were none. What the disk refuses is
-        kept, for the next time."""
+        """Writes down the tests that have ended; False where there were none. What the disk refuses,
+        or has refused of XIDs, is kept for the next time."""
+        self._store_xids()
         ended = self._tests.ended
         by_uuid = {gpu.uuid: gpu for gpu in gpus or ()}
         acted = bool(ended)
@@ -197,7 +209,9 @@ class HealthWatch:
         if tested.trouble is not None:
             result["trouble"] = tested.trouble
         log.info("a GPU was tested", gpu=tested.gpu, **result)
-        health = next(one for one in self.known() if one.gpu == tested.gpu)
+        health = next((one for one in self.known() if one.gpu == tested.gpu), None)
+        if health is None:  # it is remembered no more
+            return
         verdict = judge_test(health, gpu, is_good=tested.verdict == "good", trouble=trouble)
         with self._store.transaction():
             self._store.health.tested(tested.gpu, trouble, result, now=self._clock.wall())

@@ -13,7 +13,7 @@ import structlog
 from gpuq.config import Config
 from gpuq.core.model import Gpu, LeaseState, Request
 from gpuq.daemon.clock import Clock
-from gpuq.daemon.gpus import GpuWatch, Probe, parse_gpus
+from gpuq.daemon.gpus import BackendSpec, GpuWatch, Probe, parse_gpus
 from gpuq.daemon.gpus.backend import is_identified
 from gpuq.daemon.health import HealthWatch
 from gpuq.daemon.linux import processes
@@ -51,9 +51,13 @@ class Lookout:
         self._seen = asyncio.Event()
         self._watched_until = 0.0
         self._doubted_at = -inf
-        self._has_driver = parse_gpus(config.gpus).kind == "nvml"
+        self._chosen: str = config.gpus
+        chosen = parse_gpus(config.gpus)
+        self._has_driver = chosen.kind == "nvml"
         self._remembered: frozenset[tuple[str, int]] | None = None
-        self._watch = GpuWatch(config.policy, _known_before(store, config), locked_by)
+        self._watch = GpuWatch(
+            config.policy, _known_before(store, chosen), locked_by, chosen.indices
+        )
         self.usage = Usage(store, config.policy, clock)
         self._health = health
         self._probe = Probe(
@@ -70,6 +74,11 @@ class Lookout:
         return self._watch.gpus
 
     @property
+    def has_no_driver(self) -> bool:
+        """This machine can have no GPU, as far as is known."""
+        return self.trouble is not None and self._probe.has_no_driver
+
+    @property
     def read_at(self) -> float | None:
         return self._watch.read_at
 
@@ -81,6 +90,7 @@ class Lookout:
         """Jobs that wait with these wishes want to hear of what they depend on."""
         limits = (wish.max_util for wish in wishes)
         self._watch.busy_limits = frozenset(limit for limit in limits if limit is not None)
+        self._watch.room_counts = any(not wish.exclusive for wish in wishes)
 
     def look_closely(self) -> None:
         """Somebody looks at the GPUs: read them often for a while."""
@@ -142,7 +152,10 @@ class Lookout:
         if known == self._remembered:
             return
         try:
-            self._store.machine.see_gpus(gpus, now=self._clock.wall())
+            with self._store.transaction():
+                self._store.machine.see_gpus(gpus, now=self._clock.wall())
+                if self._remembered is None:
+                    self._store.machine.forget_other_simulations(gpus, self._chosen)
             self._remembered = known
         except DiskTrouble as trouble:
             log.error("the GPUs could not be stored", why=str(trouble))
@@ -166,8 +179,8 @@ class Lookout:
         return (pid, start) if boot == processes.boot_id() else None
 
 
-def _known_before(store: Store, config: Config) -> list[Gpu]:
-    remembered = store.seen.known_gpus() if config.gpus == "nvml" else []
+def _known_before(store: Store, chosen: BackendSpec) -> list[Gpu]:
+    remembered = store.seen.known_gpus() if chosen.kind == "nvml" else []
     return [gpu for gpu in remembered if not gpu.simulated]
 
 

@@ -126,6 +126,10 @@ class Loop:
     def gpu_trouble(self) -> str | None:
         return self._lookout.trouble
 
+    @property
+    def has_no_driver(self) -> bool:
+        return self._lookout.has_no_driver
+
     def wake(self) -> None:
         """Something was asked or wished."""
         self._idle.clear()
@@ -207,6 +211,7 @@ class Loop:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
+            self._lookout.usage.flush()
             await self._supervisor.close()
             self._locks.close()
             if self._cgroup_root is not None:

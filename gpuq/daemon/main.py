@@ -7,6 +7,7 @@ never mixes two versions.
 import argparse
 import asyncio
 import fcntl
+import io
 import os
 import resource
 import shutil
@@ -257,6 +258,28 @@ def _checked(settings: config.Config) -> config.Config:
     return settings
 
 
+class _Lines(io.TextIOBase):
+    """Writes to a descriptor and never fails: what a full disk does not take is lost, and the daemon
+    lives on. Nothing is kept back, or it would stand in the way of all that is written later."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._is_torn = False  # the last line has a beginning alone
+
+    def write(self, text: str) -> int:
+        line = text.encode("utf-8", "backslashreplace")
+        left = b"\n" + line if self._is_torn else line
+        try:
+            while left:
+                written = os.write(self._fd, left)
+                self._is_torn = True
+                left = left[written:]
+            self._is_torn = False
+        except OSError:
+            pass  # there is nobody else to tell
+        return len(text)
+
+
 def _set_up_logging() -> None:
     """A line a person can read where a person looks, JSON elsewhere."""
     person = sys.stderr.isatty()
@@ -269,7 +292,7 @@ def _set_up_logging() -> None:
             if person
             else structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Lines(sys.stderr.fileno()))),
         cache_logger_on_first_use=True,
     )
 

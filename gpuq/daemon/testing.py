@@ -24,6 +24,7 @@ DEADLINE_S = 60.0
 LEAVE_S = 2.0
 LOOK_AGAIN_S = 0.5
 MOST_BYTES = 2**16  # of an answer
+NAMED = b'"by"'  # stands in a line that says what it tests by
 
 Child = tuple[str, int, int]  # the uuid of its GPU, pid, start time
 
@@ -75,6 +76,12 @@ class GpuTests:
         """Why each of these GPUs is under test, by uuid."""
         return {uuid: one.why for uuid, one in self._running.items()}
 
+    def is_end_awaited(self, uuid: str) -> bool:
+        """Is there a test of this GPU whose end is still to be written down? Not so one that hangs
+        after its end, or that an earlier daemon left."""
+        one = self._running.get(uuid)
+        return one is not None and not one.is_told
+
     def pids(self) -> set[int]:
         return {child.pid for child in self._children.values()}
 
@@ -109,7 +116,7 @@ class GpuTests:
             self._tell(_undecided(gpu.uuid, f"it could not be started: {error.strerror}"))
             return
         self._children[gpu.uuid] = child
-        self._on_started([(uuid, *one.identity) for uuid, one in self._children.items()])
+        self._on_started(self._alive())
         try:
             self._tell(await self._hear(gpu.uuid, child))
             if not child.gone.done():
@@ -121,17 +128,33 @@ class GpuTests:
         self._running[gpu.uuid].is_over = True
         self._forget_if_done(gpu.uuid)
 
+    def _alive(self) -> list[Child]:
+        """Those of an earlier daemon too: the next one has to wait for them as this one does."""
+        left = [child for child in self._previous if processes.is_alive(*child[1:])]
+        return left + [(uuid, *one.identity) for uuid, one in self._children.items()]
+
     async def _hear(self, uuid: str, child: "_Child") -> Examined:
         began = time.monotonic()
+        late = None
         try:
-            async with asyncio.timeout(self._deadline_s):
-                await child.listen()
-                await asyncio.wait({child.gone})
+            await self._listen(child)
         except TimeoutError:
+            late = f"it did not end within {self._deadline_s:g} s"
             child.kill()  # once: what hangs in the driver dies of it when the driver lets go
             await asyncio.wait({child.gone}, timeout=LEAVE_S)
-        took_s = round(time.monotonic() - began, 1)
-        return _read(uuid, child, took_s, self._deadline_s)
+        return _read(uuid, child, round(time.monotonic() - began, 1), late)
+
+    async def _listen(self, child: "_Child") -> None:
+        """Until it is gone. Raises TimeoutError. The time counts anew when it says what it tests by:
+        how long that took to load says nothing of the GPU."""
+        loop = asyncio.get_running_loop()
+        times_named = 0
+        async with asyncio.timeout(self._deadline_s) as deadline:
+            while await child.listen():
+                if (times := child.answer.count(NAMED)) > times_named:
+                    times_named = times
+                    deadline.reschedule(loop.time() + self._deadline_s)
+            await asyncio.wait({child.gone})
 
     async def _outlast(self, uuid: str, pid: int, start: int) -> None:
         """A child that an earlier daemon left: it hangs in the driver, or it would have left."""
@@ -172,8 +195,8 @@ def _undecided(uuid: str, trouble: str) -> Examined:
     return Examined(gpu=uuid, verdict="undecided", trouble=trouble, result={})
 
 
-def _read(uuid: str, child: "_Child", took_s: float, deadline_s: float) -> Examined:
-    """What the lines of an answer say, or their absence."""
+def _read(uuid: str, child: "_Child", took_s: float, late: str | None) -> Examined:
+    """What the lines of an answer say, or their absence. `late` says that its time was up."""
     told: dict[str, Any] = {}
     for line in bytes(child.answer).splitlines():
         try:
@@ -181,10 +204,9 @@ def _read(uuid: str, child: "_Child", took_s: float, deadline_s: float) -> Exami
         except (ValueError, TypeError):
             break  # it was killed in the middle of it
     verdict, trouble = told.pop("verdict", None), told.pop("trouble", None)
-    if verdict is None and took_s >= deadline_s:
+    if verdict is None and late is not None:
         # Whatever it was that loaded too slowly, it was not the GPU.
-        verdict = "bad" if "by" in told else "undecided"
-        trouble = f"it did not end within {deadline_s:g} s"
+        verdict, trouble = ("bad" if "by" in told else "undecided"), late
     elif verdict is None:
         verdict, trouble = "undecided", f"it ended without a verdict, {child.last_words()}"
     return Examined(gpu=uuid, verdict=verdict, trouble=trouble, result=told | {"seconds": took_s})
@@ -201,24 +223,24 @@ class _Child:
             with theirs:
                 actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), fd) for fd in (0, 1)]
                 self.pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
+            self._pidfd = _pidfd_of(self.pid)
         except OSError:
             self._socket.close()
             raise
         self._socket.setblocking(False)
-        self._pidfd = os.pidfd_open(self.pid)
         own = processes.identity(self.pid)
         self.identity = self.pid, own[1] if own else 0  # 0: it has died already
         self.answer = bytearray()
         self.gone: asyncio.Future[int] = self._loop.create_future()  # its exit code
         self._loop.add_reader(self._pidfd, self._reap)
 
-    async def listen(self) -> None:
-        """Until it closes its end, or says more than a test has to say."""
-        while len(self.answer) < MOST_BYTES:
-            chunk = await self._loop.sock_recv(self._socket, MOST_BYTES)
-            if not chunk:
-                return
-            self.answer += chunk
+    async def listen(self) -> bool:
+        """To what it says next. False once it has closed its end, or said all that a test may say."""
+        if (room := MOST_BYTES - len(self.answer)) <= 0:
+            return False
+        chunk = await self._loop.sock_recv(self._socket, room)
+        self.answer += chunk
+        return bool(chunk)
 
     def kill(self) -> None:
         if not self.gone.done():
@@ -244,3 +266,14 @@ class _Child:
             self.gone.set_result(os.waitstatus_to_exitcode(status))
         except ChildProcessError:
             self.gone.set_result(0)
+
+
+def _pidfd_of(pid: int) -> int:
+    """Of a child that has just been started. Raises OSError; then that child is ended: nobody would
+    learn of its death."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signals.SIGKILL)
+        os.waitpid(pid, 0)
+        raise

@@ -6,7 +6,7 @@ so what a full disk refused, or an earlier daemon did not see, is made up for by
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -22,6 +22,7 @@ from gpuq.core.usage import (
     Stretch,
     add,
     busy_words,
+    energy_at,
     energy_between,
     find_excess,
     find_stray,
@@ -33,10 +34,11 @@ from gpuq.core.usage import (
 )
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.connection import DiskTrouble
+from gpuq.daemon.store.connection import DiskTrouble, StoreDamaged
 from gpuq.daemon.store.measured import OnGpus
 
 WRITE_EVERY_S = 60.0  # what a daemon that is killed may lose
+PEAK_EVERY_S, PEAK_GROWN = 4.5, 1.05  # and of a peak: a reading comes every 5 s at the least
 MOST_CONTENDERS = 8  # told of for one attempt: somebody's loop of short programs is one trouble
 
 log = structlog.get_logger()
@@ -53,6 +55,8 @@ class _Tally:
     contenders: set[int | None]  # that were told of
     quiet_percent: int = 0  # the most in that time
     excess: Excess | None = None  # at the last reading
+    power_w: float | None = None  # at the last reading, its share where it had not the GPU alone
+    at_end: GpuUse | None = None  # where it has ended since the last reading
     told_bytes: int | None = None  # what it used when its excess was told of
     is_stray: bool = False  # which was told of
 
@@ -105,16 +109,23 @@ class Usage:
         self._clock = clock
         self._tallies: dict[tuple[int, int], _Tally] = {}  # by job and attempt
         self._last: _Reading | None = None
-        self._written_at = clock.monotonic()
+        self._written_at = self._peaks_at = clock.monotonic()
 
     def of(self, job: int, attempt: int) -> GpuUse:
-        """What an attempt has made of its GPUs by the last reading."""
-        return self.latest(job, attempt) or self._store.measured.use(job, attempt)
+        """What an attempt that ends now has made of its GPUs. No reading will speak for the time since
+        the last one, so what they drew then is taken to have gone on."""
+        tally = self._tallies.get((job, attempt))
+        if tally is None or self._last is None:
+            return self._store.measured.use(job, attempt)
+        seconds = max(self._clock.monotonic() - self._last.at, 0.0)
+        tally.at_end = add(tally.use, Stretch(energy_j=energy_at(tally.power_w, seconds)))
+        return tally.at_end
 
     def latest(self, job: int, attempt: int) -> GpuUse | None:
-        """The same, of one that ran at the last reading."""
+        """What one that ran at the last reading had made of them by then, or by its end where it has
+        ended since; None of any other."""
         tally = self._tallies.get((job, attempt))
-        return None if tally is None else tally.use
+        return None if tally is None else tally.at_end or tally.use
 
     def over_memory(self, job: int, attempt: int) -> str | None:
         """That it uses more of a shared GPU than it asked for, in words, where that is so just now."""
@@ -164,12 +175,14 @@ class Usage:
         gap_s = 0.0 if last is None else now.at - last.at
         seconds = min(gap_s, max(now.at - one.started_mono, 0.0))
         used: dict[str, int | None] = {}
-        energies = []
+        energies, powers = [], []
         for gpu, _ in now.held_by(one):
             used[gpu.uuid] = used_by(gpu, one.job, alone=now.is_alone_on(gpu))
             before = None if last is None else last.gpus.get(gpu.uuid)
             energy_j = energy_between(before, gpu, gap_s=gap_s, seconds=seconds)
             energies.append(None if energy_j is None else energy_j / sharers[gpu.uuid])
+            powers.append(None if gpu.power_w is None else gpu.power_w / sharers[gpu.uuid])
+        tally.power_w, tally.at_end = total(powers), None
         tally.excess = find_excess(now.held_by(one), used)
         percents = [gpu.utilization_percent for gpu, _ in now.held_by(one) if not one.is_paused]
         stretch = Stretch(
@@ -246,23 +259,44 @@ class Usage:
     def _write(
         self, running: Sequence[OnGpus], news: Sequence[tuple[OnGpus, _News]], at: float
     ) -> None:
-        """Once a minute what was measured, and at once what is to be told."""
+        """Once a minute what was measured, a peak sooner, and at once what is to be told."""
         uses = {(one.job, one.attempt): one.use for one in running}
         changed = [key for key, tally in self._tallies.items() if tally.use != uses[key]]
-        if not news and (not changed or at - self._written_at < WRITE_EVERY_S):
+        is_due = bool(changed) and at - self._written_at >= WRITE_EVERY_S
+        has_grown = at - self._peaks_at >= PEAK_EVERY_S and any(
+            _has_grown(uses[key], self._tallies[key].use) for key in changed
+        )
+        if not (news or is_due or has_grown):
             return
         try:
             with self._store.transaction():
-                for job, attempt in changed:
-                    self._store.measured.write(job, attempt, self._tallies[job, attempt].use)
+                self._write_uses(changed)
                 for one, told in news:
                     self._tell(one, told, at)
         except DiskTrouble as trouble:
             log.error("what jobs make of their GPUs could not be stored", why=str(trouble))
             return
-        self._written_at = at
+        self._peaks_at = at
+        if news or is_due:
+            self._written_at = at
         for one, told in news:
             self._note_told(self._tallies[one.job, one.attempt], told)
+
+    def _write_uses(self, keys: Iterable[tuple[int, int]]) -> None:
+        for job, attempt in keys:
+            self._store.measured.write(job, attempt, self._tallies[job, attempt].use)
+
+    def flush(self) -> None:
+        """Writes down what was measured since the last time: this daemon leaves."""
+        measured = self._store.measured
+        try:
+            running = (
+                {(one.job, one.attempt) for one in measured.running()} if self._tallies else ()
+            )
+            with self._store.transaction():
+                self._write_uses(key for key in self._tallies if key in running)
+        except (DiskTrouble, StoreDamaged) as trouble:
+            log.error("what jobs make of their GPUs could not be stored", why=str(trouble))
 
     def _tell(self, one: OnGpus, told: _News, at: float) -> None:
         measured, now = self._store.measured, self._clock.wall()
@@ -291,6 +325,11 @@ class Usage:
             tally.is_stray = True
         elif isinstance(told, Excess):
             tally.told_bytes = told.used_bytes
+
+
+def _has_grown(written: GpuUse, now: GpuUse) -> bool:
+    """By so much of its peak that a user, or the next job of its command, would be misled."""
+    return now.peak_bytes is not None and now.peak_bytes > (written.peak_bytes or 0) * PEAK_GROWN
 
 
 def _quiet_from(one: OnGpus, at: float, policy: Policy) -> float:

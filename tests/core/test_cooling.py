@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuq.core.model import Decision, Gpu, Lease, MarkDirty, Release, Snapshot
+from gpuq.core.model import Decision, Gpu, GpuProcess, Lease, MarkDirty, Release, Snapshot
 from gpuq.core.scheduler import plan
 from tests.builders import foreign, gpu, job, lease, ours, started, uuid, world
 
@@ -87,6 +87,19 @@ def test_two_jobs_that_cool_on_one_gpu_do_not_answer_for_each_other() -> None:
 def test_the_room_of_a_cooling_share_is_not_given_away() -> None:
     held = [lease(0, 7, "20G", cooling_since=NOW - 1)]
     assert starts(world(1, [job(mem="5G")], held, now=NOW, read_at=NOW - 1)) == {}
+
+
+@pytest.mark.parametrize("processes", [None, [ours(8, None)]], ids=["told none", "no sizes"])
+def test_where_no_sizes_are_told_a_share_cools_for_as_long_as_it_may(
+    processes: list[GpuProcess] | None,
+) -> None:
+    """The 10G may be of the job that ended, and the other has yet to take its own."""
+    other = lease(0, 8, "10G", slot=1)
+    reading = gpu(used="10G", processes=processes)
+    early = cooling(reading, other, read_at=NOW, now=NOW)
+    assert not ends(early)
+    assert plan(early).wake_at == NOW + 29
+    assert ends(cooling(reading, other, read_at=NOW + 29, now=NOW + 29)) == [RELEASE]
 
 
 # ── not in time ──

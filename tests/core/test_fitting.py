@@ -184,3 +184,17 @@ def test_what_is_always_left_to_others_serves_nobody() -> None:
 def test_gpus_of_another_kind_may_be_those_that_are_left() -> None:
     mixed = [gpu(0, model="T4"), gpu(1, model="A100")]
     assert never_fits(request(model="A100"), mixed, Policy(reserve_idle=1)) is None
+
+
+def test_a_share_that_the_ledger_never_has_can_never_start() -> None:
+    assert never_fits(request(mem="23.5G"), [gpu(0), gpu(1)], POLICY) is None
+    assert never_fits(request(mem="24G"), [gpu(0), gpu(1)], POLICY) == (
+        "--gpus 1 --gpu-mem 24G can never start: 0 of this machine's 2 GPUs would do "
+        "(2 x RTX 4090 with 24G); a job that shares one gets 23.5G at most (headroom): "
+        "add --exclusive for one to itself"
+    )
+    assert never_fits(request(mem="24G", exclusive=True), [gpu(0)], POLICY) is None
+
+
+def test_a_name_of_thousands_of_digits_is_nobodys() -> None:
+    assert not is_meant(CARD, "9" * 5000)

@@ -254,14 +254,13 @@ def test_against_a_foreign_holder_patience_has_no_bound() -> None:
     assert starts(last) == {31: (1,)}
 
 
-def test_a_gpu_that_a_stranger_has_left_is_not_snatched_from_the_head_without_end() -> None:
+def test_a_gpu_that_a_stranger_has_left_is_not_snatched_from_the_head() -> None:
     """It only owes some readings yet; a sharing job does not wait for those."""
-    left = [gpu(calm_samples=1)]
-    passed = world(left, [job(passes=9), job(mem="5G"), job(mem="6G")])
-    assert started(plan(passed)) == {2: (0,)}
-    kept = world(left, [job(passes=10), job(mem="5G")])
+    kept = world([gpu(calm_samples=1)], [job(), job(mem="5G")])
     assert started(plan(kept)) == {}
-    assert plan(kept).reasons[2] == "behind 1, which has been overtaken 10 times"
+    assert plan(kept).reasons[2] == "behind 1, for which a GPU is becoming free"
+    back = gpu(calm_samples=0, processes=[foreign("4G")])
+    assert started(plan(world([back], [job(), job(mem="5G")]))) == {2: (0,)}
 
 
 def test_a_head_that_waits_for_a_stranger_and_for_us_waits_for_the_stranger() -> None:
@@ -276,6 +275,13 @@ def test_a_head_that_any_gpu_would_help_waits_for_us_though_one_is_a_strangers()
     gpus = [gpu(0, processes=[foreign()]), gpu(1, processes=[ours(99)]), gpu(2)]
     decided = plan(world(gpus, [job(gpus=2, passes=10), job()], [lease(1, 99)]))
     assert started(decided) == {}
+
+
+def test_a_blocked_job_keeps_no_gpu_that_a_stranger_keeps_from_it() -> None:
+    """It waits for the other one; others would wait beside 19G for nothing."""
+    gpus = [gpu(0, processes=[foreign("4G")]), gpu(1)]
+    decided = plan(world(gpus, [job(passes=10), job(mem="2G")], [lease(1, 99)]))
+    assert started(decided) == {2: (0,)}
 
 
 def test_a_missing_gpu_is_waited_for_by_nobody_else() -> None:

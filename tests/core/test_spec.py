@@ -19,7 +19,7 @@ from gpuq.core.spec import (
     to_text,
 )
 from gpuq.errors import UsageError
-from tests.builders import STEADY
+from tests.builders import STEADY, gpu
 
 GIB = 2**30
 
@@ -40,6 +40,14 @@ def test_the_least_that_can_be_asked_gets_the_usual_rest() -> None:
     assert (spec.limits, spec.changes, spec.output, spec.stderr) == ({}, {}, None, None)
     assert (spec.time_limit_s, spec.heartbeat_s, spec.key) == (None, None, None)
     assert (spec.retries, spec.backoff, spec.retry_on, spec.stop_to) == (0, None, None, "all")
+
+
+def test_a_name_of_a_gpu_is_not_empty_and_a_list_of_them_may_be() -> None:
+    assert read(gpu_ids=[], exclude_gpus=[]) == read()
+    for field in ("gpu_ids", "exclude_gpus"):
+        for word in ("", " "):
+            with pytest.raises(UsageError, match="there is no GPU"):
+                read_spec(wire(**{field: [word]}), default_gpus=1, grace_s=1.0, machine=[gpu(0)])
 
 
 def test_fields_of_a_newer_client_are_passed_over() -> None:

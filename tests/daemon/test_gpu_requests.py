@@ -86,6 +86,8 @@ SOMEBODY = Peer(uid=4242, gid=0, pid=1, user="bob")
 class World:
     """What was last seen, and what was wished of it."""
 
+    gpu_trouble: str | None = None
+
     def __init__(self, store: Store) -> None:
         self.store = store
         self.cards: list[Gpu] = [gpu(0), gpu(1)]

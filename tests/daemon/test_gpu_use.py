@@ -1,5 +1,6 @@
 """What jobs make of their GPUs is measured, written down and told, once and to the right ones."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,7 +23,7 @@ from gpuq.core.model import (
     Policy,
     Request,
 )
-from gpuq.core.usage import GpuUse
+from gpuq.core.usage import LONGEST_STRETCH_S, GpuUse
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.store import Store
@@ -32,7 +33,7 @@ from gpuq.daemon.usage import MOST_CONTENDERS, Usage
 from gpuq.daemon.views import attempt_view, job_view
 from gpuq.daemon.watchers import Watchers
 from tests import stored
-from tests.alive import Alive, shown_by_hand, with_alive
+from tests.alive import Alive, alive, shown_by_hand, with_alive
 from tests.builders import GIB, foreign, gpu, ours
 from tests.stored import BOB, MONO, NOW, full, lease, row, run, start, submit_one
 
@@ -183,6 +184,36 @@ def test_a_job_answers_for_no_time_before_its_start(desk: Desk) -> None:
     assert (use.measured_s, use.energy_j) == (1.0, 250.0)
 
 
+def test_a_job_has_what_its_gpu_drew_between_the_last_reading_and_its_end(desk: Desk) -> None:
+    job = desk.runs((0, None))
+    for second in range(4):
+        desk.read(busy(job, power_w=700.0, energy_j=700.0 * second), gpu(1))
+    measured = desk.usage.latest(job, 1)
+    desk.clock.after_s += 0.5
+    assert desk.ends(job)["gpu_energy_j"] == 700.0 + 3 * 700.0 + 350.0
+    assert measured is not None
+    ended = desk.written(job)
+    assert ended["gpu_measured_s"] == measured.measured_s, "how busy it was, nobody knows"
+    shown_now = desk.usage.latest(job, 1)
+    assert shown_now is not None
+    assert shown_now.energy_j == ended["gpu_energy_j"]
+
+
+def test_of_a_shared_gpu_each_has_its_share_also_at_the_end(desk: Desk) -> None:
+    one, two = desk.runs((0, "6G")), desk.runs((0, "6G"))
+    desk.read(gpu(0, processes=[ours(one, "1G"), ours(two, "2G")], power_w=300.0), gpu(1))
+    desk.clock.after_s += 1.0
+    assert desk.ends(one)["gpu_energy_j"] == 150.0 + 150.0
+
+
+def test_what_a_gpu_draws_is_not_taken_to_go_on_for_ever(desk: Desk) -> None:
+    """As where its driver says nothing more, and the job on it ends an hour later."""
+    job = desk.runs((0, None))
+    desk.read(busy(job), gpu(1))
+    desk.clock.after_s += 3600.0
+    assert desk.ends(job)["gpu_energy_j"] == 300.0 * (1.0 + LONGEST_STRETCH_S)
+
+
 def test_a_pause_lowers_no_mean(desk: Desk) -> None:
     job = desk.runs((0, None))
     desk.read(busy(job, percent=80), gpu(1))
@@ -219,11 +250,47 @@ def test_what_runs_is_written_down_once_a_minute_and_all_in_one_commit(desk: Des
 
     desk.store.database._db.set_commit_hook(note_commit)
     desk.watch(busy(one, 0), busy(two, 1), for_s=180.0)
-    assert len(commits) == 3
+    assert commits == [6.0, 61.0, 121.0, 181.0], "at first the peaks, of which nothing was known"
     written = desk.written(one)
     assert written["gpu_peak_bytes"] == 3 * GIB
     assert written["gpu_util_mean"] == 80.0
     assert desk.usage.of(two, 1).measured_s - desk.written(two)["gpu_measured_s"] < 60.0
+
+
+def test_a_peak_that_has_grown_is_written_down_soon_and_one_that_has_hardly_is_not(
+    desk: Desk,
+) -> None:
+    job = desk.runs((0, None))
+    desk.watch(busy(job, mem="3G"), gpu(1), for_s=5.0)
+    assert desk.written(job)["gpu_peak_bytes"] == 3 * GIB
+    desk.read(busy(job, mem="6G"), gpu(1))
+    assert desk.written(job)["gpu_peak_bytes"] == 3 * GIB, "no commit for each of many readings"
+    desk.watch(busy(job, mem="6G"), gpu(1), for_s=5.0)
+    assert desk.written(job)["gpu_peak_bytes"] == 6 * GIB
+    desk.watch(busy(job, mem="6.2G"), gpu(1), for_s=30.0)
+    assert desk.written(job)["gpu_peak_bytes"] == 6 * GIB
+
+
+def test_a_daemon_that_leaves_writes_down_what_it_has_measured_of_those_that_go_on(
+    desk: Desk,
+) -> None:
+    job, over = desk.runs((0, None)), desk.runs((1, None))
+    desk.read(busy(job, mem="3G"), busy(over, 1, "4G"))
+    desk.clock.after_s += 2.0
+    ended = desk.ends(over)
+    desk.usage.flush()
+    assert desk.written(job)["gpu_peak_bytes"] == 3 * GIB
+    assert desk.written(job)["gpu_measured_s"] == 1.0
+    assert row(desk.store, over) == ended, "an end is written once"
+
+
+def test_a_daemon_leaves_though_nothing_can_be_written(desk: Desk) -> None:
+    job = desk.runs((0, None))
+    desk.read(busy(job), gpu(1))
+    with full(desk.store):
+        desk.usage.flush()
+    desk.usage.flush()
+    assert desk.written(job)["gpu_peak_bytes"] == 3 * GIB
 
 
 def test_a_daemon_that_comes_anew_goes_on_with_what_is_written_down(desk: Desk) -> None:
@@ -681,6 +748,24 @@ def test_who_uses_too_much_is_ended_named_and_tried_again_with_more(
         assert waits["reason"].endswith("with 9G instead of 6G per GPU")
 
     with_alive(tmp_path, deed, enforce_gpu_memory="end")
+
+
+def test_what_a_daemon_measured_until_it_left_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown_by_hand(monkeypatch)
+
+    async def main() -> None:
+        async with alive(tmp_path, leave=True) as first:
+            await first.show(simulated())
+            job = first.submit("sleep 100", request=Request(gpus=1))
+            await first.running(job)
+            await first.show(simulated(job, "6G"))
+            assert first.attempts(job)[0]["gpu_peak_bytes"] is None, "it is not due yet"
+        async with alive(tmp_path) as second:
+            assert second.attempts(job)[0]["gpu_peak_bytes"] == 6 * GIB
+
+    asyncio.run(main())
 
 
 def test_a_sharing_job_knows_who_was_there_when_it_was_started(

@@ -1,6 +1,8 @@
 """What happens to a GPU that is not well, in the whole daemon: real jobs and tests, GPUs by hand."""
 
 import asyncio
+import errno
+import os
 import signal
 import subprocess
 from dataclasses import replace
@@ -13,7 +15,9 @@ from gpuq.core.model import Gpu, GpuState, Request
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
-from gpuq.daemon.testing import Examined, GpuTests
+from gpuq.daemon.store.connection import DiskTrouble
+from gpuq.daemon.store.health import Health
+from gpuq.daemon.testing import MOST_BYTES, Child, Examined, GpuTests, _Child
 from tests import stored, stub_cuda
 from tests.alive import LOCKS, Alive, MovedClock, alive, shown_by_hand, with_alive
 from tests.builders import gpu, ours, uuid
@@ -80,6 +84,60 @@ def test_three_quick_failures_get_a_gpu_tested_and_no_more(tmp_path: Path) -> No
         assert (await daemon.ended(follows))["outcome"] == "succeeded"
         assert told(daemon, "gpu_quarantined") == []
         assert daemon.store.health.rows()[uuid(0)].fast_failures == 0
+
+    with_alive(tmp_path, deed)
+
+
+def test_a_test_ends_a_row_of_quick_failures() -> None:
+    store = stored.with_gpus(Store(":memory:"))
+    for _ in range(3):
+        store.health.count_end(["GPU-0"], against=True)
+    store.health.tested("GPU-0", None, {}, now=1.0)
+    assert store.health.rows()["GPU-0"].fast_failures == 0
+    store.close()
+
+
+@pytest.mark.parametrize("xid", [13, 45, 63])
+def test_what_the_driver_tells_of_quick_failures_does_not_make_their_test_bad(
+    tmp_path: Path, xid: int
+) -> None:
+    """Of an application, or a mere warning: no hardware that failed."""
+
+    async def deed(daemon: Alive) -> None:
+        await daemon.show(toy())
+        for _ in range(3):
+            await daemon.ended(daemon.submit("exit 3", request=ONE))
+        await until(daemon.loop._health.held, "the test to begin")
+        await daemon.show(toy(xids=(xid,)))
+        await has_tested(daemon, 1)
+        assert told(daemon, "gpu_tested") == [None]
+        assert told(daemon, "gpu_quarantined") == []
+        assert state(daemon) == (GpuState.FREE, None)
+
+    with_alive(tmp_path, deed)
+
+
+def test_an_error_that_a_full_disk_refuses_is_told_as_soon_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*told: Any, **how: Any) -> None:
+        raise DiskTrouble("the disk is full")
+
+    async def deed(daemon: Alive) -> None:
+        await daemon.show(toy())
+        gate = f"while ! [ -e {tmp_path}/on ]; do sleep 0.01; done; exit 3"
+        await daemon.running(job := daemon.submit(gate, request=ONE))
+        with monkeypatch.context() as full:
+            full.setattr(Health, "tell_xids", refused)
+            for _ in range(2):
+                await daemon.show(toy(xids=(31,)))
+            (calm,) = daemon.loop._lookout.gpus or ()
+            assert daemon.loop._health.take_reading([replace(calm, xids=())], []), "tried again"
+        await daemon.turn()
+        assert told(daemon, "xid") == ["XID 31: its own memory access fault"]
+        (tmp_path / "on").touch()
+        because = "the driver told of XID 31 on GPU 0 meanwhile: its own memory access fault"
+        assert (await daemon.ended(job))["reason"] == f"exit code 3; {because}"
 
     with_alive(tmp_path, deed)
 
@@ -170,6 +228,19 @@ def test_a_gpu_of_which_the_driver_tells_an_error_is_set_aside_until_a_test_is_g
         await has_tested(daemon, 1)
         assert (await daemon.ended(job))["outcome"] == "succeeded"
         assert told(daemon, "gpu_readmitted") == ["its test was good"]
+
+    with_alive(tmp_path, deed)
+
+
+def test_of_a_gpu_that_is_set_aside_the_driver_need_not_tell_again(tmp_path: Path) -> None:
+    async def deed(daemon: Alive) -> None:
+        await daemon.show(toy(xids=(79,)))
+        await daemon.turn()
+        await daemon.show(toy(xids=(48,)))
+        await daemon.turn()
+        assert len(told(daemon, "gpu_quarantined")) == 1
+        (calm,) = daemon.loop._lookout.gpus or ()
+        assert not daemon.loop._health.take_reading([replace(calm, xids=())], [])
 
     with_alive(tmp_path, deed)
 
@@ -311,16 +382,53 @@ def test_a_gpu_that_only_warns_is_set_aside_where_the_settings_say_so(tmp_path: 
     with_alive(tmp_path, deed, strict_health=True)
 
 
-def test_a_simulated_gpu_that_is_gone_takes_what_was_held_against_it_along(tmp_path: Path) -> None:
+def test_a_simulated_gpu_that_is_missing_for_a_while_is_still_drained_and_set_aside(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with alive(tmp_path, gpus="sim:3x24G", leave=True) as first:
+            await first.show(toy(0), toy(1), toy(2, defect="rows"))
+            await first.turn()
+            first.store.wished.drain_gpu(uuid(1), "new fan", actor="bob", now=1.0)
+            await first.show(toy(0))
+            await first.show(toy(0), toy(1), toy(2, defect="rows"))
+            assert state(first, 1) == (GpuState.DRAINED, "drained by bob: new fan")
+            assert state(first, 2)[0] is GpuState.QUARANTINED
+        async with alive(tmp_path, gpus="sim:3x24G") as second:
+            await second.show(toy(0))
+            await second.show(toy(0), toy(1), toy(2, defect="rows"))
+            assert state(second, 1) == (GpuState.DRAINED, "drained by bob: new fan")
+            assert state(second, 2)[0] is GpuState.QUARANTINED
+
+    asyncio.run(main())
+
+
+def test_other_simulated_gpus_than_before_know_nothing_of_them(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with alive(tmp_path, gpus="sim:2x24G", leave=True) as first:
+            await first.show(toy(0), toy(1, defect="rows"))
+            await first.turn()
+            first.store.wished.drain_gpu(uuid(1), "new fan", actor="bob", now=1.0)
+        async with alive(tmp_path, gpus="sim:1x24G") as second:
+            await second.show(toy(0))
+            assert list(second.store.health.rows()) == [uuid(0)]
+            assert stored.count(second.store, "gpu_wishes") == 0
+            await second.show(toy(0), toy(1))
+            assert state(second, 1) == (GpuState.FREE, None)
+
+    asyncio.run(main())
+
+
+def test_a_gpu_that_vanishes_while_it_is_tested_takes_nobody_along(tmp_path: Path) -> None:
     async def deed(daemon: Alive) -> None:
-        await daemon.show(toy(0), toy(1, defect="rows"))
-        await daemon.turn()
-        daemon.store.wished.drain_gpu(uuid(1), "new fan", actor="bob", now=1.0)
-        await daemon.show(toy(0))
-        assert list(daemon.store.health.rows()) == [uuid(0)]
-        assert stored.count(daemon.store, "gpu_wishes") == 0
         await daemon.show(toy(0), toy(1))
-        assert state(daemon, 1) == (GpuState.FREE, None)
+        daemon.loop.wish_tests([uuid(1)], "ann")
+        await until(
+            lambda: told(daemon, "gpu_test_started") or daemon.loop._health.held(), "a test"
+        )
+        await daemon.show(toy(0))
+        await has_tested(daemon, 1)
+        assert daemon.submit("true")
 
     with_alive(tmp_path, deed)
 
@@ -535,16 +643,147 @@ def test_a_test_that_an_earlier_daemon_left_hanging_is_not_followed_by_a_second(
             left.kill()
 
 
+class Hanging(subprocess.Popen[bytes]):
+    """A child of an earlier daemon."""
+
+    def __init__(self) -> None:
+        super().__init__(["sleep", "600"])
+
+    def child(self, gpu: str) -> Child:
+        own = processes.identity(self.pid)
+        assert own is not None
+        return gpu, *own
+
+    def __exit__(self, *error: Any) -> None:
+        self.kill()
+        super().__exit__(*error)
+
+
+@pytest.fixture
+def kill_is_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for what hangs in a driver."""
+    monkeypatch.setattr(processes, "send", lambda pid, signal, *, start: None)
+
+
+@pytest.mark.usefixtures("kill_is_deferred")
+def test_a_test_that_hangs_is_known_however_many_daemons_come_and_go() -> None:
+    async def main(left: Child) -> None:
+        noted: list[Child] = []
+
+        def note(children: Any) -> None:
+            noted[:] = children
+
+        tests = GpuTests("sim:2x24G", wake=lambda: None, on_started=note, previous=[left])
+        running = asyncio.ensure_future(tests.run())
+        tests.begin(toy(1), "asked")
+        await until(lambda: tests.ended, "the other test to end")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert [gpu for gpu, _, _ in noted] == ["GPU-0", uuid(1)]
+        follows = GpuTests("nvml", wake=lambda: None, on_started=note, previous=noted)
+        assert list(follows.under_way) == ["GPU-0"]
+
+    with Hanging() as left:
+        asyncio.run(main(left.child("GPU-0")))
+
+
+@pytest.mark.usefixtures("kill_is_deferred")
+def test_an_error_of_a_gpu_in_whose_driver_an_old_test_hangs_is_not_lost(tmp_path: Path) -> None:
+    async def main(left: Hanging) -> None:
+        async with alive(tmp_path, leave=True) as first:
+            await first.show(toy())
+            first.loop._health._note_children([left.child(uuid(0))])
+        async with alive(tmp_path) as second:
+            await second.show(toy())
+            assert state(second)[0] is GpuState.QUARANTINED, "a test hangs"
+            await second.show(toy(xids=(48,)))
+            await second.turn()
+            why = "the driver told of XID 48: an error in its memory that could not be corrected"
+            assert told(second, "gpu_quarantined") == [why]
+            left.kill()
+            await until(lambda: not second.loop._health.held(), "the old test to be gone")
+            await second.show(toy())
+            assert state(second) == (GpuState.QUARANTINED, f"set aside: {why}")
+            second.loop.wish_tests([uuid(0)], "ann")
+            await has_tested(second, 1)
+            assert told(second, "gpu_tested") == [None], "that error was told before it began"
+            assert state(second) == (GpuState.FREE, None)
+
+    with Hanging() as left:
+        asyncio.run(main(left))
+
+
+def speaking(folder: Path, script: str) -> dict[str, str]:
+    """A child that says what the script says, and no more."""
+    folder.mkdir()
+    (folder / "json.py").write_text(f"import os, time\n{script}\nos._exit(0)\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_what_loads_slowly_has_all_its_time_for_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+time.sleep(0.9)
+os.write(1, b'{"by": "torch"}\\n')
+time.sleep(0.9)
+os.write(1, b'{"verdict": "good"}\\n')"""
+    ended = run_test(speaking(tmp_path / "slow", script), monkeypatch, deadline_s=1.5)
+    assert (ended.verdict, ended.trouble) == ("good", None)
+    assert ended.result["seconds"] > 1.5
+
+
+def test_an_answer_without_an_end_is_not_heard_to_its_end() -> None:
+    async def main() -> None:
+        child = _Child(("/bin/sh", "-c", f"head -c {4 * MOST_BYTES} /dev/zero"), os.environ)
+        while await child.listen():
+            pass
+        assert len(child.answer) == MOST_BYTES
+        await child.dismiss()
+        assert child.gone.done()
+
+    asyncio.run(main())
+
+
+def test_a_test_that_cannot_be_watched_is_ended_and_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    pids: list[int] = []
+
+    def out_of_descriptors(pid: int) -> int:
+        pids.append(pid)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def main() -> Examined:
+        tests = GpuTests("sim:1x24G", wake=lambda: None, on_started=lambda children: None)
+        running = asyncio.ensure_future(tests.run())
+        before = os.listdir("/proc/self/fd")
+        tests.begin(toy(), "asked")
+        await until(lambda: tests.ended, "the test to end")
+        assert os.listdir("/proc/self/fd") == before
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return tests.ended.popleft()
+
+    monkeypatch.setattr(os, "pidfd_open", out_of_descriptors)
+    ended = asyncio.run(main())
+    assert (ended.verdict, ended.trouble) == (
+        "undecided",
+        "it could not be started: Too many open files",
+    )
+    (pid,) = pids
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
 def test_an_error_that_the_driver_tells_during_a_test_is_the_gpus(tmp_path: Path) -> None:
     async def deed(daemon: Alive) -> None:
         await daemon.show(toy())
         daemon.loop.wish_tests([uuid(0)], "ann")
         await until(daemon.loop._health.held, "the test to begin")
-        await daemon.show(toy(xids=(13,)))
+        await daemon.show(toy(xids=(13, 48)))
         await has_tested(daemon, 1)
-        assert told(daemon, "gpu_tested") == ["the driver told of XID 13 meanwhile"]
+        assert told(daemon, "gpu_tested") == ["the driver told of XID 48 meanwhile"]
         assert told(daemon, "gpu_quarantined") == [
-            "its test failed: the driver told of XID 13 meanwhile"
+            "its test failed: the driver told of XID 48 meanwhile"
         ]
 
     with_alive(tmp_path, deed)

@@ -411,6 +411,20 @@ def test_a_file_that_cannot_be_read_is_no_file_that_is_gone(place: Place) -> Non
     follow(place, deed)
 
 
+def test_after_a_pipe_in_its_place_a_file_is_in_force_again(place: Place) -> None:
+    place.write("max_bypass = 1\n")
+
+    async def deed() -> None:
+        place.file.unlink()
+        os.mkfifo(place.file)
+        await place.is_told("config_rejected")
+        assert "a pipe" in place.config.notes()[0]
+        place.write("max_bypass = 2\n")
+        await place.goes_by(max_bypass=2)
+
+    follow(place, deed)
+
+
 def test_a_file_that_was_asked_for_must_stay(place: Place, tmp_path: Path) -> None:
     place.file = tmp_path / "mine.toml"
     place.flags = {"config": str(place.file)}

@@ -635,6 +635,7 @@ class Still:
     turns = 0
     plan = Plan()
     gpu_trouble: str | None = None
+    has_no_driver = True
     gpus: tuple[Gpu, ...] = ()
 
     def wake(self) -> None: ...
@@ -924,5 +925,31 @@ def test_a_users_daemon_beside_the_systems_says_whose_the_gpus_are(path: Path) -
                 refusal = (await caller.ask("submit", jobs=[plain | {"gpus": 1}], **asked))["error"]
                 assert refusal["code"] == "never_fits"
                 assert "those of this machine are the system daemon's" in refusal["message"]
+
+    asyncio.run(main())
+
+
+class Hanging(Still):
+    """Its driver does not answer just now, and has shown nothing yet."""
+
+    gpu_trouble = "the GPU driver does not answer"
+    has_no_driver = False
+    gpus = None  # type: ignore[assignment]
+
+
+def test_a_job_does_not_run_without_a_gpu_because_the_driver_fails_just_now(path: Path) -> None:
+    async def main() -> None:
+        found = config.load({"state_dir": str(path.parent), "gpus": "nvml:0-1"}, {})
+        with closing(Store(":memory:")) as store:
+            handlers = Handlers(store, found, Hanging(), Watchers())
+            async with serving(path, handlers.handle), calling(path) as caller:
+                asked = {"environment": VARIABLES, "env_hash": HASH}
+                plain = {"argv": ["true"], "cwd": "/"}
+                taken = (await caller.ask("submit", jobs=[plain, plain | {"gpus": 9}], **asked))[
+                    "ok"
+                ]
+                assert taken["note"] is None
+                waiting = store.seen.waiting(9)
+                assert [job.request.gpus for job in waiting] == [1, 9], "neither is refused"
 
     asyncio.run(main())

@@ -559,15 +559,26 @@ def test_shares_of_one_gpu_cool_one_by_one(store: Store) -> None:
     assert [held.job for held in store.seen.leases()] == [two]
 
 
-def test_simulated_gpus_are_forgotten_once_they_are_gone_and_real_ones_are_not(
+def test_simulated_gpus_are_forgotten_once_others_are_chosen_and_real_ones_are_not(
     store: Store,
 ) -> None:
     toys = [Gpu(index=i, uuid=f"SIM-{i}", model="toy", simulated=True) for i in range(2)]
     store.machine.see_gpus(toys, now=NOW)
     job = submit_one(store)
     start(store, job, lease(job, "SIM-1"))
+    store.machine.forget_other_simulations(toys, "sim:2")
+
+    def known() -> list[str]:
+        return [gpu.uuid for gpu in store.seen.known_gpus()]
+
     store.machine.see_gpus([], now=NOW)
-    assert [gpu.uuid for gpu in store.seen.known_gpus()] == ["GPU-0", *GPUS[1:], "SIM-1"]
+    store.machine.forget_other_simulations([], "sim:2")
+    assert sorted(known()) == [*GPUS, "SIM-0", "SIM-1"]
+    store.machine.forget_other_simulations([], "nvml")
+    assert sorted(known()) == [*GPUS, "SIM-1"], "a job has it"
+    end(store, job)
+    store.machine.forget_other_simulations([], "nvml")
+    assert sorted(known()) == [*GPUS]
 
 
 def test_a_fact_is_kept_as_it_was_last_noted(store: Store) -> None:

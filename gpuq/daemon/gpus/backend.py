@@ -13,7 +13,12 @@ Held = tuple[str, int, int, int | None]
 
 
 class GpusUnavailable(GpuqError):
-    """There is no GPU to be read at all; the text says why and what to do."""
+    """There is no GPU to be read at all; the text says why and what to do. `is_absent`: nor can there
+    be any, since this machine has no driver."""
+
+    def __init__(self, why: str, *, is_absent: bool = False) -> None:
+        super().__init__(why)
+        self.is_absent = is_absent
 
 
 class Backend(Protocol):

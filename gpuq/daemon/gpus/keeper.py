@@ -57,6 +57,7 @@ class Probe:
         command: Sequence[str] | None = None,
         driver_version: str = driver.VERSION_FILE,
     ) -> None:
+        self.has_no_driver = False  # and so no GPU: at the last try
         self.processes_wanted = False  # by every reading, not only by those that are asked for
         self._interval_s = 1.0
         self._on_reading = on_reading
@@ -121,6 +122,7 @@ class Probe:
             try:
                 await self._keep_one()
             except GpusUnavailable as error:
+                self.has_no_driver = error.is_absent
                 backoff_s = self._fail(str(error), UNAVAILABLE_BACKOFF_S)
             except _ProbeFailed as error:
                 backoff_s = self._fail(str(error), FIRST_BACKOFF_S)
@@ -242,17 +244,13 @@ class _Child:
     """
 
     def __init__(self, command: tuple[str, ...], memory_fd: int | None = None) -> None:
+        """Raises _ProbeFailed, and has left nothing behind then."""
         self._loop = asyncio.get_running_loop()
-        self._socket, theirs = socket.socketpair()
         try:
-            with theirs:
-                self.pid = _spawn(command, theirs.fileno(), memory_fd)
+            self._socket, self.pid, self.start, self._pidfd = _start(command, memory_fd)
         except OSError as error:
-            self._socket.close()
-            raise _ProbeFailed(f"the GPU probe could not be started: {error.strerror}") from error
-        self._pidfd = os.pidfd_open(self.pid)
-        identity = processes.identity(self.pid)
-        self.start = identity[1] if identity else None  # None: it has died already
+            why = f"the GPU probe could not be started: {error.strerror}"
+            raise _ProbeFailed(why) from error
         self.gone: asyncio.Future[int | None] = self._loop.create_future()  # its exit code
         self.requests = 0
         self._answer: asyncio.Future[bytes] = self._loop.create_future()
@@ -316,6 +314,32 @@ class _Child:
             self.gone.set_result(None)
         else:
             self.gone.set_result(os.waitstatus_to_exitcode(status))
+
+
+def _start(
+    command: tuple[str, ...], memory_fd: int | None
+) -> tuple[socket.socket, int, int | None, int]:
+    """Our end of its socket, its pid, its start time (None: it has died already) and a pidfd. Raises
+    OSError, and nothing runs or is open then."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            pid = _spawn(command, theirs.fileno(), memory_fd)
+        identity = processes.identity(pid)  # before the pidfd, which may take the last descriptor
+        return ours, pid, identity[1] if identity else None, _watch(pid)
+    except OSError:
+        ours.close()
+        raise
+
+
+def _watch(pid: int) -> int:
+    """A pidfd of a child of ours that has just been started; who cannot be watched is ended."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signals.SIGKILL)  # nobody else can have the number before it is reaped
+        os.waitpid(pid, 0)
+        raise
 
 
 def _spawn(command: tuple[str, ...], fd: int, memory_fd: int | None) -> int:

@@ -51,12 +51,10 @@ class _Reader:
             if self._backend is None:
                 self._backend = open_backend(self._spec, self._story)
             gpus = self._backend.sample(held, processes=processes)
-            if self._spec.indices is not None:
-                gpus = [gpu for gpu in gpus if gpu.index in self._spec.indices]
             return encode_reading(number, gpus)
         except GpusUnavailable as error:
             self.close()
-            return encode_unavailable(number, str(error))
+            return encode_unavailable(number, str(error), is_absent=error.is_absent)
 
     def close(self) -> None:
         if self._backend is not None:

@@ -1,7 +1,7 @@
 """What the daemon knows of its GPUs: the last reading, and what only several of them can tell."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -27,7 +27,8 @@ class GpuWatch:
 
     `policy` gives the settings of the moment, which each reading is judged by. `known` are the GPUs
     that this machine has shown before, with the baselines learned then.
-    `locked_by` says of a real GPU that is not leased who else has locked it.
+    `locked_by` says of a real GPU that is not leased who else has locked it. `indices` are the GPUs
+    that are ours to know of; how CUDA counts them depends on the others too.
     """
 
     def __init__(
@@ -35,10 +36,14 @@ class GpuWatch:
         policy: Callable[[], Policy],
         known: Iterable[Gpu] = (),
         locked_by: Callable[[str], str | None] = lambda uuid: None,
+        indices: Collection[int] | None = None,
     ) -> None:
         self.busy_limits: frozenset[int] = frozenset()  # --max-util of jobs that wait, percent
+        self.room_counts = False  # a sharing job waits: some room more may be what it lacks
         self._policy = policy
         self._locked_by = locked_by
+        self._indices = indices
+        self._present: frozenset[str] | None = None  # and well; None: CUDA's ordinals are not sure
         self.gpus: tuple[Gpu, ...] | None = None
         self.read_at: float | None = None  # the clock of `at`
         self._known: set[str] = set()
@@ -56,9 +61,7 @@ class GpuWatch:
     @property
     def is_whole(self) -> bool:
         """Every GPU that was ever seen is there and well: only then are CUDA's ordinals sure."""
-        if self.gpus is None or any(gpu.fault or gpu.parent for gpu in self.gpus):
-            return False  # nor does anybody say how CUDA counts cards beside a divided one
-        return self._known <= {gpu.uuid for gpu in self.gpus}
+        return self._present is not None and self._known <= self._present
 
     def accept(
         self,
@@ -73,8 +76,10 @@ class GpuWatch:
         """
         before = {gpu.uuid: gpu for gpu in self.gpus or () if gpu.fault is None}
         gpus = []
+        self._take_census(raw)
         for gpu in sorted(raw, key=lambda gpu: gpu.index):
-            self._remember(gpu)
+            if self._indices is not None and gpu.index not in self._indices:
+                continue
             own = [lease for lease in leases if lease.gpu == gpu.uuid]
             if gpu.fault is None:
                 gpu = _with_owners(gpu, owner_of, self._policy())
@@ -92,6 +97,13 @@ class GpuWatch:
         # Whether a cooling GPU is cool depends on the reading alone, and on each new one.
         is_cooling = any(lease.state is LeaseState.COOLING for lease in leases)
         return is_first or is_cooling or has_changed
+
+    def _take_census(self, raw: Sequence[Gpu]) -> None:
+        for gpu in raw:
+            self._remember(gpu)
+        # Nobody says how CUDA counts cards beside one that MIG divides.
+        is_sure = not any(gpu.fault or gpu.parent for gpu in raw)
+        self._present = frozenset(gpu.uuid for gpu in raw) if is_sure else None
 
     def veto(self, locked: Mapping[str, str]) -> None:
         """Somebody has locked these GPUs since the last reading; the next one tells whether it is
@@ -163,8 +175,9 @@ class GpuWatch:
             own = [lease for lease in leases if lease.gpu == gpu.uuid]
             verdicts[gpu.uuid] = _judge(gpu, own, self._policy(), self.busy_limits)
             sizes[gpu.uuid] = _measure(gpu)
+        step = ROOM_STEP_BYTES // 64 if self.room_counts else ROOM_STEP_BYTES
         changed = verdicts != self._verdicts or any(
-            _has_moved(self._sizes[uuid], size) for uuid, size in sizes.items()
+            _has_moved(self._sizes[uuid], size, step) for uuid, size in sizes.items()
         )
         self._verdicts = verdicts
         if changed:  # only then, or memory could creep away in steps too small to tell
@@ -257,8 +270,8 @@ def _measure(gpu: Gpu) -> _Sizes:
     return gpu.memory_total_bytes, gpu.memory_used_bytes, ours
 
 
-def _has_moved(before: _Sizes, now: _Sizes) -> bool:
+def _has_moved(before: _Sizes, now: _Sizes, step: int) -> bool:
     return any(
-        one != other and (one is None or other is None or abs(one - other) > ROOM_STEP_BYTES)
+        one != other and (one is None or other is None or abs(one - other) > step)
         for one, other in zip(before, now, strict=True)
     )

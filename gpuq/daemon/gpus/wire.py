@@ -32,8 +32,8 @@ def encode_reading(number: int, gpus: Sequence[Gpu]) -> bytes:
     return _line({"sample": number, "gpus": [_gpu_fields(gpu) for gpu in gpus]})
 
 
-def encode_unavailable(number: int, why: str) -> bytes:
-    return _line({"sample": number, "unavailable": why})
+def encode_unavailable(number: int, why: str, *, is_absent: bool = False) -> bytes:
+    return _line({"sample": number, "unavailable": why, "absent": is_absent})
 
 
 def decode_answer(line: bytes, number: int) -> list[Gpu]:
@@ -43,7 +43,7 @@ def decode_answer(line: bytes, number: int) -> list[Gpu]:
         if answer["sample"] != number:
             raise ValueError("an answer to another request")
         if "unavailable" in answer:
-            raise GpusUnavailable(answer["unavailable"])
+            raise GpusUnavailable(answer["unavailable"], is_absent=bool(answer.get("absent")))
         return [_gpu(fields) for fields in answer["gpus"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no answer: {error!r}") from error

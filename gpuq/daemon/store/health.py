@@ -103,13 +103,26 @@ class Health:
                 """
                 update gpu_health set tested_at = :now, test_trouble = :trouble,
                   test_result = :result, fast_failures = 0,
-                  failed_tests = case when :trouble is null then 0 else failed_tests + 1 end
+                  failed_tests = case when :trouble is not null then failed_tests + 1
+                                      when :is_good then 0 else failed_tests end
                 where gpu = :gpu
                 """,
-                {"gpu": gpu, "now": now, "trouble": trouble, "result": json.dumps(result)},
+                {
+                    "gpu": gpu,
+                    "now": now,
+                    "trouble": trouble,
+                    "is_good": result.get("verdict") == "good",
+                    "result": json.dumps(result),
+                },
             )
-            self.heed_resume(gpu)
+            if not self._is_wanted_untested(gpu):
+                self.heed_resume(gpu)
             record_event(self._db, now, "gpu_tested", gpu=gpu, cause=trouble, detail=result)
+
+    def _is_wanted_untested(self, gpu: str) -> bool:
+        """Somebody asked meanwhile to have it back whatever the test says."""
+        sql = "select resume_untested from gpu_wishes where gpu = ?"
+        return bool(self._db.value(sql, (gpu,)))
 
     def heed_resume(self, gpu: str) -> None:
         """What somebody wished of it has been acted on."""

@@ -35,14 +35,24 @@ class Machine:
                 record_event(self._db, now, "gpu_dirty", gpu=gpu, cause=dirt)
 
     def see_gpus(self, gpus: Sequence[Gpu], *, now: float) -> None:
-        """Remembers which GPUs this machine has; simulated ones are forgotten once they are gone."""
+        """Remembers which GPUs this machine has. Those that are not among them may come again."""
         with self._db.transaction():
             for gpu in gpus:
                 self._db.write(_SEE_GPU, _gpu_row(gpu, now))
-            present = json.dumps([gpu.uuid for gpu in gpus])
+
+    def forget_other_simulations(self, gpus: Sequence[Gpu], chosen: str) -> None:
+        """Forgets simulated GPUs beside these, with all that was held against them, once after other
+        GPUs were chosen than before. One that a job is on stays until a later daemon's first look."""
+        before = self._db.value("select value from facts where name = ?", (_SEEN_OF,))
+        if before == json.dumps(chosen):
+            return
+        present = json.dumps([gpu.uuid for gpu in gpus])
+        with self._db.transaction():
             for table in ("gpu_health", "gpu_wishes"):
                 self._db.write(f"delete from {table} where gpu in ({_GONE})", (present,))
             self._db.write(f"delete from gpus where uuid in ({_GONE})", (present,))
+            if self._db.value(_OTHERS, (present,)) is None:
+                self.note(_SEEN_OF, chosen)
 
     def note(self, name: str, value: Any) -> None:
         with self._db.transaction():
@@ -57,10 +67,13 @@ class Machine:
             record_event(self._db, now, kind, cause=cause, **about)
 
 
-_GONE = """
+_SEEN_OF = "gpus_seen_of"  # the setting that the simulated ones come from
+
+_OTHERS = """
 select uuid from gpus where simulated and uuid not in (select value from json_each(?))
-  and uuid not in (select gpu from leases)
 """
+
+_GONE = f"{_OTHERS} and uuid not in (select gpu from leases)"
 
 _SEE_GPU = """
 insert into gpus (uuid, idx, model, simulated, bus_id, memory_total_bytes, memory_reserved_bytes,

@@ -1,8 +1,10 @@
 """A disk that takes nothing more: what runs goes on and its end is known, what is new is refused in
 one clear sentence, and all is well again once there is room."""
 
+import os
 import resource
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -266,6 +268,28 @@ def test_no_job_that_waits_is_started_on_a_full_disk_to_fail_there(
             fill.unlink()
             ended = client.wait(waiting, timeout_s=PATIENCE_S)
         assert [(job["exit_code"], job["attempt"]) for job in ended] == [(3, 1)] * 5
+        assert_all_well(daemon)
+        daemon.end()
+
+
+def test_a_daemon_whose_own_log_finds_no_room_lives_on(make: MakeDaemon, tmp_path: Path) -> None:
+    with disks.tmpfs(tmp_path / "disk", "12M") as state:
+        daemon = make(state=state, start=False)
+        daemon.log = state / "gpuqd.log"
+        daemon.start()
+        log_before = daemon.log.read_text()
+        with daemon.client() as client:
+            _fill(state / "fill", but_for_bytes=0)
+            for _ in range(20):
+                os.kill(daemon.pid, signal.SIGHUP)  # of which it tells in its log
+                client.call("ping")
+            assert daemon.process is not None
+            assert daemon.process.poll() is None
+            (state / "fill").unlink()
+            os.kill(daemon.pid, signal.SIGHUP)
+            until(lambda: daemon.log.read_text() != log_before, "a line in its log")
+            after = client.submit(["sh", "-c", "exit 3"], gpus=0)
+            assert client.wait([after], timeout_s=PATIENCE_S)[0]["exit_code"] == 3
         assert_all_well(daemon)
         daemon.end()
 

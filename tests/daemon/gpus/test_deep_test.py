@@ -7,11 +7,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from gpuq.daemon.gpus.deep_test import GpuTrouble, Undecided, simulated
+from gpuq.daemon.gpus.deep_test import GpuTrouble, Undecided, by_driver, simulated
 from tests import stub_cuda
 from tests.stub_cuda import UUID
 
@@ -137,6 +138,47 @@ def test_an_error_of_the_driver_is_one_of_the_gpu() -> None:
     assert found_by_torch(spoil) == "CUDA error: uncorrectable ECC error encountered"
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("CUDA error: out of memory", "its memory is in use by others"),
+        (
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "its memory is in use by others",
+        ),
+        (
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+            "the library that multiplies matrices could not begin",
+        ),
+        (
+            "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+            "it is in use by others, and in a compute mode that lets nobody in beside them",
+        ),
+        (
+            "CUDA error: no kernel image is available for execution on the device",
+            "this torch was not built for it",
+        ),
+        (
+            "libnvrtc.so.12: cannot open shared object file: No such file or directory",
+            "a library that torch needs could not be loaded",
+        ),
+        (
+            "Could not load library libcublasLt.so.12",
+            "a library that torch needs could not be loaded",
+        ),
+    ],
+)
+def test_an_error_that_is_none_of_the_gpu_is_not_held_against_it(words: str, why: str) -> None:
+    def spoil(name: str, call: int, made: Any) -> Any:
+        if name == "matmul":
+            raise RuntimeError(f"{words}\nCompile with …")
+        return made
+
+    with Broken(spoil), pytest.raises(Undecided) as undecided:
+        told_by_torch()
+    assert str(undecided.value) == f"{why} ({words})"
+
+
 def test_every_sum_is_exact_in_single_precision_at_full_size() -> None:
     sizes = by_torch.Sizes()
     assert by_torch.LARGEST**2 * max(sizes.side, sizes.reference) < 2**24
@@ -211,6 +253,52 @@ def test_what_says_nothing_of_a_memory_is_no_fault(tmp_path: Path, fault: str, w
 
 def test_the_driver_too_may_have_given_memory_to_others_meanwhile(tmp_path: Path) -> None:
     assert told_by_driver(tmp_path, "taken")[-1]["memory_bytes"] == 6 * 2**18
+
+
+class Memory:
+    """Of a GPU by the driver. One of its bits is stuck, if any; to read a chunk back takes a second."""
+
+    def __init__(self, *, at_1: int = 0, at_0: int = 0) -> None:
+        self.at_1, self.at_0 = at_1, at_0
+        self.words: dict[int, int] = {}
+        self.clock_s = 0.0
+
+    def fill(self, chunk: int, pattern: int) -> None:
+        self.words[chunk] = pattern & ~self.at_0 | self.at_1
+
+    def holds(self, chunk: int, pattern: int) -> bool:
+        self.clock_s += 1.0
+        return self.words[chunk] == pattern
+
+
+def read_back(memory: Memory, chunks: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(by_driver, "time", SimpleNamespace(monotonic=lambda: memory.clock_s))
+    return by_driver._write_and_read(cast(Any, memory), range(chunks))
+
+
+@pytest.mark.parametrize("bit", range(32))
+def test_the_driver_too_finds_each_bit_that_is_stuck_at_1_or_at_0(
+    bit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the pattern has there: its opposite has the other."""
+    for stuck in ({"at_1": 1 << bit}, {"at_0": 1 << bit}):
+        with pytest.raises(GpuTrouble, match="near byte 0 of"):
+            read_back(Memory(**stuck), 1, monkeypatch)
+
+
+@pytest.mark.parametrize(("chunks", "read"), [(5, 5), (20, 20), (40, 26)])
+def test_what_was_read_back_counts_once_though_the_time_ends_in_the_second_round(
+    chunks: int, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = read_back(Memory(), chunks, monkeypatch)
+    assert found == read * by_driver.CHUNK_BYTES
+
+
+def test_the_speed_of_a_copy_is_that_of_its_quickest_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    took_s = iter(0.002 - 0.0001 * number for number in range(by_driver.COPIES))
+    driver = SimpleNamespace(copy_s=lambda source, target: next(took_s))
+    speed = by_driver._copy_speed(cast(Any, driver), (0, 1))
+    assert speed == pytest.approx(2 * by_driver.CHUNK_BYTES / 0.0001 / 1e9)
 
 
 # ─── the process ─────────────────────────────────────────────────────────────────────────────────

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import ctypes
-import json
+import errno
 import os
+import resource
 import shutil
 import signal as signals
 import subprocess
@@ -382,6 +383,80 @@ def test_a_probe_that_cannot_be_started_is_explained() -> None:
     assert heard.troubles == ["the GPU probe could not be started: No such file or directory"]
 
 
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_out_of_descriptors_a_probe_is_tried_again_until_there_are_some() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def play(one: Probe, heard: Heard) -> None:
+        one.interval_s = 3600
+        await heard.until(lambda heard: heard.readings)
+        before = open_files()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            os.kill(heard.started[0][0], signals.SIGKILL)
+            await heard.until(lambda heard: one._failures > 3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        await heard.until(lambda heard: len(heard.readings) == 2)
+        assert open_files() == before
+
+    heard = run_with(play)
+    assert heard.troubles[1:] == [
+        "the GPU probe could not be started: Too many open files",
+        None,
+    ]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_probe_that_takes_the_last_descriptors_is_known_by_its_start() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def play(one: Probe, heard: Heard) -> None:
+        one.interval_s = 3600
+        await heard.until(lambda heard: heard.readings)
+        hog = os.open("/dev/null", os.O_RDONLY)  # all numbers below it are taken
+        os.close(hog)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hog + 2, limits[1]))
+        try:
+            os.kill(heard.started[0][0], signals.SIGKILL)
+            await heard.until(lambda heard: len(heard.readings) == 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert len(run_with(play).started) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_probe_that_cannot_be_watched_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    spawned: list[int] = []
+    spawn = keeper._spawn
+
+    def note(*arguments: Any) -> int:
+        spawned.append(spawn(*arguments))
+        return spawned[-1]
+
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def play(one: Probe, heard: Heard) -> None:
+        before = open_files()
+        with monkeypatch.context() as without:
+            without.setattr(keeper, "_spawn", note)
+            without.setattr(os, "pidfd_open", refuse)
+            await heard.until(lambda heard: one._failures > 2)
+        assert heard.troubles == ["the GPU probe could not be started: Too many open files"]
+        assert spawned
+        assert not [pid for pid in spawned if os.path.exists(f"/proc/{pid}")]
+        assert open_files() <= before
+        await heard.until(lambda heard: heard.readings)
+
+    run_with(play)
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_probe_that_ends_at_once_is_explained() -> None:
     async def play(one: Probe, heard: Heard) -> None:
@@ -683,10 +758,3 @@ print(sorted(heavy & set(sys.modules)))
         assert "Threads:\t1\n" in status
 
     run_with(play, spec="sim:8x80G")
-
-
-def test_of_a_machines_gpus_only_those_named_are_told() -> None:
-    reader = _Reader(parse_gpus("nvml:1,3"))
-    reader._backend = SimulatedBackend(parse_gpus("sim:4x24G").simulated)
-    told = json.loads(reader.answer(encode_request(1, ())))
-    assert [gpu["index"] for gpu in told["gpus"]] == [1, 3]

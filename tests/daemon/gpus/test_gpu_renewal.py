@@ -2,6 +2,7 @@
 new process finds out what a new job would find."""
 
 import asyncio
+import mmap
 import os
 import sys
 from functools import partial
@@ -317,6 +318,17 @@ def test_a_library_that_is_no_link_is_followed_too(driver: Driver) -> None:
         await heard.until(lambda heard: heard.trouble == MISMATCH)
 
     run_with(play, **driver.options())
+
+
+def test_a_library_that_is_written_over_in_its_place_is_another_one(driver: Driver) -> None:
+    with driver.link.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        found = InstalledDriver(os.getpid(), "/nonexistent")
+        assert not found.has_changed()
+        library = driver.link.resolve()
+        written_at = library.stat().st_mtime_ns
+        library.write_text("550")
+        os.utime(library, ns=(written_at, written_at + 1))  # however coarse the clock of files is
+        assert found.has_changed()
 
 
 # ─── the queue ───────────────────────────────────────────────────────────────────────────────────

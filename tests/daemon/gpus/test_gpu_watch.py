@@ -44,10 +44,14 @@ class World:
     """A watch that is given one reading every two seconds. `policy` may be set."""
 
     def __init__(
-        self, known: tuple[Gpu, ...] = (), owners: dict[int, int] | None = None, **settings: Any
+        self,
+        known: tuple[Gpu, ...] = (),
+        owners: dict[int, int] | None = None,
+        indices: set[int] | None = None,
+        **settings: Any,
     ) -> None:
         self.policy = replace(POLICY, **settings)
-        self.watch = GpuWatch(lambda: self.policy, known)
+        self.watch = GpuWatch(lambda: self.policy, known, indices=indices)
         self.owners = owners or {}
         self.clock = count(1000, 2)
 
@@ -486,3 +490,23 @@ def test_a_cooling_gpu_is_looked_at_anew_with_each_reading() -> None:
     beside = (lease(exclusive=False), lease(exclusive=False, slot=1, job=8, **COOLING))
     world = World()
     assert [world.read(gpu(), leases=beside) for _ in range(3)] == [True] * 3
+
+
+def test_a_little_memory_is_news_while_a_sharing_job_waits() -> None:
+    world = World()
+    for _ in range(4):
+        world.read(gpu(memory_used_bytes=200 * MIB))
+    assert not world.read(gpu(memory_used_bytes=180 * MIB))
+    world.watch.room_counts = True
+    assert world.read(gpu(memory_used_bytes=150 * MIB))
+    assert not world.read(gpu(memory_used_bytes=150 * MIB))
+
+
+def test_of_a_machine_only_those_named_are_shown_and_the_others_still_count_for_ordinals() -> None:
+    world = World(indices={1})
+    world.read(gpu(0), gpu(1))
+    assert [one.index for one in world.watch.gpus or ()] == [1]
+    assert world.watch.is_whole
+    world.read(gpu(0, fault="is lost"), gpu(1))
+    assert not world.watch.is_whole
+    assert [one.index for one in world.watch.gpus or ()] == [1]

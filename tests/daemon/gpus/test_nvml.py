@@ -259,6 +259,22 @@ def test_a_gpu_that_may_not_be_opened_is_shown_without_a_name(machine: MakeMachi
     assert bad.fault == "may not be opened: see the rights of /dev/nvidia*"
 
 
+def test_a_gpu_that_did_not_open_for_a_moment_is_tried_again_soon(machine: MakeMachine) -> None:
+    closed = {"nvmlDeviceGetHandleByIndex_v2": pynvml.NVML_ERROR_UNKNOWN}
+    bad = Card("GPU-a", bus=1, errors=closed)
+    box = machine(bad)
+    assert not is_identified(box.one())
+    looks = box.library.calls["nvmlDeviceGetCount_v2"]
+    assert not is_identified(box.one(after_s=4))
+    assert box.library.calls["nvmlDeviceGetCount_v2"] == looks, "not at every reading"
+    bad.errors.clear()
+    gpu = box.one(after_s=1)
+    assert (gpu.uuid, gpu.fault) == ("GPU-a", None)
+    before = box.library.calls["nvmlDeviceGetCount_v2"]
+    box.one(after_s=MINUTE_S - 1)
+    assert box.library.calls["nvmlDeviceGetCount_v2"] == before, "and then as seldom as ever"
+
+
 def test_a_gpu_that_the_driver_no_longer_lists_stays_on_the_list(machine: MakeMachine) -> None:
     box = machine(Card("GPU-a", bus=1), Card("GPU-b", bus=2))
     box.sample()

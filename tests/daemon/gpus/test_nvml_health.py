@@ -6,7 +6,7 @@ import pynvml
 import pytest
 
 from gpuq.core.model import Closeness
-from tests.daemon.gpus.driver import UNSUPPORTED, Card, MakeMachine
+from tests.daemon.gpus.driver import UNSUPPORTED, WHOLE_CARD, Card, MakeMachine
 
 MINUTE_S = 60.0
 HEAT = pynvml.nvmlClocksEventReasonHwThermalSlowdown
@@ -157,6 +157,32 @@ def test_an_event_is_a_reason_to_examine_the_gpu_at_once(machine: MakeMachine) -
     gpu = box.one(after_s=1)
     assert len(gpu.warnings) == 1
     assert gpu.xids == ()  # the driver gave no number
+
+
+def test_a_memory_error_that_happens_now_is_a_defect_for_a_minute(machine: MakeMachine) -> None:
+    """Long enough that nobody misses it, and then a test says whether the GPU is well."""
+    card, other = Card("GPU-a", bus=1), Card("GPU-b", bus=2)
+    box = machine(card, other)
+    box.sample()
+    card.ecc = 5
+    box.library.events.append((card, DOUBLE_BIT, 0, WHOLE_CARD))
+    gpu, beside = box.sample(after_s=1)
+    assert (gpu.defect or "").startswith("its memory has just had an error that could not be")
+    assert (gpu.fault, gpu.is_lasting, beside.defect) == (None, False, None)
+    assert box.sample(after_s=MINUTE_S - 1)[0].defect == gpu.defect
+    later = box.sample(after_s=1)[0]
+    assert later.defect is None
+    assert later.warnings[0].startswith("5 uncorrectable memory errors since the driver")
+
+
+def test_a_memory_error_comes_beside_what_else_ails_the_gpu(machine: MakeMachine) -> None:
+    card = Card("GPU-a", bus=1, recovery=1)
+    box = machine(card)
+    box.sample()
+    box.library.events.append((card, DOUBLE_BIT, 0, WHOLE_CARD))
+    gpu = box.one(after_s=1)
+    assert (gpu.defect or "").count("; ") == 1
+    assert gpu.is_lasting
 
 
 def test_the_xid_of_a_gpu_that_is_lost_is_told_with_its_fault(machine: MakeMachine) -> None:

@@ -178,6 +178,15 @@ def test_an_xid_is_told_of_the_instance_it_befell_or_of_all(machine: MakeMachine
     assert [gpu.xids for gpu in box.sample()] == [(94,), (31, 94)]
 
 
+def test_a_memory_error_is_a_defect_of_the_instance_it_befell(machine: MakeMachine) -> None:
+    card = divided("GPU-a", 1, Part("MIG-1", gpu_instance=3), Part("MIG-2", gpu_instance=5))
+    box = machine(card)
+    box.sample()
+    box.library.events.append((card, pynvml.nvmlEventTypeDoubleBitEccError, 0, 5))
+    one, other = box.sample(after_s=1)
+    assert (one.defect, other.defect is None) == (None, False)
+
+
 def test_a_divided_card_is_read_once_for_its_instances(machine: MakeMachine) -> None:
     card = divided("GPU-a", 1, *(Part(f"MIG-{number}") for number in range(7)))
     box = machine(card)

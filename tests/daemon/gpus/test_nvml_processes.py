@@ -165,10 +165,27 @@ def test_who_wants_the_processes_gets_them_as_of_now(machine: MakeMachine) -> No
     box = machine(gpu)
     box.sample()
     gpu.processes.append((101, GIB))
+    assert pids(box.one(processes=False)) == [100]
+    assert pids(box.one(processes=True)) == [100, 101]
+
+
+def test_the_energy_is_that_of_each_reading(machine: MakeMachine) -> None:
+    gpu = card((100, GIB))
+    box = machine(gpu)
+    box.sample()
     gpu.energy_mj += 1000
-    assert box.one(processes=False).energy_j == 5000
-    later = box.one(processes=True)
-    assert (pids(later), later.energy_j) == ([100, 101], 5001)
+    assert box.one(processes=False).energy_j == 5001
+
+
+def test_after_a_fault_no_list_of_before_counts(machine: MakeMachine) -> None:
+    gpu = card((100, GIB))
+    box = machine(gpu)
+    box.sample()
+    gpu.errors["*"] = pynvml.NVML_ERROR_UNKNOWN
+    assert box.one(after_s=0.1, processes=False).fault
+    gpu.errors.clear()
+    gpu.processes[:] = [(101, GIB)]
+    assert pids(box.one(after_s=0.1, processes=False)) == [101]
 
 
 def test_memory_that_has_moved_is_a_reason_to_look_who_did_it(machine: MakeMachine) -> None:

@@ -20,6 +20,21 @@ COPIES = 20
 # A check needs a second copy of a chunk and some more; others of the machine may start meanwhile.
 SHARE_OF_FREE = 0.9
 
+_IN_USE = "its memory is in use by others"
+_EXCLUSIVE = "it is in use by others, and in a compute mode that lets nobody in beside them"
+_UNLOADED = "a library that torch needs could not be loaded"
+# What stands in an error that says nothing of the GPU's health. A library of CUDA that finds no memory
+# to begin with says no more than that it could not begin.
+_UNDECIDED = {
+    "out of memory": _IN_USE,
+    "CUBLAS_STATUS_ALLOC_FAILED": _IN_USE,
+    "CUBLAS_STATUS_NOT_INITIALIZED": "the library that multiplies matrices could not begin",
+    "busy or unavailable": _EXCLUSIVE,
+    "no kernel image is available": "this torch was not built for it",
+    "cannot open shared object file": _UNLOADED,
+    "Could not load library": _UNLOADED,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
@@ -51,9 +66,17 @@ def examine(tell: Tell, device: str = "cuda", sizes: Sizes | None = None) -> Non
         speed = copy_speed(device, sizes.chunk_bytes)
         tell(memory_gb_s=_four_digits(speed), memory_bytes=tested)
     except torch.OutOfMemoryError as error:
-        raise Undecided("its memory is in use by others") from error
+        raise Undecided(_IN_USE) from error
     except RuntimeError as error:  # of the driver: an error of the memory, a lost GPU
-        raise GpuTrouble(str(error).split("\n")[0]) from error
+        raise _judge(str(error)) from error
+
+
+def _judge(words: str) -> GpuTrouble | Undecided:
+    first_line = words.split("\n")[0]
+    for sign, why in _UNDECIDED.items():
+        if sign in words:
+            return Undecided(f"{why} ({first_line})")
+    return GpuTrouble(first_line)
 
 
 def compare_with_cpu(device: str, side: int) -> None:
@@ -90,7 +113,7 @@ def fill_memory(device: str, room_bytes: int, chunk_bytes: int) -> int:
         except torch.OutOfMemoryError:
             break  # somebody has taken some of it meanwhile
     if len(chunks) < 2:
-        raise Undecided("its memory is in use by others")
+        raise Undecided(_IN_USE)
     chunks.pop()  # for the numbers to compare with
     for number, chunk in enumerate(chunks):
         torch.arange(number * words, (number + 1) * words, out=chunk)

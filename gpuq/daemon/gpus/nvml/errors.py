@@ -61,8 +61,12 @@ class Fault:
 
 
 def unavailable(error: Exception) -> GpusUnavailable:
-    known = _UNAVAILABLE.get(getattr(error, "value", 0))
-    return GpusUnavailable(known or f"the NVIDIA driver does not work: {words(error)}")
+    value = getattr(error, "value", 0)
+    known = _UNAVAILABLE.get(value)
+    return GpusUnavailable(
+        known or f"the NVIDIA driver does not work: {words(error)}",
+        is_absent=value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
+    )
 
 
 def fault_of(error: Exception) -> Fault:

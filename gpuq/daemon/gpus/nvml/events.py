@@ -18,7 +18,7 @@ _NO_INSTANCE = 0xFFFFFFFF
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     card: str  # its uuid
-    xid: int | None  # None: an error of its memory, which the counters tell of
+    xid: int | None  # None: an error of its memory that could not be corrected
     gpu_instance: int | None  # of MIG; None: of the whole card
 
 

@@ -1,9 +1,9 @@
 """Readings of this machine's NVIDIA GPUs: what is asked each time, what seldom, what once.
 
 The driver has one lock that every user of the GPUs needs, so what changes slowly is asked seldom and
-repeated in between. Each time: memory, utilisation, power, temperature, events. Every 5 s, or where
-it is wanted, or where memory has moved: who computes, and the energy used. Every minute: health, and
-which GPUs there are. How far they are from each other: whenever those have changed.
+repeated in between. Each time: memory, utilisation, power, energy, temperature, events. Every 5 s, or
+where it is wanted, or where memory has moved: who computes. Every minute: health, and which GPUs there
+are; those sooner where one did not open. How far they are from each other: whenever those have changed.
 """
 
 import os
@@ -36,6 +36,7 @@ LOOK_AGAIN_S = 60.0
 HEALTH_S = 60.0
 # Of readings that come every 5 s, none may come a moment too early.
 LIST_S = 4.5
+LOOK_SOON_S = 4.5  # while a card does not open, which may have been a matter of a moment
 # More than this has come or gone since: whoever took it is not on the list, or is gone.
 MOVED_BYTES = 64 * 2**20
 # A GPU that was asleep checks its memory as it wakes, and seems busy with that (nvmlUtilization_t).
@@ -47,6 +48,12 @@ _BLIND = (
 )
 
 
+_MEMORY_ERROR = (
+    "its memory has just had an error that could not be corrected, says its driver: "
+    "see nvidia-smi -q -d ECC"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Listed:
     """What is asked of a unit every few seconds."""
@@ -54,7 +61,6 @@ class _Listed:
     at: float
     memory_used_bytes: int | None
     occupants: tuple[Occupant, ...] | None
-    energy_j: float | None
 
 
 class NvmlBackend:
@@ -75,6 +81,7 @@ class NvmlBackend:
         self._health: dict[str, tuple[float, Health]] = {}  # by card
         self._listed: dict[str, _Listed] = {}  # by unit
         self._untold: list[Event] = []
+        self._memory_errors: list[tuple[float, Event]] = []  # of the last minute
         self._faulty: frozenset[str] = frozenset()
         try:
             pynvml.nvmlInit()
@@ -89,7 +96,8 @@ class NvmlBackend:
         """
         self._refuse_in_a_fork()
         self._now = self._clock()
-        if self._now - self._looked_at >= LOOK_AGAIN_S:
+        apart_s = LOOK_SOON_S if self._cards.unidentified else LOOK_AGAIN_S
+        if self._now - self._looked_at >= apart_s:
             self._look()
         self._hear()
         gpus = self._read_all(processes)
@@ -133,9 +141,13 @@ class NvmlBackend:
     # ── how they are ──
 
     def _hear(self) -> None:
+        still = [(at, event) for at, event in self._memory_errors if self._now - at < HEALTH_S]
         for event in self._events.take():
             self._untold.append(event)
             self._health.pop(event.card, None)  # what has happened may show in there
+            if event.xid is None:
+                still.append((self._now, event))
+        self._memory_errors = still
 
     def _read_all(self, processes: bool) -> list[Gpu]:
         gpus = [self._read(unit, processes) for unit in self._cards.units()]
@@ -174,9 +186,8 @@ class NvmlBackend:
                 pynvml.nvmlDeviceGetTemperature, unit.card.handle, pynvml.NVML_TEMPERATURE_GPU
             ),
             processes=self._remaining(listed),
-            energy_j=listed.energy_j,
             xids=self._xids(unit),
-            defect=health.defect,
+            defect=self._defect(unit, health),
             is_lasting=health.is_lasting,
             warnings=self._warnings(unit.card, health),
             one_process_only=unit.card.one_process_only,
@@ -194,6 +205,7 @@ class NvmlBackend:
             gpu,
             utilization_percent=None if rates is None or is_waking else int(rates.gpu),
             power_w=watts(optional(pynvml.nvmlDeviceGetPowerUsage, card.handle)),
+            energy_j=_energy_j(card.handle),
             power_limit_w=health.power_limit_w,
         )
 
@@ -213,7 +225,6 @@ class NvmlBackend:
                 at=self._now,
                 memory_used_bytes=used,
                 occupants=self._occupants.on(unit.handle, total),
-                energy_j=None if unit.instance else _energy_j(unit.handle),
             )
         return last
 
@@ -232,16 +243,24 @@ class NvmlBackend:
         blind = None if self._occupants.are_visible else _BLIND
         return (*health.warnings, *(text for text in (card.warning, blind) if text))
 
+    def _defect(self, unit: Unit, health: Health) -> str | None:
+        """An error of its memory is told for a minute: nobody can miss it then, nor does it keep a GPU
+        away for ever that turns out to be well."""
+        has_erred = any(_concerns(event, unit) for _, event in self._memory_errors)
+        texts = (health.defect, _MEMORY_ERROR if has_erred else None)
+        return "; ".join(text for text in texts if text) or None
+
     def _xids(self, unit: Unit) -> tuple[int, ...]:
-        """Those of the card, and of this instance where the driver knows which it was."""
-        own = None if unit.instance is None else unit.instance.gpu_instance
         return tuple(
-            event.xid
-            for event in self._untold
-            if event.card == unit.card.uuid
-            and event.xid is not None
-            and (own is None or event.gpu_instance in (None, own))
+            event.xid for event in self._untold if event.xid is not None and _concerns(event, unit)
         )
+
+
+def _concerns(event: Event, unit: Unit) -> bool:
+    """Is it one of this card, and of this instance where the driver knows which it was?"""
+    own = None if unit.instance is None else unit.instance.gpu_instance
+    is_own = own is None or event.gpu_instance in (None, own)
+    return is_own and event.card == unit.card.uuid
 
 
 def _identity(unit: Unit) -> dict[str, Any]:
