@@ -36,6 +36,7 @@ SHOWN_FIRST = (
     "idle",
     "contended",
     "over_memory",
+    "gpu_errors",
 )
 SHOWN_ELSEWHERE = frozenset(
     (

@@ -288,6 +288,7 @@ def _gpu_sentences(job: Job) -> list[str]:
         lines.append(f"Somebody outside gpuq {verb} there too: {printable(job['contended_by'])}.")
     if over := job.get("over_memory"):
         lines.append(f"{over[:1].upper()}{over[1:]}.")
+    lines += [f"The driver told of {printable(told)}." for told in job.get("gpu_errors", ())]
     return lines
 
 

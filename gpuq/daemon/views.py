@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpuq.core.breaker import explain_xid
 from gpuq.core.condition import assess
 from gpuq.core.model import EndCause, Gpu, JobState, Lease, Plan, Policy, Substate
 from gpuq.core.spec import split, to_text
@@ -93,7 +94,13 @@ def _gpu_use(row: Mapping[str, Any]) -> View:
         "gpu_peak_bytes gpu_util_mean gpu_util_peak gpu_energy_j idle_since_at contended_at "
         "contended_by over_memory"
     )
-    return {name: row[name] for name in kept.split()}
+    return {name: row[name] for name in kept.split()} | {"gpu_errors": _gpu_errors(row)}
+
+
+def _gpu_errors(row: Mapping[str, Any]) -> list[str]:
+    """What the driver told of its GPUs while it ran."""
+    told = json.loads(row["xids"] or "[]")
+    return [f"XID {one['xid']} on GPU {one['gpu']}: {explain_xid(one['xid'])}" for one in told]
 
 
 def _is_contended(held: Mapping[str, Any], machine: Sequence[Gpu]) -> bool:

@@ -74,6 +74,7 @@ def job(number: int = 184, **changes: Any) -> Said:
         "contended_at": None,
         "contended_by": None,
         "over_memory": None,
+        "gpu_errors": [],
         "progress": None,
         "metrics": {},
     }

@@ -174,6 +174,7 @@ TROUBLED: dict[str, object] = {
     "contended_at": 0.0,
     "contended_by": "python 40121 carol (docker 3f2a9c1b7d44) on GPU 0",
     "over_memory": "it used 7.1G of GPU 0 and asked for 6G",
+    "gpu_errors": ["XID 31 on GPU 0: a memory access of the job was wrong"],
 }
 
 
@@ -203,6 +204,7 @@ def test_why_a_running_job_is_slow_or_wastes_its_gpus_is_said_too() -> None:
     assert lines[2:] == [
         "Somebody outside gpuq is there too: python 40121 carol (docker 3f2a9c1b7d44) on GPU 0.",
         "It used 7.1G of GPU 0 and asked for 6G.",
+        "The driver told of XID 31 on GPU 0: a memory access of the job was wrong.",
     ]
     left = in_full(running(181, **dict(TROUBLED, contended_now=False)))
     assert "Somebody outside gpuq was there too" in why_lines(left, LOOK, simulated=False)[2]

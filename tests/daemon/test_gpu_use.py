@@ -785,3 +785,15 @@ def test_a_sharing_job_knows_who_was_there_when_it_was_started(
         assert daemon.row(job)["contended_by"] == f"python {later.pid} bob on GPU 0"
 
     with_alive(tmp_path, deed)
+
+
+def test_errors_of_its_gpus_are_shown_with_the_job_and_with_the_attempt(desk: Desk) -> None:
+    """Also with one that has not failed: the next one may, on the same GPU."""
+    job = desk.runs((0, None))
+    desk.read(gpu(0, processes=[ours(job)]))
+    assert shown(desk, job)["gpu_errors"] == []
+    desk.store.health.tell_xids("GPU-0", 0, (31,), [(job, 1)], now=NOW)
+    (error,) = shown(desk, job)["gpu_errors"]
+    assert error.startswith("XID 31 on GPU 0: ")
+    attempt = desk.store.seen.attempts(job)[0]
+    assert attempt_view(attempt, row(desk.store, job), "/state")["gpu_errors"] == [error]

@@ -412,7 +412,7 @@ select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s
        a.term_mono, a.kill_mono, a.main_ended_mono, a.paused_mono, a.paused_s, a.unkillable,
        a.outcome as attempt_outcome, a.leftovers, a.gpu_measured_s, a.gpu_peak_bytes,
        a.gpu_util_mean, a.gpu_util_peak, a.gpu_energy_j, a.idle_since_at, a.contended_at,
-       a.contended_by, a.over_memory, s.gpu_mem_from,
+       a.contended_by, a.over_memory, a.xids, s.gpu_mem_from,
        case when j.array_base is null then null else j.array_base + j.id - j.group_id end
          as array_index
 from jobs j
