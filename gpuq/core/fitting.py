@@ -1,5 +1,6 @@
 """Which GPUs could ever serve a request: by what they are, not by who is on them just now."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ from gpuq.core.units import count, format_bytes
 from gpuq.errors import UsageError
 
 GIB = 2**30
+_SPAN = re.compile(r"([0-9]{1,4})-([0-9]{1,4})")
 
 
 def matches(gpu: Gpu, request: Request) -> bool:
@@ -52,8 +54,11 @@ def is_allowed(gpu: Gpu, policy: Policy) -> bool:
 
 
 def is_meant(gpu: Gpu, word: str) -> bool:
-    """Is it this GPU that an index, a uuid or its beginning, or the end of a bus id names?"""
+    """Is it this GPU that an index, a range of them, a uuid or its beginning, or the end of a bus id
+    names?"""
     word = word.strip().lower()
+    if span := _SPAN.fullmatch(word):
+        return int(span[1]) <= gpu.index <= int(span[2])
     if word.isdecimal():
         return str(gpu.index) == (word.lstrip("0") or "0")  # of any length: int() refuses some
     names = [gpu.uuid.lower(), (gpu.parent or "").lower()]

@@ -105,6 +105,9 @@ PART = gpu(9, uuid="MIG-77aa", parent="GPU-1a2b3c4d-0000")
     [
         ("3", True),
         ("03", True),
+        ("2-3", True),
+        ("4-9", False),
+        ("3-", False),
         ("4", False),
         ("GPU-1a2b3c4d-0000", True),
         ("gpu-1A2b", True),
