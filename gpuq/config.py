@@ -263,10 +263,17 @@ def peek(path: str) -> dict[str, str]:
         return {}
 
 
+def _is_file(found: os.stat_result) -> bool:
+    """One with an end, so that reading it does not wait for anybody; so is /dev/null, which says that
+    no file is meant."""
+    is_null = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
+    return is_null or stat.S_ISREG(found.st_mode)
+
+
 def _parse(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            if not _is_file(os.fstat(file.fileno())):
                 raise UsageError(f"cannot read the config file {path}: {_NO_FILE}")
             return tomllib.load(file)
     except OSError as error:

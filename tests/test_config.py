@@ -618,3 +618,7 @@ def test_values_may_be_written_as_the_page_says(tmp_path: Path) -> None:
             assert load(tmp_path, f"{name} = {value}\n").origin(name) != "default"
         for value in re.findall("`([^`]+)`", as_flag):
             assert load(tmp_path, "", {name: value}).origin(name) != "default"
+
+
+def test_dev_null_is_a_file_that_says_nothing() -> None:
+    assert config.read_file("/dev/null") == {}
