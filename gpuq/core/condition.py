@@ -40,8 +40,7 @@ def strays(gpu: Gpu, leases: Sequence[Lease]) -> tuple[GpuProcess, ...]:
 
 
 def _processes_words(processes: Sequence[GpuProcess]) -> str:
-    first = processes[0]
-    words = f"{first.command or 'process'} {first.pid} {first.user or ''}".rstrip()
+    words = processes[0].words
     return words if len(processes) == 1 else f"{words} and {len(processes) - 1} more"
 
 
@@ -66,7 +65,7 @@ def assess(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> tuple[GpuState,
         return GpuState.LOST, gpu.fault
     if gpu.bar is not None:
         return gpu.bar.state, gpu.bar.reason
-    active = [lease for lease in leases if lease.state is LeaseState.ACTIVE]
+    active = [lease for lease in leases if lease.is_active]
     if active:
         return GpuState.LEASED, None
     if dirty := [lease for lease in leases if lease.state is LeaseState.DIRTY]:

@@ -27,7 +27,7 @@ def plan_releases(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
     decisions: list[Decision] = []
     deadlines: list[float] = []
     for lease in snapshot.leases:
-        if lease.state is LeaseState.ACTIVE or lease.cooling_since is None:
+        if lease.is_active or lease.cooling_since is None:
             continue
         warmth = _warmth(snapshot, lease, gpus.get(lease.gpu))
         deadline = lease.cooling_since + snapshot.policy.cooling_s

@@ -72,14 +72,24 @@ def find_gpus(words: Sequence[str], gpus: Sequence[Gpu]) -> tuple[str, ...]:
     beginning of several uuids."""
     found: list[str] = []
     for word in words:
-        meant = [gpu for gpu in gpus if is_meant(gpu, word)]
-        cards = {gpu.parent or gpu.uuid for gpu in meant}
-        if not meant:
+        named = named_gpus(word, gpus)
+        if not named:
             raise UsageError(f"there is no GPU {word!r} here: {_names(gpus)}")
-        if len(cards) > 1:
-            raise UsageError(f"GPU {word!r} could be any of {len(cards)}: write more of it")
-        found += [gpu.uuid for gpu in meant]
+        found += [gpu.uuid for gpu in named]
     return tuple(dict.fromkeys(found))
+
+
+def named_gpus(word: str, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """The GPUs that one word names, with all instances of a card; none where it is nobody's name, or a
+    range of which one is missing. Raises UsageError for the beginning of several uuids."""
+    found = [gpu for gpu in gpus if is_meant(gpu, word)]
+    if span := _SPAN.fullmatch(word.strip()):
+        wanted = range(int(span[1]), int(span[2]) + 1)
+        return found if {gpu.index for gpu in found} == set(wanted) else []
+    cards = {gpu.parent or gpu.uuid for gpu in found}
+    if len(cards) > 1:
+        raise UsageError(f"GPU {word!r} could be any of {len(cards)}: write more of it")
+    return found
 
 
 def _names(gpus: Sequence[Gpu]) -> str:

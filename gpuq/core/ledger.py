@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from gpuq.core.choosing import Candidate, choose, distances
 from gpuq.core.condition import CLOSED, assess, strays
 from gpuq.core.fitting import is_allowed, is_meant, matches
-from gpuq.core.model import Gpu, GpuState, Lease, LeaseState, Policy, Request
+from gpuq.core.model import Gpu, GpuState, Lease, Policy, Request
 from gpuq.core.units import count, format_bytes, format_ranges
 
 
@@ -155,7 +155,7 @@ class Ledger:
         if narrow := [a for a, why in refusals if why == _NO_ROOM and not a.is_shared]:
             obstacles.append(self._room_words(narrow))
         if not request.exclusive and (shared := [a for a in blocked if a.is_shared]):
-            obstacles.append(self._shared_words(shared, request))
+            obstacles.append(self._shared_words(shared))
         if len(eligible) < request.gpus:
             obstacles.insert(0, f"{len(eligible)} such to be seen")
         free = len(eligible) - len(blocked)
@@ -260,7 +260,7 @@ class Ledger:
             return f"GPU {accounts[0].gpu.index} has {words}"
         return f"GPU {_indices(accounts)} have {words} at most"
 
-    def _shared_words(self, accounts: Sequence[Account], request: Request) -> str:
+    def _shared_words(self, accounts: Sequence[Account]) -> str:
         most = self._policy.max_jobs_per_gpu
         open_ones = [account for account in accounts if len(account.leases) < most]
         rooms = [account.room(self._policy) or 0 for account in open_ones]
@@ -296,7 +296,7 @@ def _indices(accounts: Sequence[Account]) -> str:
 
 def _holders(accounts: Sequence[Account]) -> str | None:
     leases = [lease for account in accounts for lease in account.leases]
-    jobs = sorted({lease.job for lease in leases if lease.state is LeaseState.ACTIVE})
+    jobs = sorted({lease.job for lease in leases if lease.is_active})
     if not jobs:
         return None
     return f"in use by {'job' if len(jobs) == 1 else 'jobs'} {format_ranges(jobs)}"

@@ -88,6 +88,11 @@ class GpuProcess:
     job: int | None = None
     ignored: bool = False
 
+    @property
+    def words(self) -> str:
+        """ "python 40121 carol"."""
+        return f"{self.command or 'process'} {self.pid} {self.user or ''}".rstrip()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:

@@ -183,8 +183,7 @@ def find_stray(job: int, given: Collection[str], gpus: Iterable[Gpu]) -> Stray |
 
 def process_words(process: GpuProcess) -> str:
     """ "python 40121 carol (docker 3f2a9c1b7d44)"."""
-    words = f"{process.command or 'process'} {process.pid} {process.user or ''}".rstrip()
-    return words if process.unit is None else f"{words} ({process.unit})"
+    return process.words if process.unit is None else f"{process.words} ({process.unit})"
 
 
 # ── more memory than it asked for ──

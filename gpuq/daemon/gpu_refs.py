@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from gpuq.core.fitting import is_meant
+from gpuq.core.fitting import named_gpus
 from gpuq.core.model import Gpu
 from gpuq.core.units import format_ranges, parse_ranges
 from gpuq.errors import NothingMatched, UsageError
@@ -27,12 +27,9 @@ def _bare(ref: str) -> str:
 def _find(word: str, gpus: Sequence[Gpu]) -> list[Gpu]:
     if word[:1].isdecimal() and ":" not in word:
         return _by_index(word, gpus)
-    found = [gpu for gpu in gpus if is_meant(gpu, word)]
+    found = named_gpus(word, gpus)
     if not found:
         raise NothingMatched(f"there is no GPU {word!r}{_nearest(word, gpus)}")
-    cards = {gpu.parent or gpu.uuid for gpu in found}
-    if len(cards) > 1:
-        raise UsageError(f"GPU {word!r} could be any of {len(cards)}: write more of it")
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gpuq.core.model import Gpu, Lease, LeaseState, OverMemory, Policy
+from gpuq.core.model import Gpu, Lease, OverMemory, Policy
 from gpuq.core.usage import (
     LONGEST_STRETCH_S,
     TOLD_AGAIN,
@@ -136,7 +136,7 @@ class Usage:
         """Takes in a reading of `at` (CLOCK_MONOTONIC, s). True where a job is to be ended for it."""
         now = _Reading(at, gpus, leases)
         last, self._last = self._last, now
-        is_held = any(lease.state is LeaseState.ACTIVE for lease in leases)
+        is_held = any(lease.is_active for lease in leases)
         running = self._store.measured.running() if is_held else []
         self._tallies = {(one.job, one.attempt): self._tally(one, at) for one in running}
         if not running:

@@ -143,6 +143,15 @@ def test_the_beginning_of_two_names_is_nobodys() -> None:
         find_gpus(["GPU-aa"], twins)
 
 
+def test_a_range_names_all_of_its_gpus_or_none() -> None:
+    machine = [gpu(0), gpu(1), gpu(2)]
+    assert find_gpus(["0-1"], machine) == ("GPU-0", "GPU-1")
+    assert find_gpus(["1-2", "0"], machine) == ("GPU-1", "GPU-2", "GPU-0")
+    for missing in ("1-3", "2-1"):
+        with pytest.raises(UsageError, match=f"no GPU '{missing}' here"):
+            find_gpus([missing], machine)
+
+
 # ── what gpuq may give out ──
 
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuq.core.model import Lease, LeaseState
+from gpuq.core.model import Lease
 from gpuq.daemon.gpus.holders import UserNames
 from gpuq.daemon.linux import processes
 
@@ -64,8 +64,7 @@ class GpuLocks:
         """
         is_active: dict[str, bool] = {}
         for lease in leases:
-            active = lease.state is LeaseState.ACTIVE
-            is_active[lease.gpu] = is_active.get(lease.gpu, False) or active
+            is_active[lease.gpu] = is_active.get(lease.gpu, False) or lease.is_active
         for uuid in self._held.keys() - is_active.keys():
             self._let_go(uuid)
         missing = {uuid for uuid in is_active if uuid not in self._held and not self._try(uuid)}

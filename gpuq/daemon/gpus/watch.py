@@ -143,7 +143,7 @@ class GpuWatch:
     def _without_echo(self, gpu: Gpu, leases: Sequence[Lease], at: float) -> Gpu:
         if gpu.simulated:
             return gpu
-        if any(lease.state is LeaseState.ACTIVE for lease in leases):
+        if any(lease.is_active for lease in leases):
             self._ours_until[gpu.uuid] = inf
             return gpu
         until = min(self._ours_until.get(gpu.uuid, at), at + UTILIZATION_WINDOW_S)
