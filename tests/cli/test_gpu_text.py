@@ -68,6 +68,13 @@ def test_somebody_else_beside_our_job_is_named() -> None:
     assert line.endswith("  7, ! outside gpuq: pid 1")
 
 
+def test_a_gpu_that_is_lost_under_its_job_says_so() -> None:
+    held = gpu(0, state="lost", jobs=[7], exclusive=True, reason="fallen off the bus")
+    assert shown(held).endswith("  7, ! lost: fallen off the bus")
+    drained = gpu(0, state="drained", jobs=[7], exclusive=True, reason="drained by dan: riser swap")
+    assert shown(drained).endswith("  7, drained by dan: riser swap")
+
+
 def test_on_a_pipe_a_gpu_has_the_same_columns_always() -> None:
     assert gpu_row(simulated(1, power_w=None)) == (
         f"1\tGPU-1\tSimulated 24G\tsimulated\tfree\t0\t{24 * GIB}\t0\t34\t\t\t"

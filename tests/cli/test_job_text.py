@@ -16,7 +16,7 @@ from gpuq.cli.job_text import (
 )
 from gpuq.cli.render import Look
 from gpuq.core.model import JobState, Outcome, Substate
-from tests.cli.said import GIB, attempt, ended, in_full, job, running
+from tests.cli.said import GIB, attempt, ended, gpu, in_full, job, running
 
 LOOK = Look(width=80, user="alice", now=2000.0)
 
@@ -209,6 +209,15 @@ def test_why_a_running_job_is_slow_or_wastes_its_gpus_is_said_too() -> None:
     left = in_full(running(181, **dict(TROUBLED, contended_now=False)))
     assert "Somebody outside gpuq was there too" in why_lines(left, LOOK, simulated=False)[2]
     assert len(why_lines(in_full(ended(179, **TROUBLED)), LOOK, simulated=False)) == 1
+
+
+def test_why_names_the_gpus_that_are_lost_under_a_running_job() -> None:
+    view = in_full(running(181, gpus=[0, 1], gpu_count=2, gpu_uuids=["GPU-0", "GPU-1"]))
+    lost = gpu(1, state="lost", reason="it has fallen off the bus")
+    elsewhere = gpu(2, state="lost", reason="not its own")
+    gpus = [gpu(0, state="leased"), lost, elsewhere]
+    lines = why_lines(view, LOOK, simulated=False, gpus=gpus)
+    assert lines[1:] == ["GPU 1: it has fallen off the bus."]
 
 
 def test_the_list_marks_who_is_idle_and_who_is_disturbed_just_now() -> None:

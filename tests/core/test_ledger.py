@@ -340,6 +340,9 @@ def test_ignored_processes_make_no_gpu_busy_but_their_memory_counts() -> None:
     assert chosen([reading], request()) == [uuid(0)]
     assert chosen([reading], request(mem="22.5G")) == [uuid(0)]
     assert chosen([reading], request(mem="22.6G")) is None
+    assert is_busy_outside(replace(reading, utilization_percent=90), [], POLICY) is None
+    unseen = gpu(used="0K", utilization_percent=90)
+    assert "90 % busy" in str(is_busy_outside(unseen, [], POLICY))
 
 
 def test_a_gpu_for_one_process_only_takes_one_sharing_job() -> None:

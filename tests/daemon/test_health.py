@@ -491,6 +491,23 @@ def test_a_wish_to_have_a_gpu_back_is_for_what_is_held_against_it_now() -> None:
     store.close()
 
 
+def test_a_test_that_proves_nothing_undoes_no_wish_and_no_failure() -> None:
+    store = stored.with_gpus(Store(":memory:"))
+    store.health.set_aside("GPU-0", "a bad test", is_lasting=False, boot_id="boot", now=1.0)
+    store.health.tested("GPU-0", "wrong sums", {"verdict": "bad"}, now=2.0)
+    store.health.tested("GPU-0", None, {"verdict": "undecided"}, now=3.0)
+    assert store.health.rows()["GPU-0"].failed_tests == 1
+    store.wished.resume_gpu("GPU-0", untested=True, actor="ann", now=4.0)
+    store.health.tested("GPU-0", "wrong sums", {"verdict": "bad"}, now=5.0)
+    row = store.health.rows()["GPU-0"]
+    assert (row.failed_tests, row.resume_asked_at, row.resumed_at) == (2, 4.0, None)
+    store.wished.resume_gpu("GPU-0", untested=False, actor="ann", now=6.0)
+    store.health.tested("GPU-0", None, {"verdict": "good"}, now=7.0)
+    row = store.health.rows()["GPU-0"]
+    assert (row.failed_tests, row.resumed_at) == (0, row.resume_asked_at)
+    store.close()
+
+
 # ─── tests under way ─────────────────────────────────────────────────────────────────────────────
 
 
