@@ -153,15 +153,20 @@ def _write_help(command: ClickCommand, ctx: Context, formatter: HelpFormatter) -
 
 
 def _write_panels(command: ClickCommand, ctx: Context, formatter: HelpFormatter) -> None:
+    for panel, rows in panels_of(command, ctx):
+        with formatter.section(panel):
+            formatter.write_dl(rows)
+
+
+def panels_of(command: ClickCommand, ctx: Context) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Its options with what they mean, panel by panel."""
     panels: dict[str, list[tuple[str, str]]] = {}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx) if param.param_type_name == "option" else None
         if record is not None:
             panel = getattr(param, "rich_help_panel", None) or "Options"
             panels.setdefault(panel, []).append(record)
-    for panel in sorted(panels, key=lambda name: name == "Options"):
-        with formatter.section(panel):
-            formatter.write_dl(panels[panel])
+    return sorted(panels.items(), key=lambda item: item[0] == "Options")
 
 
 def _first_line(command: ClickCommand) -> str:

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The `gpuqd` command."""
     if sys.stderr is None:  # `2>&-`
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we live
-    asked = _parser().parse_args(arguments)
+    asked = make_parser().parse_args(arguments)
     try:
         settings = _settings(asked, os.environ)
         if asked.only_check:
@@ -173,7 +173,7 @@ def _leave_with(loop: Loop) -> Callable[[StoreDamaged], None]:
     return leave
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpuqd",
         usage="gpuqd [OPTION ...] [COMMAND ...]",
