@@ -15,9 +15,10 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -63,31 +64,8 @@ class Show:
         return shown
 
     def run(self, command: str) -> str:
-        main, end = pty.openpty()
-        fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        process = subprocess.Popen(
-            ["sh", "-c", command],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=end,
-            stdout=end,
-            stderr=end,
-            start_new_session=True,
-        )
-        os.close(end)
-        text = b""
-        while True:
-            try:
-                chunk = os.read(main, 65536)
-            except OSError:
-                break
-            if not chunk:
-                break
-            text += chunk
-        process.wait()
-        os.close(main)
-        plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", text).replace(b"\r\n", b"\n")
-        return plain.decode(errors="replace").replace(str(self.folder), "~").rstrip("\n")
+        shown = on_terminal(["sh", "-c", command], cwd=self.folder, env=self.environment)
+        return shown.replace(str(self.folder), "~")
 
     def until(self, command: str, words: str, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -95,6 +73,29 @@ class Show:
             if time.monotonic() > deadline:
                 raise SystemExit(f"{words!r} was not to be seen in {command!r}")
             time.sleep(0.2)
+
+
+def on_terminal(command: Sequence[str], **how: Any) -> str:
+    """What a command prints on a terminal, without colours."""
+    main, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    process = subprocess.Popen(
+        command, stdin=end, stdout=end, stderr=end, start_new_session=True, **how
+    )
+    os.close(end)
+    text = b""
+    while True:
+        try:
+            chunk = os.read(main, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        text += chunk
+    process.wait()
+    os.close(main)
+    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", text).replace(b"\r\n", b"\n")
+    return plain.decode(errors="replace").rstrip("\n")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from gpuq import paths
+from gpuq import paths, service
 from gpuq.errors import DaemonUnreachable
 
 READY_S = 20.0
@@ -18,6 +18,13 @@ FIRST_FD = 3
 def start_own_daemon(state_dir: str | None, *flags: str) -> str:
     """Starts it and waits until it answers; returns the line that tells the user so."""
     state_dir = state_dir or paths.default_state_dir(os.environ, os.geteuid())
+    kept = service.serving(os.path.join(state_dir, paths.SOCKET_NAME))
+    if kept is not None and not flags and service.outlives_logout():
+        kept.start()
+        return (
+            f"started your own daemon, kept by systemd as {service.SERVICE} (state in {state_dir}). "
+            "It and its jobs go on when you log out. Stop it: gpuq daemon stop"
+        )
     pid = spawn_daemon(state_dir, os.environ, *flags)
     if pid is None:
         return f"your own daemon was being started by somebody else (state in {state_dir})"

@@ -49,7 +49,7 @@ OPTIONS = frozenset(
             "limits",
         ),
         *("time_limit_s", "heartbeat_s", "stop_to", "retries", "backoff", "retry_on", "key"),
-        *("max_util", "gpu_ids", "exclude_gpus", "gpu_mem"),
+        *("max_util", "gpu_ids", "exclude_gpus", "gpu_mem", "mem_bytes"),
     )
 )
 

@@ -80,6 +80,8 @@ class Client:
                 return self._ask(do, answer_s, arguments)
             except Gone as gone:
                 self.close()
+                # Who says that it comes back does, though it said nothing else to us yet.
+                self._was_connected |= gone.back_soon
                 if gone.for_good or not self._was_connected or time.monotonic() > deadline:
                     raise DaemonUnreachable(str(gone)) from None
                 time.sleep(0.1)
@@ -88,8 +90,8 @@ class Client:
         """Queues one job and returns its id. It is on disk when this returns.
 
         Options, as `gpuq submit` has them but with units in their names: gpus, gpu_mem_bytes
-        (or gpu_mem="auto"), exclusive, max_util, gpu_model, gpu_ids, exclude_gpus, cpus, name,
-        priority, cwd, env (a dict set over this process's environment), grace_s, tags, output,
+        (or gpu_mem="auto"), exclusive, max_util, gpu_model, gpu_ids, exclude_gpus, cpus, mem_bytes,
+        name, priority, cwd, env (a dict set over this process's environment), grace_s, tags, output,
         stderr, visible, seed, time_limit_s, heartbeat_s, stop_to, retries, backoff, retry_on, key.
         """
         return self.submit_many([dict(options, argv=argv)])[0]

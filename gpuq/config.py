@@ -182,6 +182,8 @@ class Config:
             fast_failures=self.fast_failures,
             fast_failure_s=self.fast_failure_within,
             strict_health=self.strict_health,
+            max_running_per_user=self.max_running_per_user or None,
+            max_gpus_per_user=self.max_gpus_per_user or None,
         )
 
 
@@ -504,10 +506,30 @@ _DAEMON = (
         show=_seconds_shown,
     ),
     Setting(
+        "shutdown_grace",
+        _duration,
+        60.0,
+        "the longest grace when the machine shuts down",
+        show=_seconds_shown,
+    ),
+    Setting(
+        "inhibit_shutdown",
+        _one_of("none", "delay", "block"),
+        "none",
+        "keep the machine from shutting down while jobs run: none, delay or block",
+    ),
+    Setting(
         "cgroup",
         _text,
         "auto",
         "where jobs get a control group: auto, none, or a directory",
+        at_start=True,
+    ),
+    Setting(
+        "scopes",
+        _one_of("auto", "none"),
+        "auto",
+        "may systemd hold jobs to --mem and --cpus: auto or none",
         at_start=True,
     ),
     Setting("log_cap", _size, 2**30, "the middle of a longer log is dropped", show=_size_shown),
@@ -623,11 +645,48 @@ _FAULTS = (
     ),
 )
 
+_USERS = (
+    Setting("admin_group", _text, "gpuq-admin", "its members may change the jobs of everybody"),
+    Setting(
+        "allow_groups",
+        _texts,
+        (),
+        "only their members are served; everybody, unless said",
+        show=_texts_shown,
+    ),
+    Setting("allow_root_jobs", _flag, False, "root may submit jobs", show=_flag_shown),
+    Setting(
+        "visibility",
+        _one_of("all", "own"),
+        "all",
+        "whose commands, names and folders of jobs one sees: all or one's own",
+    ),
+    Setting(
+        "max_queued_per_user",
+        _whole(0, 10**9),
+        0,
+        "jobs that one user may have in the queue; 0: any number",
+    ),
+    Setting(
+        "max_running_per_user",
+        _whole(0, 10**6),
+        0,
+        "jobs of one user that run at a time; 0: any number",
+    ),
+    Setting(
+        "max_gpus_per_user",
+        _whole(0, 1024),
+        0,
+        "GPUs that the jobs of one user hold at a time; 0: any number",
+    ),
+)
+
 GROUPS = {
     "the daemon and its jobs": _DAEMON,
     "which GPUs, and which of them first": _WHICH_GPUS,
     "when a GPU is free": _FREE,
     "sharing a GPU": _SHARING,
     "jobs that do not use their GPU, and GPUs that fail": _FAULTS,
+    "several users on one machine": _USERS,
 }
 SETTINGS = tuple(setting for settings in GROUPS.values() for setting in settings)

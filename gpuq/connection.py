@@ -13,11 +13,12 @@ LAST_WORD_S = 1.0
 
 
 class Gone(Exception):
-    """The daemon left, for good (it said so) or not."""
+    """The daemon left: for good, or to be back soon, where it said so."""
 
-    def __init__(self, why: str, *, for_good: bool = False) -> None:
+    def __init__(self, why: str, *, for_good: bool = False, back_soon: bool = False) -> None:
         super().__init__(why)
         self.for_good = for_good
+        self.back_soon = back_soon
 
 
 class Connection:
@@ -50,8 +51,9 @@ class Connection:
         while True:
             message = protocol.decode(self._line(deadline))
             if "bye" in message:
-                for_good = not message.get("back")
-                raise Gone(f"the daemon was stopped: {message['bye']}", for_good=for_good)
+                back = bool(message.get("back"))
+                why = f"the daemon was stopped: {message['bye']}"
+                raise Gone(why, for_good=not back, back_soon=back)
             if request_id is None or message.get("id") in (request_id, None):
                 return message
 

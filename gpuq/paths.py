@@ -43,10 +43,14 @@ def default_state_dir(environ: Mapping[str, str], uid: int) -> str:
 
 
 def default_config(environ: Mapping[str, str]) -> str:
+    return os.path.join(config_home(environ), "gpuq", "gpuq.toml")
+
+
+def config_home(environ: Mapping[str, str]) -> str:
     base = environ.get("XDG_CONFIG_HOME") or ""
     if not base.startswith("/"):
         base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
-    return os.path.join(base, "gpuq", "gpuq.toml")
+    return base
 
 
 def file_system_of(path: str) -> str:

@@ -27,6 +27,7 @@ from gpuq.daemon.linux import processes
 from gpuq.daemon.loop import Loop
 from gpuq.daemon.store import Store
 from gpuq.daemon.supervisor import MainEnded, News, Running
+from gpuq.daemon.systemd.scopes import Scopes
 from gpuq.daemon.watchers import Watchers
 from tests import stored
 from tests.desk import DEADLINE_S, until
@@ -57,7 +58,9 @@ class MovedClock(Clock):
 
 
 class Alive:
-    def __init__(self, folder: Path, clock: MovedClock, **flags: Any) -> None:
+    def __init__(
+        self, folder: Path, clock: MovedClock, scopes: Scopes | None = None, **flags: Any
+    ) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
         self.state_dir.mkdir(exist_ok=True)
@@ -67,7 +70,7 @@ class Alive:
         self.watchers = Watchers()
         self.config = config.load(flags, {"HOME": str(folder)})
         locks = GpuLocks(LOCKS, pid=0)  # two of them in one process are two daemons
-        self.loop = Loop(self.store, self.config, self.watchers, clock, locks)
+        self.loop = Loop(self.store, self.config, self.watchers, clock, locks, scopes=scopes)
         self.loop._supervisor._report = self._hear
 
     def _hear(self, news: News) -> None:
@@ -156,10 +159,15 @@ class Alive:
 
 @asynccontextmanager
 async def alive(
-    folder: Path, clock: MovedClock | None = None, *, leave: bool = False, **flags: Any
+    folder: Path,
+    clock: MovedClock | None = None,
+    *,
+    leave: bool = False,
+    scopes: Scopes | None = None,
+    **flags: Any,
 ) -> AsyncIterator[Alive]:
     """`leave`: its jobs go on when it goes, and the next one finds them."""
-    daemon = Alive(folder, clock or MovedClock(), **flags)
+    daemon = Alive(folder, clock or MovedClock(), scopes, **flags)
     daemon.loop.start()
     living = asyncio.ensure_future(daemon.loop.run())
     try:

@@ -8,11 +8,13 @@ is held against another opinion and not against its own.
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from math import inf
 
 from gpuq.core.condition import count_calm
 from gpuq.core.model import (
     ActiveJob,
     Cancel,
+    Closing,
     Decision,
     DelayedJob,
     Drain,
@@ -96,6 +98,7 @@ class Box:
         self.read_at: float | None = None
         self.trouble: str | None = None
         self.is_drained = False
+        self.closing: Closing | None = None
         self.runners_are_slow = False
         self.submitted = 0
         self.classes: dict[Request, int] = {}
@@ -234,6 +237,7 @@ class Box:
             active=tuple(self.active.values()),
             delayed=self.waiting_again(),
             drain=DRAIN if self.is_drained else None,
+            closing=self.closing,
             policy=POLICY,
             jobs_per_class=PER_CLASS,
             gpus_read_at=self.read_at,
@@ -349,10 +353,10 @@ class Box:
             return {job.ending}
         if job.stop is not None:
             return {EndCause.ASKED}
+        found = set() if self.closing is None else {self.closing.cause}
         if not self.counts(job):
-            return set()
+            return found
         body, terms = self.bodies[job.id], self.terms[job.id]
-        found = set()
         if terms.time_limit_s is not None and body.ran_s >= terms.time_limit_s + slack_s:
             found.add(EndCause.TIME_LIMIT)
         if terms.heartbeat_s is not None:
@@ -414,6 +418,7 @@ class Box:
         job = self.queue[decision.job]
         gpus = [one for one in self.gpus or () if one.uuid in decision.gpus]
         self.check_start(decision, job)
+        assert self.closing is None, "a job was started on what goes away"
         assert len(gpus) == len(set(decision.gpus)) == job.request.gpus
         assert not gpus or not self.trouble, "a GPU was given away blindly"
         assert all(self.is_free_for(job.request, one) for one in gpus), "a GPU was not free"
@@ -540,10 +545,15 @@ class Box:
             assert told_at is None or told_at < (job.running_since or 0.0), "told twice"
         elif job.kill_sent_at is None:
             assert not grace_s or told_at is not None, "killed without a word"
-            assert not grace_s or self.now - (told_at or 0.0) >= grace_s - EPSILON_S
+            over_at = self.grace_over_at(told_at or 0.0, grace_s)
+            assert not grace_s or self.now >= over_at - EPSILON_S
         elif job.last_kill_at is not None:
             pause_s = 10.0 if job.is_unkillable else 1.0
             assert self.now - job.last_kill_at >= pause_s - EPSILON_S
+
+    def grace_over_at(self, told_at: float, grace_s: float) -> float:
+        latest = inf if self.closing is None else self.closing.kill_at
+        return min(told_at + grace_s, latest)
 
     def check_set_aside(self, job: ActiveJob) -> None:
         assert not job.is_unkillable, "said twice"
@@ -558,7 +568,8 @@ class Box:
     def check_verdict(self, job: ActiveJob, outcome: Outcome, exit: Exit, *, again: bool) -> None:
         """Whether it is tried again; a request that cannot grow any more may be refused that."""
         left = self.terms[job.id].retries + 1 - job.attempt
-        may = left > 0 and job.stop is None and job.ending is None and outcome in RETRIED
+        by_itself = job.ending in (None, EndCause.SHUTDOWN)  # or with the machine
+        may = left > 0 and job.stop is None and by_itself and outcome in RETRIED
         assert may or not again, f"job {job.id} is tried again: {outcome}, {left} left"
         assert again or not may or exit.told_out_of_memory, f"job {job.id} was to be tried again"
 
@@ -583,6 +594,9 @@ class Box:
             self.check_lease(held)
 
     def check_reason(self, job: WaitingJob, reason: str) -> None:
+        if self.closing is not None:
+            assert reason == "the machine is shutting down"
+            return
         if self.is_drained:
             assert DRAIN.actor in reason
             assert DRAIN.reason in reason
@@ -633,7 +647,8 @@ class Box:
         assert job.paused_since is None
         assert self.plan.wake_at is not None
         grace_s = job.grace_s if job.stop is None else job.stop.grace_s
-        if job.term_sent_at is None or self.now >= job.term_sent_at + grace_s:
+        told_at = job.term_sent_at
+        if told_at is None or self.now >= self.grace_over_at(told_at, grace_s):
             assert job.last_kill_at is not None
             assert self.now < job.last_kill_at + (10.0 if job.is_unkillable else 1.0)
         if job.term_sent_at is not None and job.kill_sent_at is None:

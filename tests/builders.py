@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from gpuq.core.model import (
     ActiveJob,
+    Closing,
     Decision,
     DelayedJob,
     Drain,
@@ -119,11 +120,15 @@ def job(
     priority: int = 0,
     passes: int = 0,
     stop: StopWish | None = None,
+    uid: int = 0,
+    user: str = "",
 ) -> WaitingJob:
     """A waiting job. Without an id it gets its place in the world's list, counted from 1."""
     return WaitingJob(
         id=id,
         class_id=0,
+        uid=uid,
+        user=user,
         request=request(gpus, mem, exclusive=exclusive, model=model, cpus=cpus),
         priority=priority,
         passes=passes,
@@ -197,6 +202,7 @@ def world(
     trouble: str | None = None,
     delayed: Sequence[DelayedJob] = (),
     drain: str | None = None,
+    closing: Closing | None = None,
     per_class: int | None = None,
     **policy: object,
 ) -> Snapshot:
@@ -206,9 +212,10 @@ def world(
     if isinstance(gpus, int):
         gpus = [gpu(index) for index in range(gpus)]
     numbered = [one if one.id else replace(one, id=n) for n, one in enumerate(jobs, start=1)]
-    classes: dict[Request, int] = {}
+    classes: dict[tuple[int, Request], int] = {}
     sorted_out = [
-        replace(one, class_id=classes.setdefault(one.request, len(classes) + 1)) for one in numbered
+        replace(one, class_id=classes.setdefault((one.uid, one.request), len(classes) + 1))
+        for one in numbered
     ]
     settings: dict[str, object] = {"cpu_slots": 8} | policy
     return Snapshot(
@@ -220,6 +227,7 @@ def world(
         active=tuple(active),
         delayed=tuple(delayed),
         drain=None if drain is None else Drain(actor="bob", reason=drain),
+        closing=closing,
         policy=Policy(**settings),  # type: ignore[arg-type]
         jobs_per_class=per_class,
         gpus_read_at=read_at,

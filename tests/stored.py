@@ -95,6 +95,7 @@ def ended(
     *,
     attempt: int = 1,
     reason: str | None = None,
+    open_reason: str | None = None,
     cooling: tuple[float, str] | None = None,
 ) -> Ended:
     exit = exit or Exit(exit_code=0, ended_at=NOW + 9)
@@ -104,6 +105,7 @@ def ended(
         exit=exit,
         outcome=outcome,
         reason=reason or f"exit code {exit.exit_code}",
+        open_reason=open_reason or f"exit code {exit.exit_code}",
         cooling=cooling,
     )
 

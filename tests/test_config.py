@@ -92,7 +92,10 @@ SAID: list[tuple[str, str, str, Any, str | None]] = [
     ("max_bypass", "0", "0", 0, "max_bypass"),
     ("grace", '"2m30s"', "2m30s", 150.0, None),
     ("unkillable_after", '"5m"', "300", 300.0, "unkillable_s"),
+    ("shutdown_grace", '"5m"', "300", 300.0, None),
+    ("inhibit_shutdown", '"delay"', "delay", "delay", None),
     ("cgroup", '"none"', "none", "none", None),
+    ("scopes", '"none"', "none", "none", None),
     ("log_cap", '"100M"', "100M", 100 * MIB, None),
     ("keep_free", '"2G"', "2G", 2048 * MIB, None),
     ("keep_for", '"7d"', "7d", 7 * 86400.0, None),
@@ -119,6 +122,13 @@ SAID: list[tuple[str, str, str, Any, str | None]] = [
     ("fast_failures", "4", "4", 4, "fast_failures"),
     ("fast_failure_within", '"1m"', "1m", 60.0, "fast_failure_s"),
     ("strict_health", "true", "yes", True, "strict_health"),
+    ("admin_group", '"wheel"', "wheel", "wheel", None),
+    ("allow_groups", '["lab", "guests"]', "lab,guests", ("lab", "guests"), None),
+    ("allow_root_jobs", "true", "yes", True, None),
+    ("visibility", '"own"', "own", "own", None),
+    ("max_queued_per_user", "100", "100", 100, None),
+    ("max_running_per_user", "8", "8", 8, "max_running_per_user"),
+    ("max_gpus_per_user", "2", "2", 2, "max_gpus_per_user"),
 ]
 
 
@@ -361,6 +371,8 @@ def test_an_unknown_setting_suggests_a_known_one(tmp_path: Path, line: str, hint
         ("grace", "soon", "'soon' is no length of time"),
         ("grace", True, "'True' is no length of time"),
         ("unkillable_after", "never", "'never' is no length of time"),
+        ("shutdown_grace", "long", "'long' is no length of time"),
+        ("inhibit_shutdown", "always", "'always' is none of none, delay, block"),
         ("keep_for", "a month", "'a month' is no length of time"),
         ("log_cap", "much", "'much' is no size"),
         ("keep_size", 5, "'5' is no size"),

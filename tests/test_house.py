@@ -24,7 +24,7 @@ DOORS = {
     "apsw": "gpuq/daemon/store",
     "ctypes": ("gpuq/daemon/linux/syscalls.py", f"{DEEP_TEST}/by_driver.py"),
     "pynvml": "gpuq/daemon/gpus/nvml",
-    "typer": "gpuq/cli",
+    "typer": ("gpuq/cli", "gpuq/manual"),
     "watchfiles": "gpuq/daemon/reloading.py",
     "textual": "gpuq/tui",
     "torch": ("gpuq/demo", f"{DEEP_TEST}/by_torch.py"),

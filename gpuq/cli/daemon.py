@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from gpuq import paths
-from gpuq.cli import console
+from gpuq import paths, service
+from gpuq.cli import by_systemd, console
+from gpuq.cli.by_systemd import goes_on, keeper, who_answers
 from gpuq.cli.commands import Command, Verbs, WordsCommand, family
 from gpuq.cli.render import Column, Look, clock, plain, printable, tabbed, table
 from gpuq.client import Client
@@ -32,6 +33,7 @@ def daemon_() -> None:
       gpuq daemon start       start your own; `submit` and `run` do so by themselves
       gpuq daemon stop        stop it; jobs go on, and the next one takes them over
       gpuq daemon run         run it here, in the foreground
+      gpuq daemon install     have systemd keep it, for you or (as root) for the whole machine
     """
 
 
@@ -46,12 +48,7 @@ def run(
     words: Annotated[list[str] | None, Argument(metavar="[OPTION ...]")] = None,
 ) -> None:
     """Run it here, in the foreground: the same as gpuqd."""
-    chosen: console.Chosen = context.obj
-    flags = []
-    for flag, value in (("--socket", chosen.socket), ("--state-dir", chosen.state_dir)):
-        flags += [flag, value] if value is not None else []
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "gpuq.daemon.main", *flags, *(words or [])])
+    _become_gpuqd([*_chosen_flags(context), *(words or [])])
 
 
 @daemon.command("check", cls=Command)
@@ -94,6 +91,64 @@ def backup(
     _become_gpuqd([*_its_flags(context), "backup", *(["--force"] if force else []), "--", file])
 
 
+Whose = Annotated[bool, Option("--system", help="The daemon of the whole machine; as root.")]
+Own = Annotated[bool, Option("--user", help="Your own.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Only say what would be done.")]
+
+
+@daemon.command("install", cls=Command)
+def install(
+    context: typer.Context,
+    system: Whose = False,
+    user: Own = False,
+    force: Annotated[
+        bool, Option("--force", help="Replace files that are not from gpuq daemon install.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Make a service of systemd of it, for the whole machine or for you, and start it.
+
+    Examples:
+      sudo gpuq daemon install --system    one daemon for everybody on this machine
+      gpuq daemon install --user           your own, which outlives a logout and a reboot
+      gpuq daemon install --dry-run        only say what would be done
+
+    Without either root installs for the machine, everybody else for themselves. After an upgrade run
+    it again: it takes the running daemon over to the new version, and jobs go on.
+    """
+    flags = _whose(system, user, dry_run) + (["--force"] if force else [])
+    _become_gpuqd([*_chosen_flags(context), "install", *flags])
+
+
+@daemon.command("uninstall", cls=Command)
+def uninstall(
+    context: typer.Context,
+    system: Whose = False,
+    user: Own = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Stop the service, and remove what install put there. The queue, logs and settings stay.
+
+    Examples:
+      sudo gpuq daemon uninstall --system
+      gpuq daemon uninstall --user
+
+    Running jobs go on, and a daemon started later takes them over.
+    """
+    _become_gpuqd([*_chosen_flags(context), "uninstall", *_whose(system, user, dry_run)])
+
+
+def _whose(system: bool, user: bool, dry_run: bool) -> list[str]:
+    given = (("--system", system), ("--user", user), ("--dry-run", dry_run))
+    return [flag for flag, is_given in given if is_given]
+
+
+def _chosen_flags(context: typer.Context) -> list[str]:
+    chosen: console.Chosen = context.obj
+    given = (("--socket", chosen.socket), ("--state-dir", chosen.state_dir))
+    return [word for flag, value in given if value is not None for word in (flag, value)]
+
+
 def _become_gpuqd(words: Sequence[str]) -> None:
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "gpuq.daemon.main", *words])
@@ -107,7 +162,7 @@ def _its_flags(context: typer.Context) -> list[str]:
             return ["--state-dir", address.state_dir, "--socket", address.socket]
         if address.socket == paths.SYSTEM_SOCKET:
             return ["--system"]
-        there = _ping(client)
+        there = who_answers(client)
     if there is None:
         where = f"nobody answers at {address.socket}, so its state directory is not known"
         raise DaemonUnreachable(f"{where}. Name it: --state-dir DIR")
@@ -122,7 +177,7 @@ Gpus = Annotated[
 
 @daemon.command("start", cls=Command)
 def start(context: typer.Context, gpus: Gpus = None) -> None:
-    """Start your own, detached from this terminal.
+    """Start your own, detached from this terminal; the machine's, or one that is a service, by systemd.
 
     Examples:
       gpuq daemon start
@@ -132,7 +187,10 @@ def start(context: typer.Context, gpus: Gpus = None) -> None:
     For good, a setting stands in the config file. See: gpuq config
     """
     with console.connect(context) as client:
-        if there := _ping(client):
+        if kept := service.serving(client.address.socket):
+            by_systemd.start(kept, client, gpus)
+            return
+        if there := who_answers(client):
             _check_same(there, gpus or os.environ.get("GPUQ_GPUS"))
             console.say(f"it runs already (pid {there['pid']})")
             return
@@ -162,6 +220,11 @@ def _not_yours(address: Address) -> str:
 @daemon.command("stop", cls=Command)
 def stop(context: typer.Context) -> None:
     """Stop it. Running jobs go on; the next daemon takes them over."""
+    with console.connect(context) as client:
+        kept = service.serving(client.address.socket)
+        if kept is not None and (kept.is_active() or kept.is_active(service.SOCKET)):
+            by_systemd.stop(kept, client)
+            return
     _stop(context)
 
 
@@ -170,8 +233,7 @@ def _stop(context: typer.Context, *, restart: bool = False) -> None:
         running = client.call("ping")["counts"]["running"]
         pid = client.call("stop", restart=restart)["pid"]
     _wait_until_gone(client.address, pid)
-    goes_on = f"; {count(running, 'job')} {'keeps' if running == 1 else 'keep'} running"
-    console.say(f"stopped the daemon (pid {pid}){goes_on if running else ''}")
+    console.say(f"stopped the daemon (pid {pid}){goes_on(running)}")
 
 
 def _wait_until_gone(address: Address, pid: int) -> None:
@@ -184,27 +246,35 @@ def _wait_until_gone(address: Address, pid: int) -> None:
 
 @daemon.command("restart", cls=Command)
 def restart(context: typer.Context, gpus: Gpus = None) -> None:
-    """Stop it and start your own anew, as after an upgrade. Running jobs go on.
+    """Stop it and start it anew, as after an upgrade. Running jobs go on.
 
     It keeps the GPUs that it was started with, unless others are given here.
     """
     with console.connect(context) as client:
+        if kept := service.serving(client.address.socket):
+            kept.demand_rights("restart")
+            _check_settings(*(["--system"] if kept.is_system else _state_dir_flag(client)))
+            by_systemd.restart(kept, client, gpus)
+            return
         if client.address.state_dir is None:
             raise GpuqError(_not_yours(client.address))
-        there = _ping(client)
+        there = who_answers(client)
         gpus = gpus or (_gpus_given(client) if there else None)
-        _check_settings(client.address.state_dir, gpus)
+        _check_settings(*_state_dir_flag(client), *(["--gpus", gpus] if gpus else []))
     if there is not None:
         _stop(context, restart=True)
     start(context, gpus)
 
 
-def _check_settings(state_dir: str, gpus: str | None) -> None:
+def _state_dir_flag(client: Client) -> list[str]:
+    return ["--state-dir", str(client.address.state_dir)]
+
+
+def _check_settings(*flags: str) -> None:
     """Before one is stopped it has to be sure that another can be started."""
     import subprocess
 
-    flags = ["--state-dir", state_dir, *(["--gpus", gpus] if gpus else []), "--only-check"]
-    command = [sys.executable, "-m", "gpuq.daemon.main", *flags]
+    command = [sys.executable, "-P", "-m", "gpuq.daemon.main", *flags, "--only-check"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode != 0:
         why = ran.stderr.strip().removeprefix("gpuqd: ") or f"it left with code {ran.returncode}"
@@ -227,11 +297,12 @@ def status(
     """Is it there, since when, and with what."""
     with console.connect(context) as client:
         there = client.call("ping", deep=True)
-        look = console.look(context)
+        look, address = console.look(context), client.address
     if json:
         console.say_json(daemon=there)
         return
-    console.say(*(plain(line, look) for line in _in_words(there, look)))
+    lines = [*_in_words(there, look), *_which_one(there, address)]
+    console.say(*(plain(line, look) for line in lines))
 
 
 def _in_words(there: dict[str, Any], look: Look) -> list[str]:
@@ -256,6 +327,17 @@ def _in_words(there: dict[str, Any], look: Look) -> list[str]:
     return lines
 
 
+def _which_one(there: dict[str, Any], address: Address) -> list[str]:
+    """Why this daemon was asked, and who would start it again."""
+    lines = [f"asked because of: {printable(address.origin)}"]
+    is_kept = service.keeps(there["pid"])
+    if is_kept:
+        lines.append(f"kept by systemd as {service.SERVICE}")
+    elif is_kept is False and os.path.isdir(service.BOOTED):
+        lines.append("not kept by systemd. To have that: gpuq daemon install")
+    return lines
+
+
 def _out_of_date(there: dict[str, Any]) -> str | None:
     """Jobs keep running through a restart, so nothing speaks against it."""
     known = there.get("installed_version")
@@ -266,13 +348,6 @@ def _out_of_date(there: dict[str, Any]) -> str | None:
     else:
         return None
     return f"{what}. Take it over: gpuq daemon restart (jobs go on)"
-
-
-def _ping(client: Client) -> dict[str, Any] | None:
-    try:
-        return client.call("ping")
-    except DaemonUnreachable:
-        return None
 
 
 def ping(context: typer.Context) -> None:
@@ -293,7 +368,8 @@ def ping(context: typer.Context) -> None:
         f"installed is {there.get('installed_version') or 'none any more'}",
         f"socket    {printable(address.socket)} (from {printable(address.origin)})",
         f"database  {printable(there['database'])}",
-        f"up        {format_seconds(there['uptime_s'])}, since {clock(there['started_at'])}",
+        f"up        {format_seconds(there['uptime_s'])}, since {clock(there['started_at'])}"
+        f"{keeper(there)}",
     )
 
 

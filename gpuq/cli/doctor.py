@@ -91,6 +91,7 @@ def _look_over(client: Client) -> Iterator[Finding]:
         yield _daemon(client, there)
         yield _version(there)
         yield from _gpus(client)
+        yield from _bounds(client)
     state_dir = there["state_dir"] if there else client.address.state_dir
     if state_dir is not None:
         yield _file_system(state_dir)
@@ -143,6 +144,22 @@ def _gpus(client: Client) -> Iterator[Finding]:
     yield Finding("ok", f"{census(answer['gpus'])} by {answer['gpu_backend']}{whence}")
     for gpu in answer["gpus"]:
         yield from _gpu(gpu)
+
+
+def _bounds(client: Client) -> Iterator[Finding]:
+    """What --mem and --cpus are worth here."""
+    try:
+        here = client.call("bounds")
+    except GpuqError:  # a daemon that is older
+        return
+    weaker = {
+        "mem": "watched once a second and not enforced by the kernel",
+        "cpu": "not enforced, and only counted for jobs without GPUs",
+    }
+    for name, option in (("mem", "--mem"), ("cpu", "--cpus")):
+        trouble = here[f"{name}_trouble"]
+        promise = "enforced by the kernel" if trouble is None else f"{weaker[name]}: {trouble}"
+        yield Finding("ok", f"{option} is {promise}")
 
 
 def _gpu(gpu: Gpu) -> Iterator[Finding]:

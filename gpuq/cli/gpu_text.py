@@ -92,7 +92,8 @@ def _tenants(gpu: Gpu, jobs: Mapping[int, Job]) -> list[str]:
 def _tenant(number: int, job: Job | None) -> str:
     if job is None:
         return str(number)
-    return f"{number} {printable(job['name'])} ({printable(job['user'])})"
+    name = f" {printable(job['name'])}" if job["name"] else ""
+    return f"{number}{name} ({printable(job['user'])})"
 
 
 def _intruders(gpu: Gpu) -> list[str]:

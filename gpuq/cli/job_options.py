@@ -40,8 +40,15 @@ def describe(
     cpus: Annotated[
         int | None,
         resources(
-            "-c", "--cpus", metavar="N", help="CPU slots of a job without GPUs; 1 unless said."
+            "-c",
+            "--cpus",
+            metavar="N",
+            help="CPUs it may use, where systemd can hold it to that; slots of a job without GPUs.",
         ),
+    ] = None,
+    mem: Annotated[
+        str | None,
+        resources(metavar="SIZE", help="Memory of the machine that all of it may use, like 8G."),
     ] = None,
     gpu_model: Annotated[
         str | None, placement(metavar="TEXT", help="Only on GPUs with this in their model's name.")
@@ -152,6 +159,7 @@ def describe(
         ),
         "exclusive": exclusive or None,
         "cpus": cpus,
+        "mem_bytes": read_option("--mem", parse_bytes, mem),
         "gpu_model": gpu_model,
         "gpu_ids": _gpu_words("--gpu-id", gpu_id),
         "exclude_gpus": _gpu_words("--exclude-gpu", exclude_gpu),

@@ -29,6 +29,8 @@ SHOWN_FIRST = (
     "gpus",
     "gpu_uuids",
     "cpus",
+    "memory",
+    "memory_peak_bytes",
     "submitted_at",
     "started_at",
     "ended_at",
@@ -41,7 +43,9 @@ SHOWN_FIRST = (
 SHOWN_ELSEWHERE = frozenset(
     (
         *("id", "name", "substate", "outcome", "attempts", "environment", "gpus_simulated"),
+        "hidden",
         *("gpu_peak_bytes", "gpu_util_mean", "gpu_util_peak", "gpu_energy_j"),
+        *("cpu_bound", "cpu_bound_by", "mem_bytes", "mem_bound_by"),
         *("idle_since_at", "contended_at", "contended_by", "contended_now"),
     )
 )
@@ -55,8 +59,11 @@ def job_fields(job: Job) -> list[tuple[str, str]]:
     """Every field that says something, the important ones first."""
     known = dict(job, state=_state(job), gpus=_gpus(job), gpu_use=gpu_use(job))
     known |= {"idle": _idle(job), "contended": _contended(job)}
+    known |= {"memory": _memory(job), "cpus": _cpus(job)}
     names = [*SHOWN_FIRST, *(name for name in known if name not in SHOWN_FIRST)]
-    pairs = [("job", f"{job['id']} {job['name']}")]
+    pairs = [("job", f"{job['id']} {job['name']}".rstrip())]
+    if job.get("hidden"):
+        pairs.append(("hidden", f"what it runs and where is {job['user']}'s to see"))
     for name in names:
         value = known.get(name)
         if name not in SHOWN_ELSEWHERE and not _says_nothing(value) and USUAL.get(name) != value:
@@ -99,6 +106,18 @@ def _contended(job: Job) -> str | None:
         return None
     still = ", and somebody is there still" if job["contended_now"] else ""
     return f"{job['contended_by']}, seen at {clock(job['contended_at'])}{still}"
+
+
+def _memory(job: Job) -> str | None:
+    """ "8G, watched once a second and not enforced by the kernel"."""
+    if job["mem_bytes"] is None:
+        return None
+    weaker = ", watched once a second and not enforced by the kernel"
+    return format_bytes(job["mem_bytes"]) + (weaker if job.get("mem_bound_by") == "watched" else "")
+
+
+def _cpus(job: Job) -> str:
+    return f"{job['cpus']}{', not enforced' if job.get('cpu_bound_by') == 'nobody' else ''}"
 
 
 def _state(job: Job) -> str:
@@ -146,6 +165,9 @@ def attempt_table(attempts: Sequence[Job], look: Look) -> list[str]:
         Column("GPU", lambda attempt: indices(attempt["gpus"])),
         Column("CPU TIME", lambda attempt: format_seconds(_cpu_seconds(attempt)), unused="-"),
         Column("PEAK", lambda attempt: format_bytes(attempt["peak_rss_bytes"]), unused="–"),
+        Column(
+            "MEMORY", lambda attempt: format_bytes(attempt.get("memory_peak_bytes")), unused="–"
+        ),
         Column("GPU PEAK", lambda attempt: format_bytes(attempt.get("gpu_peak_bytes")), unused="–"),
         Column("END", lambda attempt: printable(end_of(attempt))),
     ]
@@ -177,8 +199,10 @@ def submit_line(job: Job) -> list[str]:
     for option, field in (("--gpu-id", "gpu_ids"), ("--exclude-gpu", "exclude_gpus")):
         line += [option, ",".join(job[field])] if job.get(field) else []
     line += ["--max-util", str(job["max_util"])] if job.get("max_util") else []
-    if job["cpus"] != 1:
+    if job["cpus"] != 1 or job.get("cpu_bound"):
         line += ["-c", str(job["cpus"])]
+    if job.get("mem_bytes"):
+        line += ["--mem", exact_size(job["mem_bytes"])]
     if job["priority"]:
         line += ["-p", str(job["priority"])]
     if job.get("visible", "auto") != "auto":
@@ -205,6 +229,9 @@ def _ends(job: Job) -> list[str]:
 
 
 def exact_size(size: int) -> str:
-    """A size as `--gpu-mem` reads it, and reads back to the same number of bytes."""
-    short = f"{size / 2**30:g}G"
-    return short if parse_bytes(short) == size else f"{size / 2**30!r}G"
+    """A size as `--gpu-mem` and `--mem` read it, and reads back to the same number of bytes."""
+    unit, scale = ("G", 2**30) if size >= 2**30 else ("M", 2**20)
+    short = f"{size / scale:g}{unit}"
+    if parse_bytes(short) == size:
+        return short
+    return f"{size / 2**10:.10f}".rstrip("0").rstrip(".") + "K"

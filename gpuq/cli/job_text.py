@@ -146,7 +146,14 @@ def _command_or_reason(job: Job) -> str:
     waits = job["state"] == "queued" or job["substate"]
     if waits and job["reason"]:
         return printable(job["reason"])
-    return _marks(job) + command_line(job["command"])
+    return _marks(job) + command_of(job)
+
+
+def command_of(job: Job) -> str:
+    """What it runs, or that this is its owner's to know: "(bob's)"."""
+    if job.get("hidden"):
+        return f"({printable(job['user'])}'s)"
+    return command_line(job["command"])
 
 
 def _marks(job: Job) -> str:
@@ -170,6 +177,7 @@ def chosen_table(jobs: Sequence[Job], names: Sequence[str], look: Look) -> list[
         "started": lambda job: _clock(job["started_at"]),
         "ended": lambda job: _clock(job["ended_at"]),
         "time": lambda job: format_seconds(elapsed(job, look.now)),
+        "command": command_of,
     }
     right = ("priority", "time")
     columns = [
@@ -251,7 +259,8 @@ def farewell(job: Job) -> str:
 
 def why_lines(job: Job, look: Look, *, simulated: bool, gpus: Sequence[Gpu] = ()) -> list[str]:
     """The reason in sentences."""
-    name = f"Job {job['id']} ({printable(job['name'])})"
+    called = f"{printable(job['user'])}'s" if job.get("hidden") else printable(job["name"])
+    name = f"Job {job['id']} ({called})"
     reason = printable(job["reason"] or "")
     if job["state"] == "ended":
         return [f"{farewell(job)}."]

@@ -300,6 +300,6 @@ def show(
 
 
 def _pairs(job: Job) -> list[tuple[str, str]]:
-    again = command_line(submit_line(job))
+    again = [] if job.get("hidden") else [("submit again", command_line(submit_line(job)))]
     environment = [("environment", variable) for variable in job.get("environment") or []]
-    return [*job_fields(job), ("submit again", again), *environment]
+    return [*job_fields(job), *again, *environment]

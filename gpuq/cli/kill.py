@@ -105,17 +105,19 @@ def read_signal(text: str) -> int:
 def _select(
     client: Client, states: list[str], name: str | None, tag: str | None, mine: bool
 ) -> list[Job]:
-    from fnmatch import fnmatchcase
-
     jobs = client.jobs(states=states, tag=tag, mine=mine)
     found = [
-        job
-        for job in jobs
-        if job["state"] != "ended" and (name is None or fnmatchcase(job["name"], name))
+        job for job in jobs if job["state"] != "ended" and (name is None or _is_called(job, name))
     ]
     if not found:
         raise NothingMatched("no job that waits or runs matches. See: gpuq status")
     return found
+
+
+def _is_called(job: Job, pattern: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    return not job.get("hidden") and fnmatchcase(job["name"], pattern)
 
 
 def _ask_first(jobs: Sequence[Job]) -> None:

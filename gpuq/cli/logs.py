@@ -64,6 +64,7 @@ def logs(
             _follow(client, job, attempt, part)
             return
         found = client.job(job)
+    _check_yours(found)
     one = _attempt(found, attempt)
     file = _file(found, one, stderr)
     if path:
@@ -94,6 +95,7 @@ def _follow(client: Client, ref: str, attempt: int | None, part: Part) -> None:
         console.note(line)
 
     following = client.follow(ref, attempt=attempt, start=start, say=say)
+    _check_yours(following.job)
     _check_kept(following.job)
     if not following.job["attempt"]:
         part = part._replace(since=None)  # all of it is still to come
@@ -184,6 +186,11 @@ def _check_kept(job: Job) -> None:
         f"the log of job {job['id']} was removed {after} after its end. {farewell(job)}. "
         "How long logs are kept: gpuq config (keep_for, keep_size)"
     )
+
+
+def _check_yours(job: Job) -> None:
+    if job.get("hidden"):
+        raise _not_yours(job)
 
 
 def _not_yours(job: Job) -> NotPermitted:

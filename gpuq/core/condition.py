@@ -3,6 +3,7 @@ it can be given to anybody.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gpuq.core.fitting import is_allowed
 from gpuq.core.model import Gpu, GpuProcess, GpuState, Lease, LeaseState, Policy
@@ -16,7 +17,7 @@ def is_busy_outside(gpu: Gpu, leases: Sequence[Lease], policy: Policy) -> str | 
     if gpu.foreign_processes:
         return f"outside gpuq: {_processes_words(gpu.foreign_processes)}"
     if stray := strays(gpu, leases):
-        return f"job {stray[0].job} uses it without holding it: {_processes_words(stray)}"
+        return f"job {stray[0].job} uses it without holding it: {_stray_words(stray)}"
     if leases or any(process.job is not None for process in gpu.processes or ()):
         return None  # memory and utilisation are our own jobs' then, or were at the reading
     used = None if gpu.memory_used_bytes is None else gpu.memory_used_bytes - gpu.ignored_bytes
@@ -37,6 +38,11 @@ def strays(gpu: Gpu, leases: Sequence[Lease]) -> tuple[GpuProcess, ...]:
     holders = {lease.job for lease in leases}
     ours = (process for process in gpu.processes or () if process.job is not None)
     return tuple(process for process in ours if process.job not in holders)
+
+
+def _stray_words(processes: Sequence[GpuProcess]) -> str:
+    """Without the names of programs: this is everybody's to read, and what a job runs may not be."""
+    return _processes_words([replace(process, command=None) for process in processes])
 
 
 def _processes_words(processes: Sequence[GpuProcess]) -> str:

@@ -1,16 +1,17 @@
 """How a job that runs is ended: TERM, the grace, KILL; and what makes gpuq do that.
 
-Somebody asked, its time is up, it has not reported for too long, or it uses more of a shared GPU than
-it asked for, where the settings want that. Times are measured on CLOCK_MONOTONIC, which no setting of
-a clock moves and which stands still while the machine sleeps; time in which the job was paused does
-not count either. What lives on after KILL is said to be unkillable, and goes on being killed, less
-often.
+Somebody asked, its time is up, it has not reported for too long, it uses more of a shared GPU than it
+asked for, where the settings want that, it uses more memory than it may, where gpuq and not the kernel
+sees to that, or the machine goes down. Times are measured on CLOCK_MONOTONIC, which no setting of a
+clock moves and which stands still while the machine sleeps; time in which the job was paused does not
+count either. What lives on after KILL is said to be unkillable, and goes on being killed, less often.
 """
 
 import signal as signals
 
 from gpuq.core.model import (
     ActiveJob,
+    Closing,
     Decision,
     EndCause,
     OverMemory,
@@ -38,12 +39,14 @@ def plan_endings(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
     for job in snapshot.active:
         decisions += _messages(job)
         cause = cause_to_end(job, snapshot.now, snapshot.policy)
+        if cause is None and snapshot.closing is not None:
+            cause = snapshot.closing.cause
         if cause is None:
             decisions += _standing(job)
             deadlines += _limits(job)
         else:
-            decisions += _steps(job, cause, snapshot.now)
-            deadlines += _next_steps(job, snapshot.now)
+            decisions += _steps(job, cause, snapshot.now, snapshot.closing)
+            deadlines += _next_steps(job, snapshot.now, snapshot.closing)
         if (stuck_at := _stuck_at(job, snapshot.policy.unkillable_s)) is None:
             continue
         if stuck_at <= snapshot.now:
@@ -67,6 +70,8 @@ def cause_to_end(job: ActiveJob, now: float, policy: Policy) -> EndCause | None:
         return EndCause.HEARTBEAT
     if job.over_memory is not None and policy.over_memory is OverMemory.END:
         return EndCause.GPU_MEMORY
+    if job.mem_bytes is not None and (job.mem_used_bytes or 0) > job.mem_bytes:
+        return EndCause.HOST_MEMORY
     return None
 
 
@@ -106,19 +111,19 @@ def _standing(job: ActiveJob) -> list[Decision]:
     return [(Pause if job.pause_wished else Resume)(job=job.id, attempt=job.attempt)]
 
 
-def _steps(job: ActiveJob, cause: EndCause, now: float) -> list[Decision]:
-    number = _due_step(job, now)
+def _steps(job: ActiveJob, cause: EndCause, now: float, closing: Closing | None) -> list[Decision]:
+    number = _due_step(job, now, closing)
     if number is None:
         return []
     return [Signal(job=job.id, attempt=job.attempt, signal=number, ends=cause)]
 
 
-def _due_step(job: ActiveJob, now: float) -> int | None:
+def _due_step(job: ActiveJob, now: float, closing: Closing | None) -> int | None:
     if job.kill_sent_at is not None:
         return signals.SIGKILL if _kill_again_at(job) <= now else None
     if not _has_been_told(job, now) and _grace_s(job) > 0:
         return signals.SIGTERM
-    kill_at = now if job.term_sent_at is None else job.term_sent_at + _grace_s(job)
+    kill_at = now if job.term_sent_at is None else _kill_at(job, job.term_sent_at, closing)
     return signals.SIGKILL if kill_at <= now else None
 
 
@@ -129,15 +134,21 @@ def _has_been_told(job: ActiveJob, now: float) -> bool:
     return job.running_since is None or not job.term_sent_at < job.running_since <= now
 
 
-def _next_steps(job: ActiveJob, now: float) -> list[float]:
+def _next_steps(job: ActiveJob, now: float, closing: Closing | None) -> list[float]:
     """After the step that is due now, if one is."""
     if job.kill_sent_at is not None:
         step_at = _kill_again_at(job)
     elif job.term_sent_at is not None and _has_been_told(job, now):
-        step_at = job.term_sent_at + _grace_s(job)
+        step_at = _kill_at(job, job.term_sent_at, closing)
     else:
-        step_at = now + _grace_s(job)
+        step_at = _kill_at(job, now, closing)
     return [step_at if step_at > now else now + KILL_AGAIN_S]
+
+
+def _kill_at(job: ActiveJob, told_at: float, closing: Closing | None) -> float:
+    """When its grace is over, if it was told to end at `told_at`."""
+    over_at = told_at + _grace_s(job)
+    return over_at if closing is None else min(over_at, closing.kill_at)
 
 
 def _grace_s(job: ActiveJob) -> float:

@@ -72,6 +72,9 @@ class EndCause(StrEnum):
     TIME_LIMIT = "time_limit"
     HEARTBEAT = "heartbeat"
     GPU_MEMORY = "gpu_memory"  # it used more than it asked for, beside others
+    HOST_MEMORY = "host_memory"  # the same of the machine's, where gpuq watches that
+    SHUTDOWN = "shutdown"  # the machine goes down
+    LOGOUT = "logout"  # systemd stops the services of its user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +232,8 @@ class WaitingJob:
     id: int
     class_id: int  # of jobs with equal user, queue and request
     request: Request
+    uid: int = 0
+    user: str = ""
     priority: int = 0
     passes: int = 0  # how many later jobs have started on what this one waits for
     attempt: int = 1  # the number its next attempt gets
@@ -253,6 +258,7 @@ class ActiveJob:
     attempt: int
     state: JobState
     request: Request
+    uid: int = 0
     grace_s: float = 10.0
     time_limit_s: float | None = None
     heartbeat_s: float | None = None
@@ -272,6 +278,8 @@ class ActiveJob:
     is_unkillable: bool = False  # and said to be so
     signal_wishes: tuple[int, ...] = ()  # signals asked for by hand and not yet sent
     over_memory: str | None = None  # that it uses more of a shared GPU than it asked for, in words
+    mem_bytes: int | None = None  # what it may use of the machine's memory
+    mem_used_bytes: int | None = None  # what it used at the last look, where that is watched
 
 
 class OverMemory(StrEnum):
@@ -318,6 +326,8 @@ class Policy:
     fast_failures: int = 3  # so many in a row on one GPU, and it is tested
     fast_failure_s: float = 30.0
     strict_health: bool = False  # give nothing to a GPU that only warns
+    max_running_per_user: int | None = None
+    max_gpus_per_user: int | None = None
     unkillable_s: float = 60.0  # what lives so long after a KILL is said to be unkillable
 
 
@@ -327,6 +337,15 @@ class Drain:
 
     actor: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """What all of this runs on goes away: nothing is started, and what runs is to end. No grace lasts
+    longer than to `kill_at` (CLOCK_MONOTONIC, s). The cause is SHUTDOWN or LOGOUT."""
+
+    cause: EndCause
+    kill_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,6 +394,7 @@ class Snapshot:
     active: tuple[ActiveJob, ...] = ()
     delayed: tuple[DelayedJob, ...] = ()
     drain: Drain | None = None
+    closing: Closing | None = None
     start_trouble: str | None = None  # why nothing can be started just now
     policy: Policy = field(default_factory=Policy)
     jobs_per_class: int | None = None
@@ -530,6 +550,8 @@ class Exit:
     last_output: str | None = None  # the end of what it wrote, where it did not succeed
     told_out_of_memory: str | None = None  # by the job itself, through its report
     oom_kills: int | None = None  # by the kernel in its control group; None where that cannot tell
+    bound_hits: int | None = None  # how often its own --mem was the reason for that
+    memory_peak_bytes: int | None = None  # of all of it together, as the control group counts it
     log_dropped_bytes: int = 0
     ended_at: float | None = None  # wall clock, s since the epoch
     ended_mono: float | None = None  # of its main process, CLOCK_MONOTONIC, s

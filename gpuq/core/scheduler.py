@@ -3,7 +3,9 @@
 The order is priority, then first come, first served. A later job may overtake a blocked one only
 where it does no harm: always where the two want different things or where the blocked one waits for
 somebody outside gpuq, whom no patience of ours will move; otherwise `max_bypass` times, and then
-what the blocked job could use is kept for it.
+what the blocked job could use is kept for it. Who waits because his user has as much as one user may
+have keeps nothing from anybody else: only what that user may have is contended for then, by the same
+rule.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +27,9 @@ from gpuq.core.model import (
     Undelay,
     WaitingJob,
 )
+from gpuq.core.states import CAUSES
 from gpuq.core.units import count
+from gpuq.core.user_limits import UserShares, more_than_allowed
 
 # What CPU jobs compete for, as the others do for a GPU.
 CPU_SLOTS = "CPU slots"
@@ -108,13 +112,16 @@ class _Queue:
     blocked: list[_Blocked] = field(default_factory=list)
     wanted: set[str] = field(default_factory=set)  # by any of the blocked
     kept_for: dict[str, _Blocked] = field(default_factory=dict)  # the blocked that waited enough
+    first_of: dict[int, _Blocked] = field(default_factory=dict)  # of each user's that wait for ours
     started: dict[int, int] = field(default_factory=dict)  # how many of each class
+    shares: UserShares = field(init=False)
     ledger: Ledger = field(init=False)
     cpu_free: int = field(init=False)
     once_ours_end: Ledger | None = None
 
     def __post_init__(self) -> None:
         world = self.snapshot
+        self.shares = UserShares(world.active, world.policy)
         self.ledger = Ledger(
             world.gpus or (),
             world.leases,
@@ -132,6 +139,10 @@ class _Queue:
         if job.class_id in self.heads:
             self.reasons[job.id] = f"behind {self.heads[job.class_id]}"
             return
+        if (limit := self._limit_of_user(job)) is not None:
+            self.heads[job.class_id] = job.id
+            self.reasons[job.id] = limit
+            return
         uuids = self._find(job.request)
         if uuids is None:
             self._block(job)
@@ -146,6 +157,24 @@ class _Queue:
         """Did all the jobs start that the snapshot shows of a class that may hold more?"""
         shown = self.snapshot.jobs_per_class
         return shown is not None and self.started.get(class_id, 0) >= shown
+
+    def _limit_of_user(self, job: WaitingJob) -> str | None:
+        """Why it has to wait for others of its own user, if so. The first of those that do is overtaken
+        by later ones no more often than a job that waits for a GPU."""
+        if (never := more_than_allowed(job.request, self.snapshot.policy)) is not None:
+            return never  # until the setting is another one: nobody waits behind it
+        if (refusal := self.shares.refusal(job)) is not None:
+            self.first_of.setdefault(job.uid, _Blocked(job, frozenset(), job.passes))
+            return refusal
+        first = self._first_that_loses_by(job)
+        if first is None or first.passes < self.snapshot.policy.max_bypass:
+            return None
+        return _behind(first)
+
+    def _first_that_loses_by(self, job: WaitingJob) -> _Blocked | None:
+        """An earlier job of the same user that would have to wait for a limit if this one starts."""
+        first = self.first_of.get(job.uid)
+        return first if first is not None and self.shares.takes_from(job, first.job) else None
 
     def _find(self, request: Request) -> tuple[str, ...] | None:
         """The GPUs for a request, none of them for a CPU job; None where it has to wait."""
@@ -167,6 +196,10 @@ class _Queue:
     def _start(self, job: WaitingJob, uuids: tuple[str, ...]) -> None:
         taken = uuids or (CPU_SLOTS,)
         overtaken = [b for b in self.blocked if not b.wanted.isdisjoint(taken)]
+        first = self._first_that_loses_by(job)
+        if first is not None and first not in overtaken:
+            overtaken.append(first)
+        self.shares.take(job)
         self.ledger.take(uuids, job.id, job.request)
         self.cpu_free -= job.request.cpu_slots
         self.started[job.class_id] = self.started.get(job.class_id, 0) + 1
@@ -187,8 +220,7 @@ class _Queue:
         """It could start but for the other; who comes after it has to respect it like the other."""
         self.heads[job.class_id] = job.id
         if other.passes >= self.snapshot.policy.max_bypass:
-            times = count(other.passes, "time")
-            self.reasons[job.id] = f"behind {other.job.id}, which has been overtaken {times}"
+            self.reasons[job.id] = _behind(other)
         else:
             self.reasons[job.id] = f"behind {other.job.id}, for which a GPU is becoming free"
         self._protect(job)
@@ -199,6 +231,7 @@ class _Queue:
             wanted = self._later().accepting(job.request)
         blocked = _Blocked(job, wanted, job.passes)
         self.blocked.append(blocked)
+        self.first_of.setdefault(job.uid, blocked)
         self.wanted |= wanted
         self._keep_if_due(blocked)
         if job.request.exclusive:
@@ -246,6 +279,10 @@ class _Queue:
         return self.ledger.wants(request)
 
 
+def _behind(blocked: _Blocked) -> str:
+    return f"behind {blocked.job.id}, which has been overtaken {count(blocked.passes, 'time')}"
+
+
 class _Reasons(Mapping[int, str]):
     """The reasons of a plan. To find out what keeps a blocked job costs more than to see that something
     does, so it is done for those that somebody asks about."""
@@ -270,6 +307,8 @@ class _Reasons(Mapping[int, str]):
 
 def _standstill(snapshot: Snapshot) -> str | None:
     """Why nothing at all is started."""
+    if (closing := snapshot.closing) is not None:
+        return CAUSES[closing.cause]
     if (drain := snapshot.drain) is not None:
         return f"the queue is drained by {drain.actor}: {drain.reason}"
     return snapshot.start_trouble

@@ -6,9 +6,10 @@ surrogates stand for bytes that are not UTF-8 (PEP 383), so nothing is lost on t
 
 import signal as signals
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from gpuq.core.bounds import Bounds
 from gpuq.core.fitting import find_gpus
 from gpuq.core.model import Gpu, Request
 from gpuq.core.retry import parse_backoff, parse_retry_on
@@ -19,6 +20,7 @@ LONGEST_STRING = 128 * 1024 - 1
 LONGEST_NAME = 200
 SHORTEST_LIMIT_S = 0.1
 MOST_RETRIES = 1000
+LEAST_MEMORY = 2**20  # of less no program gets as far as to say so
 # What execve accepts for argv and environment together on Linux under the usual 8 MiB stack.
 MOST_ARGV_BYTES = 2 * 2**20 - 4096
 
@@ -52,6 +54,7 @@ class Spec:
     tags: tuple[str, ...] = ()
     gpu_mem_auto: bool = False  # as much of a GPU as its command used before
     gpu_mem_from: str | None = None  # what came of that, in words
+    bounds: Bounds = field(default_factory=Bounds)  # on what it uses of the machine
 
 
 def read_spec(
@@ -87,6 +90,7 @@ def read_spec(
         stderr=_path(wire, "stderr") if wire.get("stderr") is not None else None,
         tags=tuple(_text(tag, "tags") for tag in _list(wire, "tags")),
         gpu_mem_auto=_wants_learned_memory(wire),
+        bounds=_bounds(wire),
     )
 
 
@@ -123,6 +127,17 @@ def read_request(
         max_util=None if max_util is None else _integer(wire, "max_util", 0, 1, 100),
         gpu_ids=_named_gpus(wire, "gpu_ids", machine),
         exclude_gpus=_named_gpus(wire, "exclude_gpus", machine),
+    )
+
+
+def _bounds(wire: Mapping[str, Any]) -> Bounds:
+    """CPUs are bounded where somebody named a number: the slot of a job without GPUs that did not say
+    is only what it is counted as."""
+    memory, cpus = wire.get("mem_bytes"), wire.get("cpus")
+    if memory is not None:
+        memory = _integer(wire, "mem_bytes", 0, LEAST_MEMORY, 2**50)
+    return Bounds(
+        mem_bytes=memory, cpus=None if cpus is None else _integer(wire, "cpus", 1, 1, 4096)
     )
 
 

@@ -9,9 +9,10 @@ without starting. The schema repeats the invariants, so that a wrong state canno
 
 import signal as signals
 
+from gpuq.core.bounds import excess_words
 from gpuq.core.exhaustion import find_gpu_exhaustion, find_host_exhaustion
 from gpuq.core.model import EndCause, Exit, JobState, Outcome, StopWish, Substate
-from gpuq.core.units import format_seconds
+from gpuq.core.units import format_bytes, format_seconds
 
 MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.STARTING, JobState.ENDED}),
@@ -29,8 +30,10 @@ def conclude(exit: Exit, *, ending: EndCause | None = None) -> Outcome:
     """What an exit means. `ending`: why gpuq had begun to end the attempt by then."""
     if ending is EndCause.ASKED:
         return Outcome.CANCELLED
-    if ending is EndCause.GPU_MEMORY:
+    if ending in (EndCause.GPU_MEMORY, EndCause.HOST_MEMORY):
         return Outcome.OUT_OF_MEMORY
+    if ending in GONE:
+        return Outcome.LOST
     if ending is not None:
         return Outcome.TIMED_OUT
     if exit.lost is not None:
@@ -49,10 +52,14 @@ def gpu_memory_ran_out(exit: Exit) -> str | None:
     return exit.told_out_of_memory or find_gpu_exhaustion(exit.last_output or "")
 
 
-def host_memory_ran_out(exit: Exit) -> str | None:
-    """The same for the machine's memory: the kernel's word, or the job's last output."""
+def host_memory_ran_out(exit: Exit, mem_bytes: int | None = None) -> str | None:
+    """The same for the machine's memory: the kernel's word, or the job's last output. `mem_bytes` is
+    what the job was allowed."""
     if exit.stage is not None or exit.exit_code == 0:
         return None
+    if exit.oom_kills and exit.bound_hits:  # whoever of it was killed, that is why it failed
+        asked = f"the {format_bytes(mem_bytes)} of" if mem_bytes is not None else "the"
+        return f"it used more than {asked} memory it asked for (--mem)"
     if exit.oom_kills and exit.signal == signals.SIGKILL:
         return "the kernel ended it for want of memory"
     return find_host_exhaustion(exit.last_output or "")
@@ -67,9 +74,16 @@ def explain(
     time_limit_s: float | None = None,
     heartbeat_s: float | None = None,
     over_memory: str | None = None,
+    mem_bytes: int | None = None,
+    mem_used_bytes: int | None = None,
+    openly: bool = False,
 ) -> str:
-    """The sentence that stands in `show` after the end."""
-    sentence = _explain_exit(exit, outcome, is_ours=ending is not None)
+    """The sentence that stands in `show` after the end. `mem_used_bytes` is what the job was seen to
+    use of the `mem_bytes` that it was allowed. `openly`: as others may read it who may not read the
+    log, without what the job wrote, and without names of its programs and files."""
+    sentence = _explain_exit(
+        exit, outcome, is_ours=ending is not None, mem_bytes=mem_bytes, openly=openly
+    )
     if ending is EndCause.ASKED and stop is not None:
         sentence = f"cancelled by {stop.actor}: {sentence}"
     if ending is EndCause.TIME_LIMIT:
@@ -81,31 +95,43 @@ def explain(
     if ending is EndCause.GPU_MEMORY:
         excess = over_memory or "it used more than it asked for"
         sentence = f"out of GPU memory: {excess} (enforce_gpu_memory); {sentence}"
+    if ending is EndCause.HOST_MEMORY:
+        sentence = f"out of memory: {excess_words(mem_bytes, mem_used_bytes)}; {sentence}"
+    if ending in GONE:
+        how = "" if exit.lost is not None else f"; {sentence}"
+        sentence = f"lost: {GONE[ending]}{how}"
     if exit.leftovers and ending is None:  # otherwise all of it was to go
-        sentence += f"; {_explain_leftovers(exit)}"
+        sentence += f"; {_explain_leftovers(exit, openly=openly)}"
     return sentence
 
 
-def _explain_exit(exit: Exit, outcome: Outcome, *, is_ours: bool) -> str:
+def _explain_exit(
+    exit: Exit, outcome: Outcome, *, is_ours: bool, mem_bytes: int | None, openly: bool
+) -> str:
     if exit.lost is not None:
         return f"lost: {exit.lost}"
     if exit.stage is not None:
-        return f"could not start: {exit.stage}: {exit.error}"
+        return "could not start" + ("" if openly else f": {exit.stage}: {exit.error}")
     how = f"ended by {signal_name(exit.signal)}" if exit.signal else f"exit code {exit.exit_code}"
     if outcome is Outcome.OUT_OF_MEMORY and not is_ours:
-        if words := gpu_memory_ran_out(exit):
-            return f"out of GPU memory: {words} ({how})"
-        return f"out of memory: {host_memory_ran_out(exit)} ({how})"
+        on_gpu = gpu_memory_ran_out(exit)
+        words = "" if openly else f": {on_gpu or host_memory_ran_out(exit, mem_bytes)}"
+        return f"out of {'GPU ' if on_gpu else ''}memory{words} ({how})"
     if exit.signal == signals.SIGKILL and not is_ours:
         return f"{how}, which gpuq did not send: perhaps the machine ran out of memory"
     return how
 
 
-def _explain_leftovers(exit: Exit) -> str:
+def _explain_leftovers(exit: Exit, *, openly: bool) -> str:
     one = exit.leftovers == 1
     left = "a process" if one else f"{exit.leftovers} processes"
-    names = f" ({exit.leftover_names})" if exit.leftover_names else ""
+    names = f" ({exit.leftover_names})" if exit.leftover_names and not openly else ""
     return f"it left {left} behind{names}, which {'was' if one else 'were'} ended"
+
+
+def may_have_gone_with_host(exit: Exit) -> bool:
+    """By a signal that systemd sends to everything when the machine goes down, or a login ends."""
+    return exit.signal in (signals.SIGTERM, signals.SIGKILL, signals.SIGHUP)
 
 
 def signal_name(number: int) -> str:
@@ -153,7 +179,7 @@ def why_active(
     if ending is not None:
         step = "KILL sent" if killed else "TERM sent"
         by = f" by {stop_actor}" if ending is EndCause.ASKED and stop_actor else ""
-        return f"{step}: {_CAUSES[ending]}{by}"
+        return f"{step}: {CAUSES[ending]}{by}"
     if main_ended:
         return "its main process has ended; what it left behind is being ended"
     if paused_by is not None:
@@ -161,9 +187,18 @@ def why_active(
     return None
 
 
-_CAUSES = {
+# What went away under a job that was ended for that.
+GONE: dict[EndCause | None, str] = {
+    EndCause.SHUTDOWN: "the machine was shut down",
+    EndCause.LOGOUT: "the services of its user were stopped, as after a logout without linger",
+}
+
+CAUSES = {
     EndCause.ASKED: "it is to end, asked",
     EndCause.TIME_LIMIT: "it reached its time limit",
     EndCause.HEARTBEAT: "it gave no sign of life for too long",
     EndCause.GPU_MEMORY: "it used more of a shared GPU than it asked for",
+    EndCause.HOST_MEMORY: "it used more memory than it asked for (--mem)",
+    EndCause.SHUTDOWN: "the machine is shutting down",
+    EndCause.LOGOUT: "the services of this user are being stopped",
 }

@@ -7,6 +7,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from gpuq.core.breaker import speaks_against_gpu, tell_xid
 from gpuq.core.model import EndCause, Exit, Gpu, JobState, Outcome, Policy
@@ -21,7 +22,13 @@ from gpuq.core.retry import (
     parse_backoff,
     parse_retry_on,
 )
-from gpuq.core.states import conclude, explain, gpu_memory_ran_out
+from gpuq.core.states import (
+    GONE,
+    conclude,
+    explain,
+    gpu_memory_ran_out,
+    may_have_gone_with_host,
+)
 from gpuq.daemon import faults
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.linux import processes
@@ -97,7 +104,7 @@ class Chronicle:
             case Exited(exit=None):
                 self._return_to_queue(news.job, news.attempt, news.cause)
             case Exited(exit=Exit() as exit):
-                self._end(news.job, news.attempt, exit)
+                self._end(news.job, news.attempt, exit, news.ending)
 
     def _past(self, mono: float) -> float:
         """What a job could have written itself is believed only as far as it can be."""
@@ -126,25 +133,31 @@ class Chronicle:
         cause = "its runner was gone before the job began"
         self._store.happened.return_to_queue(job, attempt, cause=cause, now=self._clock.wall())
 
-    def _end(self, job: int, attempt: int, exit: Exit) -> None:
+    def _end(self, job: int, attempt: int, exit: Exit, by_others: EndCause | None = None) -> None:
         terms = self._store.seen.terms(job, attempt)
         if self._had_ended_before(exit, terms):
             terms = replace(terms, ending=None)
+        terms = replace(terms, ending=terms.ending or by_others)
         outcome = conclude(exit, ending=terms.ending)
+        explained = partial(
+            explain,
+            exit,
+            outcome,
+            ending=terms.ending,
+            stop=terms.stop,
+            time_limit_s=terms.time_limit_s,
+            heartbeat_s=terms.heartbeat_s,
+            over_memory=terms.over_memory,
+            mem_bytes=terms.mem_bytes,
+            mem_used_bytes=exit.memory_peak_bytes or terms.memory_peak_bytes,
+        )
         ended = Ended(
             job=job,
             attempt=attempt,
             exit=exit,
             outcome=outcome,
-            reason=explain(
-                exit,
-                outcome,
-                ending=terms.ending,
-                stop=terms.stop,
-                time_limit_s=terms.time_limit_s,
-                heartbeat_s=terms.heartbeat_s,
-                over_memory=terms.over_memory,
-            ),
+            reason=explained(),
+            open_reason=explained(openly=True),
             cooling=None if terms.cool_at_once else (self._clock.monotonic(), self._boot_id),
             gpu_use=self._lookout.usage.of(job, attempt) if terms.gpus else None,
         )
@@ -158,11 +171,15 @@ class Chronicle:
         if ended.outcome is not Outcome.FAILED or ended.exit.stage is not None:
             return False
         started = terms.started_mono
-        return started is not None and self._clock.monotonic() - started <= SOON_S
+        # A start of an earlier boot may lie ahead.
+        return started is not None and 0 <= self._clock.monotonic() - started <= SOON_S
 
     def _had_ended_before(self, exit: Exit, terms: Terms) -> bool:
-        """Had it ended by itself when gpuq, which could not know it yet, began to end it?"""
+        """Had it ended by itself when gpuq, which could not know it yet, began to end it? When the
+        machine goes down systemd ends jobs too, and may have come first."""
         if exit.ended_mono is None or terms.ending_since is None:
+            return False
+        if terms.ending in GONE and may_have_gone_with_host(exit):
             return False
         return self._clock.told(exit.ended_mono) < terms.ending_since
 
@@ -181,20 +198,20 @@ class Chronicle:
             )
             return
         if verdict.why is not None:
-            ended = replace(ended, reason=f"{ended.reason}; {verdict.why}")
+            ended = _with_words(ended, verdict.why)
         self._store.happened.end(ended, now=now)
 
     def _heed_gpus(self, ended: Ended, terms: Terms) -> Ended:
         """What its end says of the GPUs that it had, and what the driver told of them meanwhile."""
         ran_s = self._ran_s(ended, terms)
         against = speaks_against_gpu(ended.outcome, ended.exit, ran_s, self._policy())
-        if against is not None:
+        if against is not None and terms.ending not in GONE:
             self._store.health.count_end(terms.gpus, against=against)
         if ended.outcome is not Outcome.FAILED:
             return ended
         told = self._store.health.xids(ended.job, ended.attempt)
         words = [tell_xid(xid, index) for xid, index in told]
-        return replace(ended, reason="; ".join([ended.reason, *words]))
+        return _with_words(ended, *words)
 
     def _ran_s(self, ended: Ended, terms: Terms) -> float | None:
         """None where it did not begin to run, or before the machine was restarted."""
@@ -233,6 +250,12 @@ class Chronicle:
         """Every GPU that this machine has shown: before the first reading they are remembered."""
         known = {gpu.uuid: gpu for gpu in self._store.seen.known_gpus()}
         return list((known | {gpu.uuid: gpu for gpu in self._lookout.gpus or ()}).values())
+
+
+def _with_words(ended: Ended, *words: str) -> Ended:
+    """With more behind its reason that anybody may read."""
+    reason, open_reason = ("; ".join([one, *words]) for one in (ended.reason, ended.open_reason))
+    return replace(ended, reason=reason, open_reason=open_reason)
 
 
 def _gpu_exhausted(ended: Ended, terms: Terms) -> bool:

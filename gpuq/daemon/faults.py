@@ -2,15 +2,18 @@
 
 `here(step)` marks a moment between two deeds, such as the commit of an attempt and its order. It does
 nothing unless GPUQ_FAULTS named a folder when gpuqd started. Where a file of the step's name lies in
-that folder, whichever process passes the step first takes it away and dies on the spot. What a running
-daemon was not started with cannot be given to it. Standard library only.
+that folder, whichever process passes the step first takes it away and dies on the spot; where the file
+says "stand still", it does nothing any more instead. What a running daemon was not started with cannot
+be given to it. Standard library only.
 """
 
 import os
 import signal as signals
+import time
 from collections.abc import MutableMapping
 
 VARIABLE = "GPUQ_FAULTS"
+STAND_STILL = b"stand still"
 
 _folder: str | None = None
 
@@ -29,8 +32,13 @@ def handed_down() -> dict[str, str]:
 def here(step: str) -> None:
     if _folder is None:
         return
+    path = os.path.join(_folder, step)
     try:
-        os.unlink(os.path.join(_folder, step))
+        with open(path, "rb") as file:
+            how = file.read()
+        os.unlink(path)
     except OSError:
         return
+    while how == STAND_STILL:
+        time.sleep(3600)
     os.kill(os.getpid(), signals.SIGKILL)

@@ -1,7 +1,6 @@
 """Requests about GPUs: drain one, have it back, test some, ask why. As all handlers these store wishes
 and touch no GPU and no process."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,12 +11,13 @@ from gpuq.core.gpu_account import GpuPast, explain_gpu
 from gpuq.core.model import Gpu, GpuHealth, GpuState, Lease, Policy
 from gpuq.daemon import fields, views
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.discretion import Discretion
 from gpuq.daemon.gpu_refs import find_gpus
 from gpuq.daemon.gpus.backend import is_identified
 from gpuq.daemon.peer import Peer
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.health import HealthRow
-from gpuq.errors import NotPermitted, UsageError
+from gpuq.errors import UsageError
 
 Answer = dict[str, Any]
 Request = Mapping[str, Any]
@@ -38,7 +38,8 @@ class GpuWorld(Protocol):
 
 
 class GpuRequests:
-    """`known` gives every GPU that this machine has shown, `policy` the settings in force."""
+    """`known` gives every GPU that this machine has shown, `policy` the settings in force, `discretion`
+    what somebody may see."""
 
     def __init__(
         self,
@@ -46,20 +47,23 @@ class GpuRequests:
         world: GpuWorld,
         policy: Callable[[], Policy],
         known: Callable[[], Sequence[Gpu]],
+        discretion: Callable[[Peer], Discretion],
     ) -> None:
         self._store = store
         self._world = world
         self._policy = policy
         self._known = known
+        self._discretion = discretion
         self._clock = Clock()
 
-    def views(self) -> list[Answer]:
-        """Every GPU as people see it."""
+    def views(self, peer: Peer) -> list[Answer]:
+        """Every GPU as that caller sees it."""
+        told = self._discretion(peer).gpu
         leases, policy = self._store.seen.leases(), self._policy()
         rows, under_test = self._store.health.rows(), self._under_test()
         return [
             views.gpu_view(
-                gpu, leases, policy, rows.get(gpu.uuid), under_test=under_test.get(gpu.uuid)
+                told(gpu), leases, policy, rows.get(gpu.uuid), under_test=under_test.get(gpu.uuid)
             )
             for gpu in self._world.gpus or ()
         ]
@@ -103,7 +107,7 @@ class GpuRequests:
 
     async def test(self, request: Request, peer: Peer) -> Answer:
         """The GPUs that are named, or all, are to be tested now, those of them that are idle."""
-        _check_admin(peer, "have GPUs tested")
+        peer.require_admin("have GPUs tested")
         chosen = list(self._world.gpus or ())
         if fields.named(request):
             chosen = find_gpus(fields.named(request), chosen)
@@ -129,7 +133,7 @@ class GpuRequests:
         row = self._store.health.rows().get(gpu.uuid)
         health = next((one for one in self._world.health if one.gpu == gpu.uuid), None)
         told = explain_gpu(
-            gpu,
+            self._discretion(peer).gpu(gpu),
             self._leases_on(gpu),
             self._policy(),
             health or GpuHealth(gpu=gpu.uuid),
@@ -141,7 +145,7 @@ class GpuRequests:
         return {"sentences": told, "gpu": gpu.uuid}
 
     def _named(self, request: Request, peer: Peer, verb: str) -> list[Gpu]:
-        _check_admin(peer, f"{verb} a GPU")
+        peer.require_admin(f"{verb} a GPU")
         return find_gpus(
             fields.named(request), [one for one in self._known() if is_identified(one)]
         )
@@ -177,11 +181,6 @@ class GpuRequests:
             "reason": reason,
             "jobs": jobs,
         }
-
-
-def _check_admin(peer: Peer, what: str) -> None:
-    if peer.uid not in (0, os.geteuid()):
-        raise NotPermitted(f"only an admin may {what}. Nothing was done.")
 
 
 def _past(row: HealthRow | None, now: float) -> GpuPast:

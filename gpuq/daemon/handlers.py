@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import gpuq
 from gpuq.config import BESIDE_SYSTEM, Config
+from gpuq.core.bounds import Enforcement, weaker_promise
 from gpuq.core.fitting import never_fits
 from gpuq.core.learned import Resolved, resolve
 from gpuq.core.learned import note as learned_note
@@ -17,8 +18,11 @@ from gpuq.core.model import Gpu, JobState, Outcome, Plan
 from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
 from gpuq.core.units import format_ranges
 from gpuq.core.usage import GpuUse
+from gpuq.core.user_limits import more_than_allowed, too_many_queued
 from gpuq.daemon import faults, fields, installed, views
+from gpuq.daemon.callers_limits import hard_limits
 from gpuq.daemon.commits import GroupCommit
+from gpuq.daemon.discretion import Discretion
 from gpuq.daemon.gpu_requests import GpuRequests, GpuWorld
 from gpuq.daemon.gpus import parse_gpus
 from gpuq.daemon.linux import investigate, processes
@@ -29,13 +33,17 @@ from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.measured import use_columns
+from gpuq.daemon.upkeep.aside import aside
 from gpuq.daemon.upkeep.pruning import Pruning
 from gpuq.daemon.watchers import Watchers
-from gpuq.errors import NeverFits, NotPermitted, UsageError
+from gpuq.errors import GpuqError, NeverFits, NotPermitted, UsageError
 
 FIRST_READING_S = 5.0  # how long a submit waits for the GPUs to be known
 MOST_JOBS_PER_SUBMIT = 10_000
 LONGEST_WATCH_S = 10.0
+# What root of a container may ask: all others change something, or tell of what is outside of it.
+LOOKS = {"ping", "config", "status", "show", "events", "wait", "gpus", "why_gpu"}
+LOOKS |= {"prunable", "pruning"}
 
 Answer = dict[str, Any]
 
@@ -56,6 +64,7 @@ class World(GpuWorld, Protocol):
     def owner_of(self, pid: int) -> int | None: ...
     def gpu_use(self, job: int, attempt: int) -> GpuUse | None: ...
     async def first_reading(self, timeout_s: float) -> None: ...
+    async def enforcement(self) -> Enforcement: ...
 
 
 class Handlers:
@@ -66,9 +75,12 @@ class Handlers:
         self._watchers = watchers
         store.database.on_commit = watchers.publish_commit
         self._refs = References(store.seen)
-        self._gpu_requests = GpuRequests(store, world, config.policy, self._known_gpus)
+        self._gpu_requests = GpuRequests(
+            store, world, config.policy, self._known_gpus, self._discretion
+        )
         self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
         self._commits = GroupCommit(store)
+        self.host_notes: Callable[[], list[str]] = list  # of what the machine does not let us do
         self._started_at = time.time()
         self._started = time.monotonic()
         self._table: dict[str, Callable[[Mapping[str, Any], Peer], Awaitable[Answer]]] = {
@@ -91,6 +103,7 @@ class Handlers:
             "why_gpu": self._gpu_requests.why,
             "events": self.events,
             "config": self.config,
+            "bounds": self.bounds,
             "stop": self.stop,
         }
 
@@ -102,6 +115,8 @@ class Handlers:
                 f"this daemon (gpuq {gpuq.__version__}) knows no request {do!r}; "
                 "a newer client needs a newer daemon: gpuq daemon restart"
             )
+        if do not in LOOKS:
+            peer.require_change()
         return await handler(request, peer)
 
     # ── the daemon ──
@@ -124,7 +139,7 @@ class Handlers:
             "turns": self._world.turns,
             "counts": self._store.seen.counts(peer.uid),
             "drained": self._drained(),
-            "config_notes": self._config.notes(),
+            "config_notes": self._notes(),
         }
 
     def _drained(self) -> Answer | None:
@@ -137,10 +152,19 @@ class Handlers:
                 {"name": name, "value": value, "origin": origin}
                 for name, value, origin in self._config.settings()
             ],
-            "notes": self._config.notes(),
+            "notes": self._notes(),
         }
 
+    def _notes(self) -> list[str]:
+        return [*self._config.notes(), *self.host_notes()]
+
+    async def bounds(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """Why the kernel does not hold jobs to --mem and --cpus here; null: it does."""
+        here = await self._world.enforcement()
+        return {"mem_trouble": here.mem_trouble, "cpu_trouble": here.cpu_trouble}
+
     async def stop(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        peer.require_admin("stop this daemon")
         back = bool(request.get("restart"))
         self._world.ask_to_stop(f"{peer.user} {'restarts' if back else 'stopped'} it", back=back)
         return {"pid": os.getpid(), "counts": self._store.seen.counts(peer.uid)}
@@ -149,17 +173,21 @@ class Handlers:
 
     async def submit(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Answers only once the jobs are on disk."""
+        self._check_is_no_root(peer)
         token = fields.token(request)
         if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
             return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": None}
         await self._world.first_reading(FIRST_READING_S)
         specs, note = self._read_specs(request, peer.uid)
+        note = await self._with_promise(note, specs)
+        _check_priority(specs, peer)
         key = _key(specs)
         digest = specs[0].environment
         content = fields.environment(request, digest)
         if content is None and not self._store.asked.knows_environment(peer.uid, digest):
             return {"wanted": "environment"}
-        by = Submitter(peer.uid, peer.gid, peer.user)
+        limits = hard_limits(peer) if self._config.mode == "system" else {}
+        by = Submitter(peer.uid, peer.gid, peer.user, limits)
 
         living: int | None = None
 
@@ -174,6 +202,7 @@ class Handlers:
             living = None if key is None else self._store.asked.living(peer.uid, key)
             if living is not None:
                 return range(living, living + 1)
+            self._check_room(peer, len(specs))
             faults.here("submit.storing")
             return self._store.asked.submit(by, specs, now=time.time(), token=token)
 
@@ -185,6 +214,27 @@ class Handlers:
         if living is not None:
             note = f"job {living} has the key {key!r} and has not ended: nothing was queued"
         return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": note}
+
+    async def _with_promise(self, note: str | None, specs: Sequence[Spec]) -> str | None:
+        """And what those who bound their job have to know of that."""
+        bounds = [spec.bounds for spec in specs if spec.bounds]
+        weaker = weaker_promise(bounds, await self._world.enforcement()) if bounds else None
+        return "; ".join(said for said in (note, weaker) if said is not None) or None
+
+    def _check_room(self, peer: Peer, new: int) -> None:
+        """Part of the transaction that stores them: of two who ask at once the later one is refused."""
+        if (most := self._config.max_queued_per_user or None) is None:
+            return
+        if (why := too_many_queued(self._store.seen.queued(peer.uid), new, most)) is not None:
+            raise GpuqError(why)
+
+    def _check_is_no_root(self, peer: Peer) -> None:
+        if peer.uid == 0 and self._config.mode == "system" and not self._config.allow_root_jobs:
+            raise NotPermitted(
+                "root may not submit jobs here: what they do could harm everybody. Submit as "
+                "yourself, without sudo, or set allow_root_jobs = true in "
+                f"{self._config.config}. Nothing was queued."
+            )
 
     def _read_specs(self, request: Mapping[str, Any], uid: int) -> tuple[list[Spec], str | None]:
         jobs = request.get("jobs")
@@ -206,6 +256,8 @@ class Handlers:
             if spec.gpu_mem_auto:
                 learned.append(self._resolve_memory(spec, uid, known))
                 spec = replace(spec, request=learned[-1].request, gpu_mem_from=learned[-1].words)
+            if (never := more_than_allowed(spec.request, self._config.policy())) is not None:
+                raise NeverFits(f"the job can never start: it {never}. Nothing was queued.")
             why = never_fits(spec.request, known, self._config.policy())
             if why is not None and (judged or not spec.request.gpus):
                 trouble = self._why_gpuless() if gpuless and spec.request.gpus else None
@@ -249,7 +301,7 @@ class Handlers:
         """The jobs that are named, if the caller may change all of them."""
         rows = self._refs.find(fields.named(request), peer)
         for row in rows:
-            if peer.uid not in (0, row["uid"]):
+            if not peer.may_change(row["uid"]):
                 raise NotPermitted(
                     f"job {row['id']} belongs to {row['user']}; "
                     f"only its owner or an admin may {verb} it. Nothing was done."
@@ -278,8 +330,7 @@ class Handlers:
 
     async def drain(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Start nothing any more, for a reason; or (`off`) go on."""
-        if peer.uid not in (0, os.geteuid()):
-            raise NotPermitted("only an admin may drain this daemon. Nothing was done.")
+        peer.require_admin("drain this daemon")
         reason = None if request.get("off") else fields.reason(request)
         changed = self._store.wished.drain(reason, actor=peer.user, now=time.time())
         faults.here("drain.committed")
@@ -326,23 +377,30 @@ class Handlers:
 
     # ── seen ──
 
+    def _discretion(self, peer: Peer) -> Discretion:
+        """What this caller may see, by the setting as it is now."""
+        return Discretion(
+            peer=peer, visibility=self._config.visibility, owner_of=self._store.seen.owner
+        )
+
     async def status(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         if request.get("after_turn"):
             await self._world.settle()
         limit = fields.limit(request.get("limit"))
         rows, cursor = self._page(request, peer, limit)
         answer = {
-            "jobs": [self._job_view(row) for row in rows],
+            "jobs": [self._job_view(row, peer) for row in rows],
             "before": cursor,
             "counts": self._store.seen.counts(peer.uid),
             "drained": self._drained(),
         }
-        return answer | self._gpus()
+        return answer | self._gpus(peer)
 
-    def _job_view(self, row: Row) -> Answer:
+    def _job_view(self, row: Row, peer: Peer) -> Answer:
         row = self._with_latest_use(row, row["id"])
         machine = self._world.gpus or ()
-        return views.job_view(row, self._world.plan, self._config.state_dir, machine)
+        sight = self._discretion(peer).sight(row["uid"])
+        return views.job_view(row, self._world.plan, self._config.state_dir, machine, sight=sight)
 
     def _with_latest_use(self, row: Row, job: int) -> Row:
         """With what was measured since it was last written down."""
@@ -361,10 +419,13 @@ class Handlers:
         everything = bool(request.get("all")) or bool(refs)
         filters = fields.filters(request)
         cursor = fields.cursor(request, "before")
+        # What is hidden must not be guessed either: others' jobs have neither name nor tags then.
+        by_words = filters["name"] is not None or filters["tag"] is not None
+        only_own = by_words and not self._discretion(peer).sees_commands
         rows = self._store.seen.jobs(
             ids=self._refs.resolve(refs, peer) if refs else None,
             ended=everything or _wants_ended(filters["states"]),
-            uid=peer.uid if request.get("mine") else None,
+            uid=peer.uid if request.get("mine") or only_own else None,
             limit=limit,
             cursor=cursor,
             **filters,
@@ -376,16 +437,20 @@ class Handlers:
     async def show(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         await self._world.settle()
         row = self._refs.find([request.get("ref")], peer)[-1]
-        job = self._job_view(row)
+        job = self._job_view(row, peer)
+        sight = self._discretion(peer).sight(row["uid"])
         job["place"] = self._store.seen.place_in_class(row["id"])
         job["attempts"] = [
             views.attempt_view(
-                self._with_latest_use(attempt, row["id"]), row, self._config.state_dir
+                self._with_latest_use(attempt, row["id"]),
+                row,
+                self._config.state_dir,
+                sight=sight,
             )
             for attempt in self._store.seen.attempts(row["id"])
         ]
         if request.get("with_env"):
-            if peer.uid not in (0, row["uid"]):
+            if not peer.may_see_secrets_of(row["uid"]):
                 raise NotPermitted(f"the environment of job {row['id']} is {row['user']}'s alone")
             job["environment"] = to_text(self._store.seen.environment_of(row["id"])).split("\0")[
                 :-1
@@ -396,26 +461,38 @@ class Handlers:
         """What a process of this machine is, whose, and why it may not go away. With `watch_s` also
         whether it comes back once it has ended."""
         pid = fields.pid(request)
-        explained = await asyncio.to_thread(investigate.explain, pid)
+        reader = None if peer.is_admin else peer.uid
+        explained = await aside(lambda: investigate.explain(pid, reader=reader))
         if explained is None:
-            return {"sentences": [f"there is no process {pid}"], "found": False, "job": None}
+            hides = reader is not None and investigate.hides_processes()
+            hint = ", or it is not yours: this machine hides those of others" if hides else ""
+            return {
+                "sentences": [f"there is no process {pid}{hint}"],
+                "found": False,
+                "job": None,
+            }
         job = self._world.owner_of(pid)
+        if job is not None and self._discretion(peer).hides(job):
+            told = [f"process {pid} belongs to job {job}, which is another user's to look into"]
+            return {"sentences": told, "found": True, "job": job}
         again = None
         if watch_s := fields.timeout_s(request.get("watch_s") or 0.0):
             watched = min(watch_s, LONGEST_WATCH_S)
-            again = await asyncio.to_thread(investigate.watch_for_respawn, explained, watched)
+            again = await aside(
+                lambda: investigate.watch_for_respawn(explained, watched, reader=reader)
+            )
         gone = watch_s > 0 and processes.identity(pid) != (pid, explained.start)
         told = sentences(explained, job=job, gone=gone, again=again)
         return {"sentences": told, "found": True, "job": job}
 
     async def gpus(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         await self._world.first_reading(FIRST_READING_S)
-        return self._gpus()
+        return self._gpus(peer)
 
-    def _gpus(self) -> Answer:
+    def _gpus(self, peer: Peer) -> Answer:
         self._world.look_closely()
         return {
-            "gpus": self._gpu_requests.views(),
+            "gpus": self._gpu_requests.views(peer),
             "gpu_origin": self._config.origin("gpus"),
             "gpu_backend": self._config.gpus,
             "gpu_trouble": self._world.gpu_trouble,
@@ -433,9 +510,12 @@ class Handlers:
             rows, last = self._store.seen.events(last, fields.PAGE, jobs)
             left = deadline - time.monotonic()
             if rows or left <= 0:
-                machine = self._world.gpus or ()
-                return {"events": [views.event_view(row, machine) for row in rows], "last": last}
+                return {"events": self._event_views(rows, peer), "last": last}
             await self._watchers.next_commit(left)
+
+    def _event_views(self, rows: Sequence[Row], peer: Peer) -> list[Answer]:
+        machine, discretion = self._world.gpus or (), self._discretion(peer)
+        return [views.event_view(row, machine, sight=discretion.sight(row["uid"])) for row in rows]
 
     async def wait(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Answers when all jobs have ended (`any`: the first; `started`: have left the queue).
@@ -484,6 +564,15 @@ def _key(specs: Sequence[Spec]) -> str | None:
     if keys and len(specs) > 1:
         raise UsageError("key: it names one job; submit the jobs one by one, each with its own")
     return keys[0] if keys else None
+
+
+def _check_priority(specs: Sequence[Spec], peer: Peer) -> None:
+    highest = max(spec.priority for spec in specs)
+    if highest > 0 and not peer.is_admin:
+        raise NotPermitted(
+            f"only an admin may submit with a priority above 0, and {highest} was asked for; "
+            "use -p 0, or less. Nothing was queued."
+        )
 
 
 def _is_past(state: str, moment: str) -> bool:

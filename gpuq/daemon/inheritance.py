@@ -8,13 +8,17 @@ from signal import SIGTERM
 
 import structlog
 
-from gpuq.core.model import Exit, JobState
+from gpuq.config import Config
+from gpuq.core.model import EndCause, Exit, JobState
+from gpuq.core.states import may_have_gone_with_host
+from gpuq.daemon.attempt import record
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.linux import cgroup, processes
-from gpuq.daemon.starting import known_as
+from gpuq.daemon.starting import known_as, uid_of_job
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.happened import Delay
-from gpuq.daemon.supervisor import Exited, News, Supervisor
+from gpuq.daemon.store.seen import UnendedAttempt
+from gpuq.daemon.supervisor import Exited, News, Supervisor, read_exit
 
 log = structlog.get_logger()
 
@@ -25,12 +29,14 @@ class Inheritance:
     def __init__(
         self,
         store: Store,
+        config: Config,
         clock: Clock,
         supervisor: Supervisor,
         hear: Callable[[News], None],
         cgroup_root: str | None,
     ) -> None:
         self._store = store
+        self._config = config
         self._clock = clock
         self._supervisor = supervisor
         self._hear = hear
@@ -66,12 +72,25 @@ class Inheritance:
         """
         for left in self._store.seen.unended_attempts():
             if left.boot_id != self._boot_id:
-                lost = Exit(lost="the machine was restarted while it ran")
-                self._hear(Exited(job=left.job, attempt=left.attempt, exit=lost))
+                self._hear(self._end_of_earlier_boot(left))
             else:
                 log.info("adopting", job=left.job, attempt=left.attempt)
                 has_run = left.state is JobState.RUNNING
-                self._supervisor.adopt(known_as(left, left.stop_to, has_run=has_run))
+                uid = uid_of_job(self._config, left.uid)
+                self._supervisor.adopt(known_as(left, left.stop_to, uid=uid, has_run=has_run))
+
+    def _end_of_earlier_boot(self, left: UnendedAttempt) -> Exited:
+        """What its runner wrote down as the machine went down, if it came to that. Whoever was told to
+        end then has not ended by itself, however well it went."""
+        folder = self._supervisor.attempt_dir(left.job, left.attempt)
+        told = record.read(folder, left.nonce)
+        if told is None:
+            exit = Exit(lost="the machine was restarted while it ran")
+            return Exited(job=left.job, attempt=left.attempt, exit=exit)
+        exit = read_exit(told)
+        was_told = may_have_gone_with_host(exit) or record.was_told_to_end(told)
+        ending = EndCause.SHUTDOWN if was_told else None
+        return Exited(job=left.job, attempt=left.attempt, exit=exit, ending=ending)
 
     def do_again_what_was_noted(self) -> None:
         """A step is noted before it is taken, and a daemon may have died in between. Taken twice, a

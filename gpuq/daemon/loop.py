@@ -6,7 +6,7 @@ is in the rooms beside: `deeds` and `starting`, `chronicle`, `lookout` and `heal
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from gpuq.config import Config
 from gpuq.core.hours import is_within
 from gpuq.core.model import (
     ActiveJob,
+    Closing,
+    EndCause,
     Gpu,
     GpuHealth,
     Plan,
@@ -33,10 +35,16 @@ from gpuq.daemon.inheritance import Inheritance
 from gpuq.daemon.linux import cgroup
 from gpuq.daemon.linux.syscalls import BoottimeAlarm
 from gpuq.daemon.lookout import Lookout
+from gpuq.daemon.memory_watch import MemoryWatch
 from gpuq.daemon.starting import CannotStart, Starter
+from gpuq.daemon.status_line import status_line
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
-from gpuq.daemon.supervisor import Exited, News, Supervisor
+from gpuq.daemon.supervisor import Exited, News, Running, Supervisor
+from gpuq.daemon.systemd.bus import Bus
+from gpuq.daemon.systemd.notify import Notifier
+from gpuq.daemon.systemd.pulse import Pulse
+from gpuq.daemon.systemd.scopes import Scopes
 from gpuq.daemon.upkeep.retention import Housekeeper
 from gpuq.daemon.watchers import Watchers
 
@@ -57,6 +65,8 @@ class Loop:
         watchers: Watchers,
         clock: Clock | None = None,
         locks: GpuLocks | None = None,
+        notifier: Notifier | None = None,
+        scopes: Scopes | None = None,
     ) -> None:
         self.plan = Plan()
         self.stop_reason: str | None = None
@@ -64,9 +74,13 @@ class Loop:
         self.turns = 0
         self._store = store
         self._policy = config.policy  # asked each time: settings change while we live
+        self._notes = config.notes
         self._minutes_count = False  # the time of day may change what is started
+        self._closing: Closing | None = None
+        self.on_look: Callable[[Snapshot], None] = _ignore
         self._watchers = watchers
         self._clock = clock or Clock()
+        self._pulse = Pulse(notifier or Notifier(), self._describe, self._clock.monotonic)
         self._bell = asyncio.Event()
         self._idle = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -89,7 +103,11 @@ class Loop:
             locked_by=self._locks.holder,
             health=self._health,
         )
-        starter = Starter(store, config, self._clock, self._supervisor, self._lookout, self._locks)
+        self._memory = MemoryWatch(store, self._supervisor, self.wake)
+        scopes = scopes or Scopes(Bus(None))
+        starter = Starter(
+            store, config, self._clock, self._supervisor, self._lookout, self._locks, scopes
+        )
         self._deeds = Deeds(
             store,
             self._clock,
@@ -100,12 +118,14 @@ class Loop:
             self._health,
         )
         self._inheritance = Inheritance(
-            store, self._clock, self._supervisor, self._hear, self._cgroup_root
+            store, config, self._clock, self._supervisor, self._hear, self._cgroup_root
         )
         self._chronicle = Chronicle(store, self._clock, self._policy, watchers, self._lookout)
         self._housekeeper = Housekeeper(store, config, self._clock)
         self.look_closely = self._lookout.look_closely
         self.first_reading = self._lookout.first_reading
+        self.read_gpus = self._lookout.tell_probe
+        self.enforcement = scopes.enforcement
 
     # ── for handlers and main ──
 
@@ -143,6 +163,15 @@ class Loop:
         """All that goes by them is looked at anew."""
         self._lookout.tell_probe()
         self._housekeeper.settings_changed()
+        self.wake()
+
+    def close_down(self, cause: EndCause | None, within_s: float = 0.0) -> None:
+        """What all of this runs on goes away: what runs is ended, by KILL at the latest in so many
+        seconds, and nothing is started. None: it stays after all."""
+        if cause is None:
+            self._closing = None
+        elif self._closing is None:
+            self._closing = Closing(cause=cause, kill_at=self._clock.monotonic() + within_s)
         self.wake()
 
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None:
@@ -186,7 +215,12 @@ class Loop:
         """Turns until it is cancelled."""
         beside = [
             asyncio.ensure_future(work)
-            for work in (self._lookout.run(), self._housekeeper.run(), self._health.run())
+            for work in (
+                self._lookout.run(),
+                self._housekeeper.run(),
+                self._health.run(),
+                self._memory.run(),
+            )
         ]
         for task in beside:
             task.add_done_callback(lambda _: self.wake())
@@ -198,6 +232,7 @@ class Loop:
                 acted = self._take_in_news()
                 acted |= await self._turn()
                 self._settle_locks()
+                self._pulse.turned()
                 if acted or self._bell.is_set():
                     await asyncio.sleep(0)  # clients are answered between two turns
                 else:
@@ -208,6 +243,7 @@ class Loop:
         finally:
             asyncio.get_running_loop().remove_reader(self._alarm.fd)
             self._alarm.close()
+            self._pulse.stop()
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
@@ -227,8 +263,18 @@ class Loop:
             self._deeds.last_kills.pop((news.job, news.attempt), None)
             self._beats.pop((news.job, news.attempt), None)
             self._housekeeper.job_ended()
+            news = self._with_memory_peak(news)
+        elif isinstance(news, Running):
+            self._memory.begun()
         self._chronicle.inbox.append(news)
         self.wake()
+
+    def _with_memory_peak(self, news: Exited) -> Exited:
+        """What was seen of it, where its control group counted nothing."""
+        peak_bytes = self._memory.peak(news.job, news.attempt)
+        if news.exit is None or peak_bytes is None or news.exit.memory_peak_bytes is not None:
+            return news
+        return replace(news, exit=replace(news.exit, memory_peak_bytes=peak_bytes))
 
     def _take_in_news(self) -> bool:
         try:
@@ -258,6 +304,7 @@ class Loop:
         self.turns += 1
         snapshot = self._look()
         self._heed(snapshot)
+        self.on_look(snapshot)
         self.plan = plan(snapshot)
         try:
             await self._deeds.do(self.plan.decisions, snapshot)
@@ -286,6 +333,7 @@ class Loop:
             active=tuple(self._with_signs(job, now) for job in seen.active()),
             delayed=tuple(seen.delayed()),
             drain=seen.drain(),
+            closing=self._closing,
             start_trouble=self._start_trouble(now),
             policy=self._policy(),
             jobs_per_class=JOBS_PER_CLASS,
@@ -328,6 +376,7 @@ class Loop:
             last_kill_at=self._deeds.last_kills.get(key),
             beat_at=self._beats.get(key),
             over_memory=self._lookout.usage.over_memory(*key),
+            mem_used_bytes=self._memory.used(*key),
         )
         if job.heartbeat_s is None or job.running_since is None:
             return job
@@ -354,13 +403,23 @@ class Loop:
 
     def _longest_sleep_s(self) -> float | None:
         """Until the moment that the plan named. Where the time of day counts no more than to the next
-        full minute, at which such hours begin and end: somebody may set the clock meanwhile."""
+        full minute, at which such hours begin and end: somebody may set the clock meanwhile. Where
+        systemd watches, no longer than it may wait to hear of a turn."""
         longest = []
         if self.plan.wake_at is not None:
             longest.append(max(self.plan.wake_at - self._clock.monotonic(), 0.0))
         if self._minutes_count:
             longest.append(60 - self._clock.wall() % 60)
+        if self._pulse.longest_sleep_s is not None:
+            longest.append(self._pulse.longest_sleep_s)
         return min(longest, default=None)
+
+    def _describe(self) -> str:
+        running, queued = self._store.seen.totals()
+        driver = None if self.has_no_driver else self.gpu_trouble
+        troubles = [self.plan.standstill, driver, *self._notes()]
+        leases = self._store.seen.leases()
+        return status_line(running, queued, self.gpus, leases, self._policy(), troubles)
 
     def _set_alarm(self, boottime: float | None) -> None:
         self._alarm.set(None if boottime is None else boottime - self._clock.boottime())
@@ -374,3 +433,7 @@ class Loop:
         if self._again is not None:
             self._again.cancel()
         self._again = asyncio.get_running_loop().call_later(seconds, self.wake)
+
+
+def _ignore(snapshot: Snapshot) -> None:
+    """Nobody else looks."""

@@ -7,36 +7,49 @@ never mixes two versions.
 import argparse
 import asyncio
 import fcntl
-import io
 import os
 import resource
 import shutil
 import signal as signals
+import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
 import structlog
 
 import gpuq
 from gpuq import config, paths
-from gpuq.daemon import faults
+from gpuq.daemon import faults, own_log
 from gpuq.daemon.check import command as check
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import check_gpus
 from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.loop import Loop
+from gpuq.daemon.peer import Callers
 from gpuq.daemon.reloading import Reloader
 from gpuq.daemon.server import Server
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.connection import StoreDamaged
+from gpuq.daemon.store.connection import NEEDS_A_PERSON, StoreDamaged
+from gpuq.daemon.story import Story
+from gpuq.daemon.systemd import install, uninstall
+from gpuq.daemon.systemd.activation import given_socket
+from gpuq.daemon.systemd.bus import Bus, find_address
+from gpuq.daemon.systemd.host import Host
+from gpuq.daemon.systemd.journal import Journal
+from gpuq.daemon.systemd.notify import Notifier, notifier_of
+from gpuq.daemon.systemd.scopes import Scopes
 from gpuq.daemon.upkeep import backup
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, UsageError
 
-SCRUBBED = ("GPUQ_", "LISTEN_", "NOTIFY_", "WATCHDOG_")
+# Where a daemon that is root finds programs, whoever started it with whatever environment.
+TRUSTED_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+SCRUBBED = ("GPUQ_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "JOURNAL_STREAM")
 LOCK_TRIES, LOCK_AGAIN_S = 5, 0.02
 MOST_DESCRIPTORS = 65536
 
@@ -65,6 +78,16 @@ have put out are not in it.
 To restore it: stop the daemon (gpuq daemon stop), copy FILE over gpuq.db in its state directory, remove
 gpuq.db-wal and gpuq.db-shm if they lie there, and start it again (gpuq daemon start)."""
 
+INSTALL_HELP = """\
+Make of this installation a service of systemd: for the whole machine (--system, as root) or for you alone
+(--user). Without either root installs for the machine and everybody else for themselves. It puts units,
+completions and manual pages in place, starts the daemon, and says each thing that it does. Run again, it
+repairs what is amiss, and after an upgrade it takes the running daemon over; jobs go on."""
+
+UNINSTALL_HELP = """\
+Stop the service, and remove what `gpuqd install` put there. Jobs go on. The queue, logs and settings stay,
+and it says where they are."""
+
 KEPT_GPUS = "gpus_given"
 
 Deed = Callable[[config.Config, argparse.Namespace], int]
@@ -72,28 +95,46 @@ Deed = Callable[[config.Config, argparse.Namespace], int]
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FromSystemd:
+    """What systemd had for us when it started us: nothing, where somebody else did."""
+
+    notifier: Notifier
+    journal: Journal | None
+    socket: socket.socket | None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `gpuqd` command."""
     if sys.stderr is None:  # `2>&-`
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we live
     asked = make_parser().parse_args(arguments)
+    is_to_serve = asked.deed is None and not asked.only_check
+    notifier = notifier_of(os.environ) if is_to_serve else Notifier()
     try:
         settings = _settings(asked, os.environ)
         if asked.only_check:
             return
         if asked.deed is not None:
             sys.exit(asked.deed(settings, asked))
-        _serve(settings, asked)
+        _serve(settings, asked, notifier)
     except GpuqError as error:
+        notifier.failed(error)
         print(f"gpuqd: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        # Settings that are wrong are as wrong at the next start: systemd is not to try that again.
+        is_lasting = is_to_serve and isinstance(error, UsageError)
+        sys.exit(NEEDS_A_PERSON if is_lasting else error.exit_code)
 
 
-def _serve(settings: config.Config, asked: argparse.Namespace) -> None:
-    _set_up_logging()
+def _serve(settings: config.Config, asked: argparse.Namespace, notifier: Notifier) -> None:
+    journal = own_log.set_up(os.environ)
+    given = given_socket(os.environ, settings.socket)
+    systemd = _FromSystemd(notifier=notifier, journal=journal, socket=given)
     if settings.mode != "system":
         faults.arm(os.environ)
     _scrub_environment()
+    if settings.mode == "system":
+        os.environ["PATH"] = TRUSTED_PATH
     _make_state_dir(settings, must_be_empty=asked.throwaway is not None)
     os.chdir("/")
     os.umask(0o077)
@@ -102,7 +143,7 @@ def _serve(settings: config.Config, asked: argparse.Namespace) -> None:
         faults.here("main.locked")
         store = Store(os.path.join(settings.state_dir, paths.DATABASE_NAME))
         try:
-            asyncio.run(_run(_with_kept_gpus(settings, store), store, asked))
+            asyncio.run(_run(_with_kept_gpus(settings, store), store, asked, systemd))
         finally:
             store.close()
         if asked.throwaway is not None:
@@ -122,12 +163,21 @@ def _with_kept_gpus(settings: config.Config, store: Store) -> config.Config:
     return settings
 
 
-async def _run(settings: config.Config, store: Store, asked: argparse.Namespace) -> None:
-    watchers = Watchers()
-    loop = Loop(store, settings, watchers)
+async def _run(
+    settings: config.Config, store: Store, asked: argparse.Namespace, systemd: _FromSystemd
+) -> None:
+    watchers, notifier = Watchers(), systemd.notifier
+    telling = _tell_story(store, watchers, systemd.journal)
+    system_bus, user_bus = _bus(system=True), _bus(system=False)
+    scopes = Scopes(system_bus if settings.mode == "system" else user_bus, settings.scopes)
+    loop = Loop(store, settings, watchers, notifier=notifier, scopes=scopes)
     handlers = Handlers(store, settings, loop, watchers)
     facts = {"pid": os.getpid(), "state_dir": settings.state_dir, "mode": settings.mode}
-    server = Server(settings.socket, handlers.handle, facts)
+    machine = settings if settings.mode == "system" else None
+    callers, is_open = Callers(machine), machine is not None
+    server = Server(
+        settings.socket, handlers.handle, facts, callers, is_open=is_open, given=systemd.socket
+    )
     store.database.on_damage = _leave_with(loop)
     reloader = Reloader(
         settings,
@@ -135,17 +185,31 @@ async def _run(settings: config.Config, store: Store, asked: argparse.Namespace)
         Clock(),
         read=lambda: _read_again(settings),
         on_change=loop.settings_changed,
+        on_read=lambda: _tell_of_reading(notifier, loop),
     )
-    _install_signals(loop, reloader)
+    host = Host(
+        loop,
+        store,
+        settings,
+        Clock(),
+        notifier,
+        system_bus=system_bus,
+        user_bus=None if settings.mode == "system" else user_bus,
+    )
+    loop.on_look, handlers.host_notes = host.heed, host.notes
+    _install_signals(loop, reloader, host, systemd)
     loop.start()
     await server.listen()
     turning = asyncio.ensure_future(loop.run())
+    notifier.ready()
     _say_ready(settings, asked.ready_fd)
     if asked.throwaway is not None:
         _watch_for_eof(asked.throwaway, loop, handlers, store)
     reloading = asyncio.ensure_future(reloader.run())
+    hosting = asyncio.ensure_future(host.run())
+    reachable = asyncio.ensure_future(server.stay_reachable())
     leaving = asyncio.ensure_future(loop.stopping())
-    tasks = (turning, reloading, leaving)
+    tasks = (turning, reloading, hosting, reachable, telling, leaving)
     try:
         # A daemon that lives on without its loop is the worst state of all: the first to end,
         # by a fault or by a wish, ends all.
@@ -154,13 +218,33 @@ async def _run(settings: config.Config, store: Store, asked: argparse.Namespace)
             task.result()
     finally:
         faults.here("main.leaving")
+        notifier.stopping(f"leaving, jobs go on: {loop.stop_reason or 'a fault, see its log'}")
         await server.close(loop.stop_reason or "a fault, see its log", back=loop.is_replaced)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(system_bus.close(), user_bus.close())
     if store.database.damage is not None:
         raise store.database.damage
     log.info("left", why=loop.stop_reason)
+
+
+def _bus(*, system: bool) -> Bus:
+    """The machine's, or that of our own user; nobody is asked before something is."""
+    return Bus(find_address(os.environ, system=system, uid=os.geteuid()))
+
+
+def _tell_story(store: Store, watchers: Watchers, journal: Journal | None) -> asyncio.Future[None]:
+    """From what comes next on."""
+    if journal is None:
+        return asyncio.get_running_loop().create_future()  # nobody is told, and it never ends
+    return asyncio.ensure_future(Story(store.seen, watchers, journal).run())
+
+
+def _tell_of_reading(notifier: Notifier, loop: Loop) -> None:
+    """Whoever asked for it hears that the settings were read, and of what is wrong with them."""
+    notifier.reloaded()
+    loop.wake()
 
 
 def _leave_with(loop: Loop) -> Callable[[StoreDamaged], None]:
@@ -194,6 +278,8 @@ def make_parser() -> argparse.ArgumentParser:
     deeds = parser.add_subparsers(title="in place of serving", metavar="COMMAND", prog="gpuqd")
     _add_check(deeds)
     _add_backup(deeds)
+    _add_install(deeds)
+    _add_uninstall(deeds)
     return parser
 
 
@@ -241,9 +327,45 @@ def _backup(settings: config.Config, asked: argparse.Namespace) -> int:
     return backup.run(settings.state_dir, asked.file, force=asked.force)
 
 
+def _add_install(deeds: Any) -> None:
+    what = "make a service of it, for the machine or for you"
+    parser = _add_deed(deeds, "install", _install, what, description=INSTALL_HELP)
+    _add_whose(parser)
+    parser.add_argument(
+        "--force", action="store_true", help="replace files that are not from gpuqd install"
+    )
+
+
+def _install(settings: config.Config, asked: argparse.Namespace) -> int:
+    return install.run(settings, force=asked.force, dry_run=asked.dry_run)
+
+
+def _add_uninstall(deeds: Any) -> None:
+    what = "undo that; the queue and its logs stay"
+    parser = _add_deed(deeds, "uninstall", _uninstall, what, description=UNINSTALL_HELP)
+    _add_whose(parser)
+
+
+def _uninstall(settings: config.Config, asked: argparse.Namespace) -> int:
+    return uninstall.run(settings, dry_run=asked.dry_run)
+
+
+def _add_whose(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--user", action="store_true", help="for you alone")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def _is_for_system(asked: argparse.Namespace) -> bool:
+    """Who says nothing installs for whom they can."""
+    is_own = getattr(asked, "user", None)
+    if asked.system and is_own:
+        raise UsageError("--system and --user: one of them")
+    return bool(asked.system) or (is_own is False and os.geteuid() == 0)
+
+
 def _settings(asked: argparse.Namespace, environ: Mapping[str, str]) -> config.Config:
     flags: dict[str, Any] = vars(asked)
-    mode = "system" if asked.system else "throwaway" if asked.throwaway is not None else "user"
+    mode = "system" if _is_for_system(asked) else "throwaway" if asked.throwaway is not None else "user"
     return _checked(config.load(flags, environ, mode=mode))
 
 
@@ -256,45 +378,6 @@ def _read_again(settings: config.Config) -> config.Config:
 def _checked(settings: config.Config) -> config.Config:
     check_gpus(settings.gpus)
     return settings
-
-
-class _Lines(io.TextIOBase):
-    """Writes to a descriptor and never fails: what a full disk does not take is lost, and the daemon
-    lives on. Nothing is kept back, or it would stand in the way of all that is written later."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._is_torn = False  # the last line has a beginning alone
-
-    def write(self, text: str) -> int:
-        line = text.encode("utf-8", "backslashreplace")
-        left = b"\n" + line if self._is_torn else line
-        try:
-            while left:
-                written = os.write(self._fd, left)
-                self._is_torn = True
-                left = left[written:]
-            self._is_torn = False
-        except OSError:
-            pass  # there is nobody else to tell
-        return len(text)
-
-
-def _set_up_logging() -> None:
-    """A line a person can read where a person looks, JSON elsewhere."""
-    person = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer(colors=False)
-            if person
-            else structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Lines(sys.stderr.fileno()))),
-        cache_logger_on_first_use=True,
-    )
 
 
 def _scrub_environment() -> None:
@@ -315,12 +398,22 @@ def _raise_descriptor_limit() -> None:
 def _make_state_dir(settings: config.Config, *, must_be_empty: bool) -> None:
     path = settings.state_dir
     try:
-        os.makedirs(path, mode=0o711 if settings.mode == "system" else 0o700, exist_ok=True)
-        owner = os.stat(path).st_uid
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.stat(path)
+        owner = found.st_uid
+        if settings.mode == "system" and owner == os.geteuid():
+            # Its users pass through, whatever our umask.
+            os.chmod(path, stat.S_IMODE(found.st_mode) | 0o711)
     except OSError as error:
         raise GpuqError(f"cannot make the state directory {path}: {error.strerror}") from None
     if owner != os.geteuid():
         raise GpuqError(f"the state directory {path} belongs to uid {owner}, not to you")
+    # Anybody may put a link into /var/tmp that leads to a directory of ours.
+    if (linked_by := os.lstat(path).st_uid) not in (0, owner):
+        raise GpuqError(
+            f"the state directory {path} is a link that uid {linked_by} has made. Remove it, or give "
+            f"another directory: --state-dir"
+        )
     if (kind := paths.file_system_of(path)) in paths.NETWORK_FILE_SYSTEMS:
         raise UsageError(
             f"the state directory {path} is on {kind}: a queue needs a disk of this machine. "
@@ -337,17 +430,19 @@ class _locked:
     def __init__(self, settings: config.Config) -> None:
         self._settings = settings
         self._file: TextIO
+        self._folder: int
 
     def __enter__(self) -> None:
         path = os.path.join(self._settings.state_dir, paths.LOCK_NAME)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._file = open(fd, "r+", encoding="utf-8", errors="surrogateescape")
-        if not self._is_had():
+        if not _has_lock(fd, fcntl.LOCK_EX):
             holder = self._read_holder()
             self._file.close()
             raise GpuqError(
                 f"{self._settings.state_dir} is served already, {holder}. See: gpuq daemon status"
             )
+        self._keep_from_ageing()
         who = f"by gpuqd {gpuq.__version__}, pid {os.getpid()}"
         words = f"{who}\n{self._settings.socket}\n".encode(errors="surrogateescape")
         with suppress(OSError):  # on a full disk nobody can read who holds it
@@ -356,17 +451,15 @@ class _locked:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        os.close(self._folder)
 
-    def _is_had(self) -> bool:
-        """`gpuqd check` takes it for a moment, to see whether it can be had."""
-        for _ in range(LOCK_TRIES):
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(LOCK_AGAIN_S)
-            else:
-                return True
-        return False
+    def _keep_from_ageing(self) -> None:
+        """systemd-tmpfiles removes what lies in /var/tmp for long, but nothing below a directory that
+        somebody has locked (tmpfiles.d(5))."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        self._folder = os.open(self._settings.state_dir, flags)
+        if not _has_lock(self._folder, fcntl.LOCK_SH):
+            log.warning("not locked against ageing", folder=self._settings.state_dir)
 
     def _read_holder(self) -> str:
         """It may have taken the lock a moment ago and not yet have written its name."""
@@ -379,10 +472,26 @@ class _locked:
         return "by a gpuqd that does not give its name"
 
 
-def _install_signals(loop: Loop, reloader: Reloader) -> None:
+def _has_lock(fd: int, kind: int) -> bool:
+    """Others take it for a moment: `gpuqd check`, to see whether it can be had, systemd-tmpfiles to
+    look at a directory."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_AGAIN_S)
+        else:
+            return True
+    return False
+
+
+def _install_signals(loop: Loop, reloader: Reloader, host: Host, systemd: _FromSystemd) -> None:
     running = asyncio.get_running_loop()
-    for number in (signals.SIGTERM, signals.SIGINT):
-        running.add_signal_handler(number, loop.ask_to_stop, f"it got {number.name}")
+    # In a socket that systemd holds clients can wait for the next daemon, and whoever does has it
+    # started.
+    back = systemd.socket is not None
+    running.add_signal_handler(signals.SIGTERM, lambda: host.leave("it got SIGTERM", back=back))
+    running.add_signal_handler(signals.SIGINT, loop.ask_to_stop, "it got SIGINT")
     has_terminal = sys.stderr.isatty()
 
     def hang_up() -> None:
@@ -393,6 +502,7 @@ def _install_signals(loop: Loop, reloader: Reloader) -> None:
             loop.ask_to_stop("its terminal was closed")
         else:
             log.info("reading the settings again", why="it got SIGHUP")
+            systemd.notifier.reloading()
             reloader.reload()
 
     running.add_signal_handler(signals.SIGHUP, hang_up)

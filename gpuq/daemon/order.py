@@ -21,13 +21,14 @@ def compose(
     gpus: Sequence[Gpu],
     *,
     whole: bool,
+    scope: str | None = None,
     share_bytes: int | None,
     config: Config,
     attempt_dir: str,
 ) -> dict[str, Any]:
     """The order for one attempt. `whole`: all GPUs of the machine are there, so CUDA's ordinals
     mean what our indices mean. `share_bytes`: what it asked for of each of its GPUs, where it is to
-    share them."""
+    share them. `scope` is the control group that bounds it, where there is one."""
     job_dir = f"{config.state_dir}/jobs/{known.job}/{known.attempt}"
     variables = _inherited(row)
     tmp_dir = _tmp_dir(variables, known.job, known.nonce)
@@ -69,6 +70,18 @@ def compose(
         "output_dir": f"{job_dir}/output",
         "tmp_dir": tmp_dir,
         "grace_s": row["grace_s"],
+        "scope": scope,
+    } | (_identity(row, known, config) if config.mode == "system" else {})
+
+
+def _identity(row: Mapping[str, Any], known: Known, config: Config) -> dict[str, Any]:
+    """Whom a root daemon's job is to run as, and what the kernel said of the submitter."""
+    return {
+        "uid": row["uid"],
+        "gid": row["gid"],
+        "user": row["user"],
+        "hard_limits": json.loads(row["hard_limits"]),
+        "job_dir": f"{config.state_dir}/jobs/{known.job}",
     }
 
 

@@ -38,7 +38,8 @@ log = structlog.get_logger()
 
 class Reloader:
     """`run` follows the file until it is cancelled. `read` gives what it says now, or raises
-    UsageError; `on_change` is called whenever `config` says something else than before."""
+    UsageError; `on_change` is called whenever `config` says something else than before, `on_read`
+    whenever the file has been read."""
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class Reloader:
         *,
         read: Callable[[], Config],
         on_change: Callable[[], None],
+        on_read: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._store = store
         self._clock = clock
         self._read = read
         self._on_change = on_change
+        self._on_read = on_read
         self._path: str = config.config
         self._mark: tuple[int, ...] | None = None  # of the file when it was last read
         self._nudge = threading.Event()
@@ -79,6 +82,7 @@ class Reloader:
         try:
             while True:
                 self._take(await findings.get())
+                self._on_read()
         finally:
             self._is_leaving = True
             self._nudge.set()

@@ -5,24 +5,23 @@ limited, a line begun must be finished, and who does not read is not written to 
 """
 
 import asyncio
-import os
-import resource
 import socket
-import stat
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 import gpuq
-from gpuq import paths, protocol
-from gpuq.daemon.peer import Peer, ask_kernel, user_name
+from gpuq import protocol
+from gpuq.daemon.listening import BACKLOG, Listener
+from gpuq.daemon.peer import Callers, Credentials, Heard, Peer
+from gpuq.daemon.shares import Shares
 from gpuq.errors import GpuqError, NotPermitted, UsageError
 
 HELLO_S = 5.0
 FRAME_S = 30.0  # from the first byte of a line to its last
 MOST_PIPELINED = 64
-MOST_CONNECTIONS = 4096  # of one user, where the limit of descriptors leaves room for the jobs
+LOOK_EVERY_S = 5.0  # whether the socket's file is still there
 
 log = structlog.get_logger()
 
@@ -31,31 +30,74 @@ Handle = Callable[[protocol.Message, Peer], Awaitable[protocol.Message]]
 
 
 class Server:
-    """Listens on a Unix socket; `handle` answers one request of one peer."""
+    """Listens on a Unix socket; `handle` answers one request of one peer. `is_open` to every user of
+    the machine; who may do what is decided by who calls. `given` is the socket that systemd holds."""
 
-    def __init__(self, path: str, handle: Handle, facts: protocol.Message) -> None:
+    def __init__(
+        self,
+        path: str,
+        handle: Handle,
+        facts: protocol.Message,
+        callers: Callers | None = None,
+        *,
+        is_open: bool = False,
+        given: socket.socket | None = None,
+    ) -> None:
         self.path = path
         self.handle = handle
         self.facts = facts  # what our hello says of this daemon
+        self.callers = callers or Callers()
+        self.shares = Shares()
         self.connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(path, is_open=is_open, given=given)
+        self._acceptors: list[asyncio.Server] = []
 
     async def listen(self) -> None:
         """From here on clients are answered. The caller holds the lock of the state directory."""
-        sock = _listening_socket(self.path)
+        for sock in self._listener.open():
+            await self._accept_from(sock)
+
+    async def stay_reachable(self) -> None:
+        """Listens anew where somebody has removed the socket's file. Until it is cancelled."""
+        trouble = None
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if not self._listener.is_cut_off():
+                continue
+            before, trouble = trouble, await self._listen_anew()
+            if trouble is not None and trouble != before:
+                log.error("clients cannot reach this daemon", why=trouble, again_in_s=LOOK_EVERY_S)
+
+    async def _listen_anew(self) -> str | None:
+        """Why that cannot be. Who has connected goes on."""
+        try:
+            sock = self._listener.bind()
+        except GpuqError as error:
+            return str(error)
+        # What systemd holds is listened to all the same: it may have somebody waiting in it.
+        unreachable = self._acceptors[self._listener.is_given :]
+        await self._accept_from(sock)
+        for acceptor in unreachable:
+            self._acceptors.remove(acceptor)
+            acceptor.close()
+        log.warning("the socket's file was removed; this daemon listens anew", socket=self.path)
+        return None
+
+    async def _accept_from(self, sock: socket.socket) -> None:
+        # Not create_unix_server: from Python 3.13 on it removes the socket's file in the end, also
+        # where that is systemd's.
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Connection(self), sock=sock)
+        self._acceptors.append(
+            await loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
+        )
 
     async def close(self, reason: str, *, back: bool = False) -> None:
         """An orderly end: who is connected is told not to wait for us, or that another comes."""
-        if self._server is not None:
-            self._server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for connection in list(self.connections):
             connection.say_bye(reason, back=back)
-        try:
-            os.unlink(self.path)
-        except OSError:
-            pass
+        self._listener.leave()
 
 
 class Connection(asyncio.Protocol):
@@ -66,12 +108,16 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
         self._lines: deque[bytes] = deque()
+        self._waiting_bytes = 0  # of those lines
+        self._answered_bytes = 0  # of the line that is being answered
+        self._held_bytes = 0  # of all, as last said to the shares
         self._work = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
+        self._bearer: int  # whose share it takes of
         self.peer: Peer
         self.greeted = False
 
@@ -80,17 +126,47 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.peer = ask_kernel(transport)
-        refusal = self._refusal()
-        if refusal is not None:
-            self._refuse(NotPermitted(refusal))
+        told = self._server.callers.ask_kernel(transport.get_extra_info("socket"))
+        self._bearer = told.bearer
+        if (trouble := self._server.shares.admit(self._bearer)) is not None:
+            self._refuse(NotPermitted(trouble))
             return
         self._server.connections.add(self)
-        self._restart_deadline(HELLO_S)
-        self._task = self._loop.create_task(self._serve())
+        heard = self._server.callers.known(told)
+        if heard is None:
+            transport.pause_reading()  # until it is known who speaks
+        if heard is None or self._admit(heard):
+            self._task = self._loop.create_task(self._serve(None if heard else told))
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if not self._is_over_its_share():
+            self._cut_lines()
+            self._weigh()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._stop_deadline()
+        if self in self._server.connections:
+            self._server.connections.remove(self)
+            self._server.shares.leave(self._bearer)
+            self._server.shares.hold(self._bearer, -self._held_bytes)
+        if self._task is not None:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._weigh()
+        self._writable.set()
+
+    # ── lines ──
+
+    def say_bye(self, reason: str, *, back: bool) -> None:
+        self._transport.write(protocol.encode({"bye": reason} | ({"back": True} if back else {})))
+        self._transport.close()
+
+    def _cut_lines(self) -> None:
         while (end := self._buffer.find(b"\n")) >= 0 and end <= self._limit():
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
@@ -104,31 +180,14 @@ class Connection(asyncio.Protocol):
         else:
             self._expect_rest_of_line()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._stop_deadline()
-        self._server.connections.discard(self)
-        if self._task is not None:
-            self._task.cancel()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    # ── lines ──
-
-    def say_bye(self, reason: str, *, back: bool) -> None:
-        self._transport.write(protocol.encode({"bye": reason} | ({"back": True} if back else {})))
-        self._transport.close()
-
     def _take_line(self, line: bytes) -> None:
         if not self.greeted:
             self._greet(line)
             return
         self._lines.append(line)
+        self._waiting_bytes += len(line)
         self._work.set()
-        if len(self._lines) >= MOST_PIPELINED:
+        if len(self._lines) >= MOST_PIPELINED or self._waiting_bytes >= protocol.FRAME_LIMIT:
             self._transport.pause_reading()
 
     def _greet(self, line: bytes) -> None:
@@ -146,17 +205,43 @@ class Connection(asyncio.Protocol):
             protocol.encode(protocol.hello(gpuq.__version__, **self._server.facts))
         )
 
-    async def _serve(self) -> None:
+    def _admit(self, heard: Heard) -> bool:
+        self.peer = heard.peer
+        if heard.refusal is not None:
+            self._refuse(NotPermitted(heard.refusal))
+            return False
+        self._restart_deadline(HELLO_S)
+        return True
+
+    async def _serve(self, told: Credentials | None) -> None:
+        """`told` where it takes a look into the users' database to know who calls."""
+        if told is not None:
+            if not self._admit(await self._server.callers.know(told)):
+                return
+            self._transport.resume_reading()
         while True:
             await self._work.wait()
             while self._lines:
-                line = self._lines.popleft()
-                if not self._transport.is_reading() and len(self._lines) < MOST_PIPELINED // 2:
-                    self._transport.resume_reading()
-                    self._expect_rest_of_line()
-                self._transport.write(await self._answer(line))
-                await self._writable.wait()
+                await self._serve_next()
             self._work.clear()
+
+    async def _serve_next(self) -> None:
+        line = self._lines.popleft()
+        self._waiting_bytes -= len(line)
+        self._answered_bytes = len(line)
+        if not self._transport.is_reading() and self._has_room():
+            self._transport.resume_reading()
+            self._expect_rest_of_line()
+        answer = await self._answer(line)
+        if not self._is_over_its_share(len(answer)):
+            self._transport.write(answer)
+        self._answered_bytes = 0
+        self._weigh()
+        await self._writable.wait()
+
+    def _has_room(self) -> bool:
+        few = len(self._lines) < MOST_PIPELINED // 2
+        return few and self._waiting_bytes < protocol.FRAME_LIMIT
 
     async def _answer(self, line: bytes) -> bytes:
         request: protocol.Message = {}
@@ -173,19 +258,29 @@ class Connection(asyncio.Protocol):
             fault = GpuqError("the daemon failed at this request; its log says how")
             return protocol.encode(protocol.failure(request_id, fault))
 
-    def _refusal(self) -> str | None:
-        if self.peer.uid not in (0, os.geteuid()):
-            owner = user_name(os.geteuid())
-            you = self.peer.user
-            return f"this is {owner}'s own daemon; you are {you}. Start yours: gpuq daemon start"
-        same = sum(other.peer.uid == self.peer.uid for other in self._server.connections)
-        if same >= min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
-            return f"you have {same} connections open already; close some first"
-        return None
-
     def _refuse(self, error: GpuqError) -> None:
+        self._buffer.clear()
+        self._lines.clear()
+        self._waiting_bytes = 0
         self._transport.write(protocol.encode(protocol.failure(None, error)))
         self._transport.close()
+
+    def _is_over_its_share(self, more: int = 0) -> bool:
+        """Whether its user holds too much, with so many bytes more; it is refused then."""
+        self._weigh()
+        trouble = self._server.shares.trouble(self._bearer, more)
+        if trouble is not None:
+            self._refuse(NotPermitted(trouble))
+            self._weigh()
+        return trouble is not None
+
+    def _weigh(self) -> None:
+        """Says what it holds by now. What is written below the transport's own marks is not told of
+        as it leaves, so this may be late by so much, and is at the next answer."""
+        written = self._transport.get_write_buffer_size()
+        held = len(self._buffer) + self._waiting_bytes + self._answered_bytes + written
+        self._server.shares.hold(self._bearer, held - self._held_bytes)
+        self._held_bytes = held
 
     def _limit(self) -> int:
         return protocol.FRAME_LIMIT if self.greeted else protocol.HELLO_LIMIT
@@ -217,38 +312,3 @@ def _request_id(request: protocol.Message) -> str | int | None:
     if value is not None and not isinstance(value, str | int):
         raise UsageError("id: a whole number or a text is wanted")
     return value
-
-
-def _listening_socket(path: str) -> socket.socket:
-    """Binds where nobody serves. What lies there is a socket whose daemon is gone, or is refused."""
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise GpuqError(f"cannot listen on {path}: {error.strerror}") from None
-    if os.path.lexists(path):
-        _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    before = os.umask(0o177)  # the socket is born 0600: there is no moment in which it is not
-    try:
-        paths.bind(sock, path)
-    except OSError as error:
-        sock.close()
-        raise GpuqError(f"cannot listen on {path}: {error.strerror}") from None
-    finally:
-        os.umask(before)
-    sock.listen(1024)
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        raise GpuqError(f"cannot listen on {path}: something that is no socket is there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            paths.connect(probe, path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except OSError as error:
-            raise GpuqError(f"cannot listen on {path}: {error.strerror}") from None
-    raise GpuqError(f"cannot listen on {path}: another daemon answers there")

@@ -7,8 +7,10 @@ import asyncio
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gpuq.config import Config
+from gpuq.core.bounds import Bounds, CpuBound, MemBound
 from gpuq.core.fitting import matches
 from gpuq.core.model import Gpu, Lease, Snapshot, Start
 from gpuq.daemon import faults, order
@@ -22,6 +24,7 @@ from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused
 from gpuq.daemon.store.happened import NewAttempt
 from gpuq.daemon.store.seen import UnendedAttempt
 from gpuq.daemon.supervisor import Known, Supervisor
+from gpuq.daemon.systemd.scopes import Scope, ScopeFailed, Scopes
 
 RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
 
@@ -36,6 +39,27 @@ class CannotStart(Exception):
     lease that the plan gave. Trying again at once would only try it again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bounded:
+    """Who sees to the bounds of an attempt about to be committed; `scope` is where the kernel does."""
+
+    nonce: str
+    bounds: Bounds
+    scope: Scope | None
+
+    @property
+    def mem_bound_by(self) -> MemBound | None:
+        if self.bounds.mem_bytes is None:
+            return None
+        return MemBound.KERNEL if self.scope is not None and self.scope.mem else MemBound.WATCHED
+
+    @property
+    def cpu_bound_by(self) -> CpuBound | None:
+        if self.bounds.cpus is None:
+            return None
+        return CpuBound.KERNEL if self.scope is not None and self.scope.cpus else CpuBound.NOBODY
+
+
 class Starter:
     def __init__(
         self,
@@ -45,7 +69,9 @@ class Starter:
         supervisor: Supervisor,
         lookout: Lookout,
         locks: GpuLocks,
+        scopes: Scopes,
     ) -> None:
+        self._scopes = scopes
         self._store = store
         self._config = config
         self._clock = clock
@@ -67,8 +93,8 @@ class Starter:
         gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
         if not self._lock(gpus):
             return False
-        gate = await self._take_runner()
-        new = self._new_attempt(start, gate, gpus, snapshot)
+        gate, bounded = await self._take_bounded_runner(start)
+        new = self._new_attempt(start, gate, gpus, snapshot, bounded)
         faults.here("loop.starting")
         try:
             committed = self._store.happened.start(new, now=self._clock.wall())
@@ -82,7 +108,7 @@ class Starter:
         if not committed:
             self._supervisor.dismiss(gate)
             return False
-        self._dispatch(gate, new, gpus)
+        self._dispatch(gate, new, gpus, bounded.scope)
         faults.here("loop.dispatched")
         return True
 
@@ -114,20 +140,43 @@ class Starter:
             why = str(error) or f"none came in {RUNNER_S:g} s"
             raise CannotStart(f"no runner could be forked: {why}") from error
 
+    async def _take_bounded_runner(self, start: Start) -> tuple[Gate, _Bounded]:
+        """A runner, and where the kernel is to bound its job the scope that it is in by then: that has
+        to be known before the commit, or nobody could end such a job that outlived us."""
+        gate = await self._take_runner()
+        bounds, grace_s = self._store.seen.bounds(start.job)
+        nonce = secrets.token_hex(8)
+        try:
+            scope = await self._scopes.make(
+                start.job, start.attempt, nonce, pid=gate.pid, bounds=bounds, grace_s=grace_s
+            )
+        except ScopeFailed:
+            # systemd may yet move this one, late, to where nobody would look for its job.
+            self._supervisor.dismiss(gate)
+            gate, scope = await self._take_runner(), None
+        return gate, _Bounded(nonce=nonce, bounds=bounds, scope=scope)
+
     def _new_attempt(
-        self, start: Start, gate: Gate, gpus: Sequence[Gpu], snapshot: Snapshot
+        self,
+        start: Start,
+        gate: Gate,
+        gpus: Sequence[Gpu],
+        snapshot: Snapshot,
+        bounded: _Bounded,
     ) -> NewAttempt:
         request = next(job.request for job in snapshot.waiting if job.id == start.job)
         assert all(matches(gpu, request) for gpu in gpus)
         return NewAttempt(
             job=start.job,
             attempt=start.attempt,
-            nonce=secrets.token_hex(8),
+            nonce=bounded.nonce,
             boot_id=self._boot_id,
             runner_pid=gate.pid,
             runner_start=gate.start,
             runner_version=gate.version,
-            cgroup=gate.cgroup,
+            cgroup=gate.cgroup if bounded.scope is None else bounded.scope.job_group,
+            mem_bound_by=bounded.mem_bound_by,
+            cpu_bound_by=bounded.cpu_bound_by,
             leases=tuple(
                 Lease(
                     gpu=gpu.uuid,
@@ -146,14 +195,17 @@ class Starter:
             beside=tuple({one.pid for gpu in gpus for one in gpu.foreign_processes}),
         )
 
-    def _dispatch(self, gate: Gate, new: NewAttempt, gpus: Sequence[Gpu]) -> None:
+    def _dispatch(
+        self, gate: Gate, new: NewAttempt, gpus: Sequence[Gpu], scope: Scope | None
+    ) -> None:
         row = self._store.seen.to_run(new.job)
-        known = known_as(new, row["stop_to"])
+        known = known_as(new, row["stop_to"], uid=uid_of_job(self._config, row["uid"]))
         composed = order.compose(
             row,
             known,
             gpus,
             whole=self._lookout.is_whole,
+            scope=None if scope is None else scope.path,
             share_bytes=next((one.memory_bytes for one in new.leases if not one.exclusive), None),
             config=self._config,
             attempt_dir=self._supervisor.attempt_dir(new.job, new.attempt),
@@ -162,7 +214,14 @@ class Starter:
         self._supervisor.dispatch(gate, known, composed, locks)
 
 
-def known_as(attempt: NewAttempt | UnendedAttempt, stop_to: str, *, has_run: bool = False) -> Known:
+def uid_of_job(config: Config, submitter: int) -> int:
+    """A root daemon's jobs run as who submitted them, all others as the daemon does."""
+    return submitter if config.mode == "system" else os.getuid()
+
+
+def known_as(
+    attempt: NewAttempt | UnendedAttempt, stop_to: str, *, uid: int, has_run: bool = False
+) -> Known:
     """How the supervisor knows an attempt, new or found again."""
     return Known(
         job=attempt.job,
@@ -172,6 +231,6 @@ def known_as(attempt: NewAttempt | UnendedAttempt, stop_to: str, *, has_run: boo
         runner_start=attempt.runner_start,
         cgroup=attempt.cgroup,
         stop_to=stop_to,
-        uid=os.getuid(),
+        uid=uid,
         has_run=has_run,
     )

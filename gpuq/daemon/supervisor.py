@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpuq.core.model import Exit
+from gpuq.core.model import EndCause, Exit
 from gpuq.daemon import faults
 from gpuq.daemon.attempt import record
 from gpuq.daemon.linux import processes
@@ -75,6 +75,7 @@ class Exited:
     attempt: int
     exit: Exit | None
     cause: str | None = None  # why it could not even begin, where the machine is to blame
+    ending: EndCause | None = None  # what ended it, where that was no daemon of gpuq
 
 
 News = Running | MainEnded | Exited
@@ -188,10 +189,10 @@ class Supervisor:
             leaf.freeze(False)
         _wake(self._members(known, processes.Table()))
 
-    def members(self, job: int) -> list[int]:
-        """The pids of all that the job is now."""
+    def members(self, job: int, table: processes.Table | None = None) -> list[int]:
+        """The pids of all that the job is now; `table` as for `signal`."""
         known = self._attempts.get(job)
-        return [] if known is None else sorted(self._members(known, processes.Table()))
+        return [] if known is None else sorted(self._members(known, table or processes.Table()))
 
     def last_beat(self, job: int) -> float | None:
         """When the job last reported, on CLOCK_MONOTONIC."""
@@ -371,6 +372,8 @@ def read_exit(told: Mapping[str, Any]) -> Exit:
         last_output=told.get("last_output"),
         told_out_of_memory=told.get("told_out_of_memory"),
         oom_kills=told.get("oom_kills"),
+        bound_hits=told.get("bound_hits"),
+        memory_peak_bytes=told.get("memory_peak_bytes"),
         log_dropped_bytes=told.get("log_dropped_bytes") or 0,
         ended_at=told.get("ended_at"),
         ended_mono=told.get("ended_mono"),

@@ -10,6 +10,8 @@ from gpuq.core.model import EndCause, Gpu, JobState, Lease, Plan, Policy, Substa
 from gpuq.core.spec import split, to_text
 from gpuq.core.states import substate, why_active
 from gpuq.core.usage import intruders
+from gpuq.daemon import discretion
+from gpuq.daemon.discretion import Sight
 from gpuq.daemon.store.health import HealthRow
 from gpuq.daemon.store.seen import read_request
 
@@ -17,9 +19,20 @@ View = dict[str, Any]
 
 
 def job_view(
-    row: Mapping[str, Any], plan: Plan, state_dir: str, machine: Sequence[Gpu] = ()
+    row: Mapping[str, Any],
+    plan: Plan,
+    state_dir: str,
+    machine: Sequence[Gpu] = (),
+    *,
+    sight: Sight,
 ) -> View:
-    """`machine` is the last reading of its GPUs."""
+    """As somebody with that sight sees it. `machine` is the last reading of its GPUs."""
+    return discretion.of_job(_job(row, plan, state_dir, machine, sight), sight)
+
+
+def _job(
+    row: Mapping[str, Any], plan: Plan, state_dir: str, machine: Sequence[Gpu], sight: Sight
+) -> View:
     request = read_request(row["request"])
     state = JobState(row["state"])
     gpus = json.loads(row["gpus"]) if row["gpus"] and row["attempt"] else {}
@@ -58,7 +71,11 @@ def job_view(
         "exclude_gpus": list(request.exclude_gpus),
         "max_util": request.max_util,
         "cpus": request.cpus,
-        "mem_bytes": None,
+        "mem_bytes": row["mem_bytes"],
+        "cpu_bound": row["cpu_bound"],
+        "mem_bound_by": row["mem_bound_by"],
+        "cpu_bound_by": row["cpu_bound_by"],
+        "memory_peak_bytes": row["memory_peak_bytes"],
         "time_limit_s": row["time_limit_s"],
         "heartbeat_s": row["heartbeat_s"],
         "paused_s": row["paused_s"] or 0.0,
@@ -72,7 +89,7 @@ def job_view(
         "submitted_at": row["submitted_at"],
         "started_at": row["started_at"],
         "ended_at": row["ended_at"],
-        "reason": _reason(row, state, plan),
+        "reason": _reason(row, state, plan, sight),
         "command": [to_text(word) for word in split(row["argv"])],
         "cwd": to_text(row["cwd"]),
         "log": log_path(row, row["attempt"], state_dir),
@@ -130,13 +147,14 @@ def _substate(row: Mapping[str, Any], state: JobState) -> Substate | None:
     )
 
 
-def _reason(row: Mapping[str, Any], state: JobState, plan: Plan) -> str | None:
+def _reason(row: Mapping[str, Any], state: JobState, plan: Plan, sight: Sight) -> str | None:
     """Why it waits, as the plan gave it, what keeps it, or how it ended, as it is stored."""
     if state is JobState.QUEUED:
-        return _why_queued(row, plan)
+        return _why_queued(row, plan, sight)
     if state is JobState.ENDED:
-        stored: str | None = row["reason"]
-        return stored
+        return _stored_reason(row, sight)
+    if row["unkillable"] is not None and sight < Sight.COMMANDS:
+        return "survives KILL"
     return why_active(
         unkillable=row["unkillable"],
         ending=None if row["ending"] is None else EndCause(row["ending"]),
@@ -147,11 +165,16 @@ def _reason(row: Mapping[str, Any], state: JobState, plan: Plan) -> str | None:
     )
 
 
-def _why_queued(row: Mapping[str, Any], plan: Plan) -> str:
+def _stored_reason(row: Mapping[str, Any], sight: Sight) -> str | None:
+    stored: str | None = row["reason" if sight is Sight.ALL else "open_reason"]
+    return stored
+
+
+def _why_queued(row: Mapping[str, Any], plan: Plan, sight: Sight) -> str:
     if row["stop_asked_at"] is not None:
         return "about to be cancelled"
     if row["delayed_until_at"] is not None:
-        return str(row["reason"])
+        return _stored_reason(row, sight) or "it waits for its next attempt"
     if plan.standstill is not None:
         return plan.standstill
     if row["id"] in plan.reasons:
@@ -160,27 +183,31 @@ def _why_queued(row: Mapping[str, Any], plan: Plan) -> str:
     return f"behind {head}" if head is not None else "about to be considered"
 
 
-def attempt_view(row: Mapping[str, Any], job: Mapping[str, Any], state_dir: str) -> View:
+def attempt_view(
+    row: Mapping[str, Any], job: Mapping[str, Any], state_dir: str, *, sight: Sight
+) -> View:
     kept = (
         "attempt committed_at started_at ended_at outcome reason exit_code signal stage error lost "
         "leftovers leftover_names user_s system_s peak_rss_bytes log_dropped_bytes paused_s "
-        "unkillable cgroup pid"
+        "unkillable cgroup pid mem_bound_by cpu_bound_by memory_peak_bytes"
     )
     view: View = {name: row[name] for name in kept.split()}
+    view["reason"] = _stored_reason(row, sight)
     view |= _gpu_use(row)
     view["gpus"] = json.loads(row["gpus"]).get("indices", [])
     view["log"] = log_path(job, row["attempt"], state_dir)
     view["output_dir"] = _job_dir(job["id"], row["attempt"], state_dir, "output")
-    return view
+    return discretion.of_attempt(view, sight)
 
 
-def event_view(row: Mapping[str, Any], machine: Sequence[Gpu]) -> View:
+def event_view(row: Mapping[str, Any], machine: Sequence[Gpu], *, sight: Sight) -> View:
     detail = row["detail"]
-    return {
+    view = {
         **row,
         "gpu_index": next((gpu.index for gpu in machine if gpu.uuid == row["gpu"]), None),
         "detail": None if detail is None else json.loads(detail),
     }
+    return discretion.of_event(view, sight)
 
 
 def gpu_view(

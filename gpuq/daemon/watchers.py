@@ -24,8 +24,8 @@ class Watchers:
             if not future.done():
                 future.set_result(None)
 
-    async def next_commit(self, timeout_s: float) -> None:
-        """Until something has been written down, or the time is up."""
+    async def next_commit(self, timeout_s: float | None) -> None:
+        """Until something has been written down, or the time is up; None: however long it takes."""
         if self._commit is None:
             self._commit = asyncio.get_running_loop().create_future()
         await asyncio.wait((self._commit,), timeout=timeout_s)

@@ -45,6 +45,10 @@ def job(number: int = 184, **changes: Any) -> Said:
         "gpu_model": None,
         "cpus": 1,
         "mem_bytes": None,
+        "cpu_bound": None,
+        "mem_bound_by": None,
+        "cpu_bound_by": None,
+        "memory_peak_bytes": None,
         "time_limit_s": None,
         "heartbeat_s": None,
         "paused_s": 0.0,
@@ -77,6 +81,7 @@ def job(number: int = 184, **changes: Any) -> Said:
         "gpu_errors": [],
         "progress": None,
         "metrics": {},
+        "hidden": False,
     }
     assert changes.keys() <= waiting.keys() | {"place", "attempts", "environment"}
     return waiting | changes
@@ -132,6 +137,9 @@ def attempt(**changes: Any) -> Said:
         "user_s": 50.0,
         "system_s": 2.0,
         "peak_rss_bytes": 3 * GIB,
+        "memory_peak_bytes": None,
+        "mem_bound_by": None,
+        "cpu_bound_by": None,
         "gpu_peak_bytes": None,
         "pid": 4711,
         "gpus": [0],
@@ -236,7 +244,7 @@ class FakeDaemon:
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "gpuq.sock")
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, Answer] = {"bounds": {"mem_trouble": None, "cpu_trouble": None}}
         self.asked: list[Said] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)

@@ -4,18 +4,22 @@ import json
 import os
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gpuq as package
+from gpuq import autostart, paths, service
 from gpuq.cli import doctor, main
 from gpuq.cli.completion import SCRIPTS
-from gpuq.errors import NotPermitted
+from gpuq.daemon.systemd.unit_files import user_units
+from gpuq.errors import NotPermitted, UsageError
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, gpu, job, page, simulated
 from tests.conftest import BIN, Daemon
+from tests.fake_systemd import FakeSystemd
 
 
 def pong(fake: FakeDaemon, **changes: Any) -> dict[str, Any]:
@@ -104,6 +108,165 @@ def test_daemon_run_is_gpuqd(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, f"gpuqd {package.__version__}\n")
 
 
+# ── a daemon that systemd keeps ──
+
+
+@pytest.fixture
+def systemd(
+    tmp_path: Path, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeSystemd]:
+    """The daemon that answers is the machine's, and we are root."""
+    there = FakeSystemd(tmp_path / "tools", monkeypatch)
+    there.set_active(service.SOCKET, service.SERVICE)
+    unit = tmp_path / service.SERVICE
+    unit.touch()
+    monkeypatch.setattr(paths, "SYSTEM_SOCKET", fake.path)
+    monkeypatch.setattr(paths, "SYSTEM_UNITS", (str(unit),))
+    monkeypatch.setattr(service, "is_root", lambda: True)
+    # Nobody is to leave before it was asked to.
+    leaving = subprocess.Popen(["sleep", "60"])
+
+    def leave(_: object) -> dict[str, Any]:
+        leaving.terminate()
+        leaving.wait()
+        return {"pid": leaving.pid}
+
+    fake.answers |= {"ping": pong(fake, mode="system"), "stop": leave}
+    yield there
+    leaving.terminate()
+    leaving.wait()
+
+
+def test_stop_stops_socket_and_service_and_lets_followers_go(
+    gpuq: Gpuq, fake: FakeDaemon, systemd: FakeSystemd
+) -> None:
+    assert gpuq("daemon", "stop").out == (
+        "stopped gpuqd.socket and gpuqd.service; 2 jobs keep running\n"
+    )
+    assert systemd.calls == ["systemctl stop gpuqd.socket gpuqd.service"]
+    assert [request["restart"] for request in fake.requests("stop")] == [False]
+
+
+def test_a_socket_alone_is_stopped_without_starting_a_daemon(
+    gpuq: Gpuq, fake: FakeDaemon, systemd: FakeSystemd
+) -> None:
+    (systemd.folder / "active" / service.SERVICE).unlink()
+    assert gpuq("daemon", "stop").out == "stopped gpuqd.socket and gpuqd.service\n"
+    assert fake.asked == []
+
+
+def test_restart_lets_followers_wait_and_takes_what_systemd_starts(
+    gpuq: Gpuq, fake: FakeDaemon, systemd: FakeSystemd
+) -> None:
+    assert gpuq("daemon", "restart").out.startswith("restarted the daemon (pid 4711)")
+    assert [request["restart"] for request in fake.requests("stop")] == [True]
+    assert "systemctl restart gpuqd.service" not in systemd.calls
+    assert systemd.calls[-1] == "systemctl start gpuqd.socket gpuqd.service"
+
+
+def test_start_goes_through_systemd_and_says_what_runs_already(
+    gpuq: Gpuq, systemd: FakeSystemd
+) -> None:
+    assert gpuq("daemon", "start").out == "it runs already (pid 4711)\n"
+    (systemd.folder / "active" / service.SERVICE).unlink()
+    assert gpuq("daemon", "start").out == "started the daemon (pid 4711)\n"
+    assert systemd.calls == [
+        "systemctl reset-failed gpuqd.socket gpuqd.service",
+        "systemctl start gpuqd.socket gpuqd.service",
+    ]
+
+
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_a_service_takes_no_gpus_from_a_command_line(
+    gpuq: Gpuq, systemd: FakeSystemd, verb: str
+) -> None:
+    ran = gpuq("daemon", verb, "--gpus", "sim:1x8G")
+    assert ran.code == 2
+    assert 'Write it to the file that `gpuq config` names: gpus = "sim:1x8G"' in ran.err
+    assert systemd.calls == []
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "restart"])
+def test_who_is_not_root_is_told_the_words_to_say(
+    gpuq: Gpuq, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    if verb == "start":
+        (systemd.folder / "active" / service.SERVICE).unlink()
+    monkeypatch.setattr(service, "is_root", lambda: False)
+    ran = gpuq("daemon", verb)
+    assert ran.code == 5
+    assert f"only root may {verb} it: sudo systemctl {verb} gpuqd." in ran.err
+    assert systemd.calls == []
+
+
+def test_what_systemd_refuses_is_told_with_where_to_look(gpuq: Gpuq, systemd: FakeSystemd) -> None:
+    systemd.fail("systemctl stop")
+    ran = gpuq("daemon", "stop")
+    assert ran.code == 4
+    assert "systemd did not stop gpuqd: Access denied. See: journalctl -u gpuqd -n 20" in ran.err
+
+
+def test_status_and_ping_say_why_that_daemon_was_asked_and_who_keeps_it(
+    gpuq: Gpuq, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.answers["ping"] = pong(fake)
+    assert "asked because of: --socket\n" in gpuq("daemon", "status").out
+    assert "(from --socket)" in gpuq("ping").out
+    for is_kept, words in ((True, "kept by systemd as gpuqd.service"), (None, None)):
+        monkeypatch.setattr(service, "keeps", lambda pid, is_kept=is_kept: is_kept)
+        for command in (("daemon", "status"), ("ping",)):
+            out = gpuq(*command).out
+            assert words is None or words in out
+            assert (words is not None) == ("systemd" in out)
+
+
+def test_the_users_own_unit_serves_the_socket_that_it_names(
+    tmp_path: Path, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    unit = tmp_path / "systemd/user" / service.SOCKET
+    unit.parent.mkdir(parents=True)
+    socket = str(tmp_path / "100%/gpuq.sock")
+    unit.write_text(user_units("/usr/bin/python3", socket, ())[service.SOCKET])
+    found = service.serving(socket)
+    assert found is not None
+    assert not found.is_system
+    assert service.serving(str(tmp_path / "other.sock")) is None
+    monkeypatch.setattr(service, "BOOTED", "/no/such/place")
+    assert service.serving(socket) is None
+
+
+def test_submit_starts_the_users_own_unit_where_it_outlives_a_logout(
+    tmp_path: Path, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    unit = tmp_path / "systemd/user" / service.SOCKET
+    unit.parent.mkdir(parents=True)
+    state = str(tmp_path / "state")
+    unit.write_text(user_units("/usr/bin/python3", f"{state}/gpuq.sock", ())[service.SOCKET])
+    detached: list[str] = []
+    monkeypatch.setattr(autostart, "spawn_daemon", lambda where, *_: detached.append(where))
+    autostart.start_own_daemon(state)
+    assert (detached, systemd.calls) == ([state], [])
+    (systemd.folder / "linger" / service.own_name()).touch()
+    assert "kept by systemd as gpuqd.service" in autostart.start_own_daemon(state)
+    assert len(detached) == 1
+    assert systemd.calls[-1] == "systemctl --user start gpuqd.socket gpuqd.service"
+
+
+def test_daemon_install_is_gpuqds(tmp_path: Path) -> None:
+    for verb in ("install", "uninstall"):
+        ran = subprocess.run(
+            [BIN / "gpuq", "--state-dir", tmp_path, "daemon", verb, "--system", "--dry-run"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr.startswith("gpuqd: --state-dir: the machine's daemon goes by /etc/gpuq/")
+
+
 # ── config ──
 
 
@@ -160,6 +323,18 @@ def test_doctor_names_what_is_wrong_and_the_remedy(gpuq: Gpuq, fake: FakeDaemon)
     assert "warning  the daemon is of version 0.0.9" in out
     assert "gpuq daemon restart" in out
     assert "warning  GPU 3: Xid 79: it has fallen off the bus. See: gpuq why gpu:3" in out
+
+
+def test_doctor_says_what_bounds_are_worth_here(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers |= {"ping": pong(fake), "gpus": page()}
+    assert "ok\t--mem is enforced by the kernel\t\n" in gpuq("doctor").out
+    fake.answers["bounds"] = {"mem_trouble": "no memory controller", "cpu_trouble": "no systemd"}
+    out = gpuq("doctor").out
+    watched = "watched once a second and not enforced by the kernel: no memory controller"
+    assert f"ok\t--mem is {watched}\t\n" in out
+    assert "ok\t--cpus is not enforced, and only counted for jobs without GPUs: no systemd\t" in out
+    fake.answers["bounds"] = UsageError("this daemon knows no request 'bounds'")
+    assert gpuq("doctor").code == 0, "an older daemon promises nothing, and is not ill"
 
 
 def test_doctor_without_gpus_says_how_to_simulate_them(gpuq: Gpuq, fake: FakeDaemon) -> None:

@@ -41,6 +41,30 @@ ID   ST  NAME     GPU  PRI  TIME  COMMAND / REASON
     )
 
 
+HIDDEN = {"user": "bob", "name": "", "command": [], "cwd": "", "hidden": True}
+
+
+def test_what_runs_for_another_who_keeps_it_to_himself_is_his() -> None:
+    assert (
+        shown(running(1, name="mine"), running(2, gpus=[1], **HIDDEN), job(3, **HIDDEN))
+        == """\
+   ID  ST  NAME  USER   GPU  TIME  COMMAND / REASON
+*  1   R   mine  alice  0    1:00  python train.py
+   2   R         bob    1    1:00  (bob's)
+   3   Q         bob    x1      -  wants 1 GPU, 0 free"""
+    )
+
+
+def test_a_hidden_job_in_full_says_so_and_cannot_be_submitted_again() -> None:
+    fields = dict(job_fields(in_full(job(184, **HIDDEN))))
+    assert fields["job"] == "184"
+    assert fields["hidden"] == "what it runs and where is bob's to see"
+    assert "command" not in fields
+    (sentence,) = why_lines(in_full(job(184, **HIDDEN)), LOOK, simulated=False)
+    assert sentence == "Job 184 (bob's) waits: wants 1 GPU, 0 free."
+    assert "hidden" not in dict(job_fields(in_full(job())))
+
+
 def test_a_list_of_cpu_jobs_of_my_own_needs_few_columns() -> None:
     assert (
         shown(job(1, gpu_count=0, name="prep", reason="behind 0"))
@@ -270,7 +294,27 @@ def test_each_attempt_tells_its_end(changes: dict, end: str) -> None:
     assert attempt_table([attempt(**changes)], LOOK._replace(width=200))[1].endswith(f"  {end}")
 
 
-@pytest.mark.parametrize("size", [20 * GIB, 3 * GIB // 2, 500 * 2**20, 1395864371, 80 * 10**9])
+def test_show_says_what_a_bound_is_worth() -> None:
+    asked = {"mem_bytes": 8 * GIB, "cpus": 4, "cpu_bound": 4, "memory_peak_bytes": 2 * GIB}
+    held = running(181, mem_bound_by="kernel", cpu_bound_by="kernel", **asked)
+    pairs = dict(job_fields(in_full(held)))
+    assert (pairs["memory"], pairs["memory peak"], pairs["cpus"]) == ("8G", "2G", "4")
+    watched = running(181, mem_bound_by="watched", cpu_bound_by="nobody", **asked)
+    pairs = dict(job_fields(in_full(watched)))
+    assert pairs["memory"] == "8G, watched once a second and not enforced by the kernel"
+    assert pairs["cpus"] == "4, not enforced"
+    assert " -c 4 --mem 8G " in shlex.join(submit_line(in_full(watched)))
+    assert " -c 1 " in shlex.join(submit_line(in_full(running(181, cpu_bound=1))))
+    assert not {"memory", "memory peak"} & dict(job_fields(in_full(running(181)))).keys()
+    told = attempt_table([attempt(memory_peak_bytes=2 * GIB)], LOOK._replace(width=200))
+    assert "MEMORY" in told[0]
+    assert "2G" in told[1].split()
+
+
+@pytest.mark.parametrize(
+    "size",
+    [64 * 2**20, 3 * 2**19 + 1, 20 * GIB, 3 * GIB // 2, 500 * 2**20, 1395864371, 80 * 10**9],
+)
 def test_a_size_is_written_so_that_it_reads_back(size: int) -> None:
     assert describe(["true"], gpu_mem=exact_size(size))["gpu_mem_bytes"] == size
 

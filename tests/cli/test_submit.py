@@ -61,7 +61,7 @@ def test_argv_is_exact(
 
 def test_all_options_reach_the_daemon(gpuq: Gpuq, accepting: FakeDaemon, tmp_path: Path) -> None:
     words = (
-        "-g 2 --gpu-mem 20G --exclusive --gpu-model H100 --visible uuid -c 4 -n vit -p 5 "
+        "-g 2 --gpu-mem 20G --exclusive --gpu-model H100 --visible uuid -c 4 --mem 8G -n vit -p 5 "
         "--grace 1m -e A=1 -e B=x=y --tag a --tag b -o out.log --stderr err.log --seed 7"
     )
     assert gpuq("submit", *words.split(), "-C", str(tmp_path), "true").code == 0
@@ -76,6 +76,7 @@ def test_all_options_reach_the_daemon(gpuq: Gpuq, accepting: FakeDaemon, tmp_pat
         "gpu_model": "H100",
         "visible": "uuid",
         "cpus": 4,
+        "mem_bytes": 8 * GIB,
         "name": "vit",
         "priority": 5,
         "grace_s": 60.0,
@@ -104,7 +105,7 @@ def test_what_is_not_said_is_left_to_the_daemon(gpuq: Gpuq, accepting: FakeDaemo
     gpuq("submit", "true")
     for option in ("gpus", "gpu_mem_bytes", "exclusive", "cpus", "priority", "grace_s", "name"):
         assert option not in submitted(accepting)
-    assert "gpu_mem" not in submitted(accepting)
+    assert {"gpu_mem", "mem_bytes"}.isdisjoint(submitted(accepting))
 
 
 def test_an_environment_file_is_read_as_it_stands(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ SILENT = "the GPU driver does not answer"
             gpu(processes=[ours(7)]),
             0,
             None,
-            "job 7 uses it without holding it: train 1007 ann",
+            "job 7 uses it without holding it: process 1007 ann",
         ),
         (
             gpu(used="5G", processes=[foreign()]),

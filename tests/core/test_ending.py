@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gpuq.core.model import (
     ActiveJob,
+    Closing,
     Decision,
     EndCause,
     JobState,
@@ -21,7 +22,8 @@ from gpuq.core.model import (
 from gpuq.core.scheduler import plan
 from tests.builders import STEADY, active, carried_out, lease, stop, world
 
-ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = EndCause
+ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = list(EndCause)[:4]
+SHUTDOWN, LOGOUT = EndCause.SHUTDOWN, EndCause.LOGOUT
 TERM, KILL, USR1 = signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1
 NOW = 1000.0
 
@@ -42,6 +44,11 @@ def word(decision: Decision) -> str:
 
 def words(job: ActiveJob, now: float = NOW, **policy: Any) -> list[str]:
     return [word(one) for one in due(job, now, **policy)]
+
+
+def steady(id: int, *, grace: float, **more: Any) -> ActiveJob:
+    """It runs, and nobody wants it ended."""
+    return replace(active(id), grace_s=grace, **more)
 
 
 class Life:
@@ -265,6 +272,70 @@ def test_using_too_much_memory_is_the_last_of_several_causes() -> None:
     assert cause(due(over, 100.0, over_memory=OverMemory.END)) is TIME_LIMIT
     assert cause(due(replace(over, stop=stop()), over_memory=OverMemory.END)) is ASKED
     assert due(replace(over, main_ended_at=NOW), over_memory=OverMemory.END) == []
+
+
+# ── what all of it runs on goes away ──
+
+
+def closing(kill_in_s: float = 60.0, cause: EndCause = SHUTDOWN, now: float = NOW) -> Closing:
+    return Closing(cause=cause, kill_at=now + kill_in_s)
+
+
+@pytest.mark.parametrize("cause", [SHUTDOWN, LOGOUT])
+def test_when_the_machine_goes_down_every_job_is_told_and_has_its_own_grace(
+    cause: EndCause,
+) -> None:
+    jobs = [steady(7, grace=10.0), steady(8, grace=30.0)]
+    decided = plan(world(active=jobs, now=NOW, closing=closing(cause=cause)))
+    assert decided.decisions == tuple(
+        Signal(job=job.id, attempt=1, signal=TERM, ends=cause) for job in jobs
+    )
+    assert decided.wake_at == NOW + 10
+
+
+def test_no_grace_is_longer_than_the_machine_can_wait() -> None:
+    life = Life(steady(7, grace=3600.0), closing=closing(5.0, now=0.0)).until(5.5)
+    assert life.done == [(0, "TERM"), (5, "KILL")]
+
+
+def test_who_is_being_ended_already_has_no_longer_either() -> None:
+    patient = active(7, grace_s=3600.0, term_sent_at=NOW - 10, ending=ASKED)
+    assert words(patient) == []
+    assert words(patient, closing=closing(0.0)) == ["KILL"]
+    assert cause(due(patient, closing=closing(0.0))) is ASKED, "the first cause stays the cause"
+
+
+def test_who_starts_late_is_told_and_killed_at_once() -> None:
+    starting = steady(7, grace=10.0, state=JobState.STARTING, running_since=None)
+    life = Life(starting, closing=closing(2.0, now=0.0)).until(3)
+    assert life.done[0] == (0, "TERM")
+    late = replace(starting, state=JobState.RUNNING, running_since=3.0, term_sent_at=0.0)
+    late = replace(late, ending=SHUTDOWN)
+    life = Life(late, now=3.0, closing=closing(2.0, now=0.0)).until(3.5)
+    assert life.done == [(3, "TERM"), (3, "KILL")]
+
+
+def test_what_a_main_process_left_behind_has_no_longer_than_the_machine() -> None:
+    left = steady(7, grace=3600.0, main_ended_at=NOW - 5)
+    assert words(left) == []
+    assert words(left, closing=closing()) == ["TERM"]
+    told = replace(left, term_sent_at=NOW - 60, ending=SHUTDOWN)
+    assert words(told, closing=closing(0.0)) == ["KILL"]
+
+
+def test_what_was_told_to_end_ends_though_the_machine_stays_up_after_all() -> None:
+    told = steady(7, grace=10.0, term_sent_at=NOW - 10, ending=SHUTDOWN)
+    assert words(told) == ["KILL"]
+
+
+def test_a_limit_that_is_reached_in_that_moment_is_the_cause() -> None:
+    over = steady(7, grace=10.0, time_limit_s=5.0)
+    assert cause(due(over, closing=closing())) is TIME_LIMIT
+
+
+def test_nothing_stands_still_or_goes_on_while_the_machine_goes_down() -> None:
+    paused = steady(7, grace=10.0, paused_since=NOW - 5)
+    assert words(paused, closing=closing()) == ["TERM"]
 
 
 # ── the first cause stays the cause ──

@@ -66,7 +66,7 @@ def test_a_gpu_is_busy_with_whoever_was_not_given_it(
 def test_a_job_on_a_gpu_that_it_does_not_hold_is_named(leases: list[Lease]) -> None:
     strayed = gpu(processes=[ours(7)])
     assert is_busy_outside(strayed, leases, POLICY) == (
-        "job 7 uses it without holding it: train 1007 ann"
+        "job 7 uses it without holding it: process 1007 ann"
     )
 
 

@@ -13,7 +13,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gpuq.core.model import ActiveJob, Exit, JobState, Request, StopWish, Undelay, WaitingJob
+from gpuq.core.model import (
+    ActiveJob,
+    Closing,
+    EndCause,
+    Exit,
+    JobState,
+    Request,
+    StopWish,
+    Undelay,
+    WaitingJob,
+)
 from gpuq.core.scheduler import plan
 from tests.box import Box, Terms
 from tests.builders import GIB, STEADY, foreign, request, stop
@@ -249,6 +259,15 @@ class Life(RuleBasedStateMachine):
             due = plan(self.box.look()).decisions
             assert any(isinstance(one, Undelay) for one in due), "it rang for nothing"
 
+    @rule(grace_s=st.sampled_from([0.0, 2.0, 60.0]))
+    def the_machine_begins_to_go_down(self, grace_s: float) -> None:
+        if self.box.closing is None:
+            self.box.closing = Closing(cause=EndCause.SHUTDOWN, kill_at=self.box.now + grace_s)
+
+    @rule()
+    def the_machine_stays_up_after_all(self) -> None:
+        self.box.closing = None
+
     @rule()
     def the_driver_falls_silent(self) -> None:
         self.box.trouble = "the GPU driver does not answer"
@@ -278,7 +297,7 @@ class Life(RuleBasedStateMachine):
         if not hasattr(self, "box"):
             return
         box = self.box
-        box.trouble = None
+        box.trouble = box.closing = None
         box.is_drained = box.runners_are_slow = False
         for card in box.cards:
             card.strangers = ()

@@ -9,8 +9,10 @@ import pytest
 from gpuq.core.model import (
     ActiveJob,
     Cancel,
+    Closing,
     Decision,
     DelayedJob,
+    EndCause,
     Gpu,
     Lease,
     Release,
@@ -381,6 +383,23 @@ def test_a_drained_queue_starts_nothing_and_says_so_to_each_that_waits() -> None
     assert decided.reasons == dict.fromkeys(range(1, 6), DRAINED)
     assert decided.standstill == DRAINED
     assert plan(world(gpus=4, jobs=queue)).standstill is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (EndCause.SHUTDOWN, "the machine is shutting down"),
+        (EndCause.LOGOUT, "the services of this user are being stopped"),
+    ],
+)
+def test_what_goes_down_starts_nothing_whoever_has_drained_it_before(
+    cause: EndCause, words: str
+) -> None:
+    closing = Closing(cause=cause, kill_at=2000.0)
+    decided = plan(world(gpus=4, jobs=[job(), job(0)], closing=closing, drain="new driver"))
+    assert decided.decisions == ()
+    assert decided.reasons == {1: words, 2: words}
+    assert decided.standstill == words
 
 
 def test_nobody_is_overtaken_or_kept_back_while_the_queue_is_drained() -> None:

@@ -20,7 +20,8 @@ from gpuq.core.states import (
 from tests.builders import stop
 
 QUEUED, STARTING, RUNNING, ENDED = JobState
-ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = EndCause
+ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = list(EndCause)[:4]
+SHUTDOWN, LOGOUT = EndCause.SHUTDOWN, EndCause.LOGOUT
 
 GPU_LINE = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB"
 GPU_OUTPUT = f"step 1\nTraceback (most recent call last):\n{GPU_LINE}\n"
@@ -158,6 +159,8 @@ def test_the_end_is_called_what_it_is_and_told_in_a_sentence(way: str) -> None:
         (TIME_LIMIT, Outcome.TIMED_OUT),
         (HEARTBEAT, Outcome.TIMED_OUT),
         (GPU_MEMORY, Outcome.OUT_OF_MEMORY),
+        (SHUTDOWN, Outcome.LOST),
+        (LOGOUT, Outcome.LOST),
     ],
 )
 @pytest.mark.parametrize("way", WAYS)
@@ -195,6 +198,15 @@ def test_what_gpuq_had_begun_to_end_ended_for_that(
         (GPU_MEMORY, Exit(signal=15), f"{TOO_MUCH}; ended by SIGTERM"),
         (GPU_MEMORY, Exit(exit_code=1, last_output=GPU_OUTPUT), f"{TOO_MUCH}; exit code 1"),
         (GPU_MEMORY, Exit(exit_code=0, leftovers=2), f"{TOO_MUCH}; exit code 0"),
+        (SHUTDOWN, Exit(signal=15), "lost: the machine was shut down; ended by SIGTERM"),
+        (SHUTDOWN, Exit(exit_code=0), "lost: the machine was shut down; exit code 0"),
+        (SHUTDOWN, Exit(lost="nobody knows"), "lost: the machine was shut down"),
+        (
+            LOGOUT,
+            Exit(signal=9),
+            "lost: the services of its user were stopped, as after a logout without linger; "
+            "ended by SIGKILL",
+        ),
     ],
 )
 def test_who_or_what_ended_it_is_said(ending: EndCause, exit: Exit, sentence: str) -> None:

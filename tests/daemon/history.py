@@ -81,6 +81,7 @@ def _ended(job: int, attempt: int, outcome: Outcome, at: float, **changes: Any) 
         exit=Exit(ended_at=at, **how),
         outcome=outcome,
         reason="so it was",
+        open_reason="so it was",
         **changes,
     )
 

@@ -13,6 +13,7 @@ import pytest
 from gpuq.daemon.linux import processes
 from gpuq.daemon.linux.cgroup import (
     Leaf,
+    controllers,
     directories,
     find_root,
     own_group,
@@ -356,15 +357,50 @@ def test_a_memory_controller_tells_of_memory(tmp_path: Path) -> None:
         "low 0\noom 2\noom_kill_more 9\noom_kill 12\noom_group_kill 1\n"
     )
     (tmp_path / "memory.peak").write_text("1048576\n")
-    assert (Leaf(str(tmp_path)).oom_kills(), Leaf(str(tmp_path)).peak_bytes()) == (12, 1048576)
+    (tmp_path / "memory.max").write_text("8388608\n")
+    leaf = Leaf(str(tmp_path))
+    assert (leaf.oom_kills(), leaf.bound_hits(), leaf.peak_bytes()) == (12, 2, 1048576)
+    assert leaf.memory_limit_bytes() == 8388608
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("400000 100000\n", 4.0),
+        ("50000 100000\n", 0.5),
+        ("max 100000\n", None),
+        ("100000 0\n", None),
+        ("100000\n", None),
+        ("", None),
+    ],
+)
+def test_a_cpu_controller_tells_how_many_it_allows(
+    tmp_path: Path, text: str, cpus: float | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert Leaf(str(tmp_path)).cpu_limit() == cpus
+
+
+def test_it_is_seen_what_can_be_bounded_below_a_group(tmp_path: Path) -> None:
+    assert controllers(str(tmp_path)) == set()
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu memory\n")
+    assert controllers(str(tmp_path)) == {"cpuset", "cpu", "memory"}
+
+
+def test_a_group_is_made_to_die_as_one_where_the_kernel_can(tmp_path: Path) -> None:
+    assert not Leaf(str(tmp_path)).die_as_one()
+    (tmp_path / "memory.oom.group").write_text("0\n")
+    assert Leaf(str(tmp_path)).die_as_one()
+    assert (tmp_path / "memory.oom.group").read_text().startswith("1")
 
 
 @pytest.mark.parametrize("text", ["", "max\n", "-1\n", "oom_kill\n", "oom_kill x\n", "\xff\0 1"])
 def test_what_cannot_be_read_is_none_and_never_a_number(tmp_path: Path, text: str) -> None:
-    for name in ("memory.events", "memory.peak", "cgroup.events"):
+    for name in ("memory.events", "memory.peak", "memory.max", "cpu.max", "cgroup.events"):
         (tmp_path / name).write_text(text)
     leaf = Leaf(str(tmp_path))
-    assert (leaf.oom_kills(), leaf.peak_bytes()) == (None, None)
+    assert (leaf.oom_kills(), leaf.bound_hits(), leaf.peak_bytes()) == (None, None, None)
+    assert (leaf.memory_limit_bytes(), leaf.cpu_limit()) == (None, None)
     assert not leaf.is_frozen()
     assert not leaf.is_populated()
 

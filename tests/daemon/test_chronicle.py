@@ -257,6 +257,39 @@ def test_what_had_ended_before_gpuq_began_to_end_it_ended_by_itself(desk: Desk) 
         assert told["outcome"] == outcome
 
 
+def test_a_job_that_went_with_its_machine_is_lost_however_well_it_went(desk: Desk) -> None:
+    for exit in (Exit(exit_code=0, ended_mono=MONO + 1), Exit(signal=15, ended_mono=MONO + 1)):
+        job = runs(desk)
+        step(desk.store, job, cause=EndCause.SHUTDOWN, mono=MONO)
+        told = desk.exits(job, exit)
+        assert (told["state"], told["outcome"]) == ("ended", "lost")
+        assert told["reason"].startswith("lost: the machine was shut down; e")
+
+
+def test_who_had_ended_before_the_machine_went_down_ended_by_itself(desk: Desk) -> None:
+    """But systemd ends everything at the same time, and may have been first."""
+    for signal, outcome in ((None, "succeeded"), (15, "lost"), (9, "lost"), (11, "failed")):
+        job = runs(desk)
+        step(desk.store, job, cause=EndCause.SHUTDOWN, mono=MONO)
+        code = 0 if signal is None else None
+        told = desk.exits(job, Exit(exit_code=code, signal=signal, ended_mono=MONO - 0.1))
+        assert told["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("asked", "again"),
+    [({"retries": 1}, True), ({}, False), ({"retries": 1, "retry_on": "failed"}, False)],
+)
+def test_what_went_with_its_machine_is_tried_again_where_lost_jobs_are(
+    desk: Desk, asked: dict[str, Any], again: bool
+) -> None:
+    job = runs(desk, **asked)
+    step(desk.store, job, cause=EndCause.SHUTDOWN, mono=MONO)
+    told = desk.exits(job, Exit(signal=15, ended_mono=MONO + 1))
+    assert told["state"] == ("queued" if again else "ended")
+    assert desk.store.seen.attempts(job)[0]["outcome"] == "lost"
+
+
 # ─── tried again ─────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 
 from gpuq.core.breaker import bar_of
 from gpuq.core.model import Gpu, GpuHealth, Policy
+from gpuq.daemon.discretion import Discretion
 from gpuq.daemon.gpu_refs import find_gpus
 from gpuq.daemon.gpu_requests import GpuRequests
 from gpuq.daemon.peer import Peer
@@ -79,7 +79,7 @@ def test_no_name_at_all_is_no_wish_for_all_of_them() -> None:
 
 # ─── requests ────────────────────────────────────────────────────────────────────────────────────
 
-ADMIN = Peer(uid=os.geteuid(), gid=0, pid=1, user="ann")
+ADMIN = Peer(uid=4241, gid=0, pid=1, user="ann", is_admin=True)
 SOMEBODY = Peer(uid=4242, gid=0, pid=1, user="bob")
 
 
@@ -122,8 +122,12 @@ def world() -> Iterator[World]:
         yield World(stored.with_gpus(store))
 
 
+def discretion(peer: Peer) -> Discretion:
+    return Discretion(peer=peer, visibility="all", owner_of=lambda job: 4242)
+
+
 def ask(world: World, what: str, peer: Peer = ADMIN, **request: Any) -> Any:
-    requests = GpuRequests(world.store, world, Policy, lambda: world.cards)
+    requests = GpuRequests(world.store, world, Policy, lambda: world.cards, discretion)
     answer = asyncio.run(getattr(requests, what)(request, peer))
     assert json.loads(json.dumps(answer)) == answer, "it goes over the wire as it is"
     return answer

@@ -26,6 +26,7 @@ from gpuq.core.model import (
 from gpuq.core.usage import LONGEST_STRETCH_S, GpuUse
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.discretion import Sight
 from gpuq.daemon.store import Store
 from gpuq.daemon.store import learned as learned_store
 from gpuq.daemon.supervisor import Exited
@@ -604,7 +605,7 @@ def test_what_a_full_disk_refuses_is_told_once_there_is_room(desk: Desk) -> None
 
 
 def shown(desk: Desk, job: int) -> dict[str, Any]:
-    return job_view(row(desk.store, job), Plan(), "/state", desk.gpus)
+    return job_view(row(desk.store, job), Plan(), "/state", desk.gpus, sight=Sight.ALL)
 
 
 def test_a_job_shows_what_it_makes_of_its_gpus(desk: Desk) -> None:
@@ -624,7 +625,7 @@ def test_a_job_shows_what_it_makes_of_its_gpus(desk: Desk) -> None:
     assert view["gpu_energy_j"] == 65 * 300.0
     assert view["over_memory"] == "it used 8G of GPU 0 and asked for 6G"
     assert view["gpu_mem_from"] == "asks for 6G: it used 4.5G at most before"
-    attempt = attempt_view(desk.written(job), row(desk.store, job), "/state")
+    attempt = attempt_view(desk.written(job), row(desk.store, job), "/state", sight=Sight.ALL)
     assert (attempt["gpu_peak_bytes"], attempt["over_memory"]) == (8 * GIB, view["over_memory"])
 
 
@@ -796,4 +797,5 @@ def test_errors_of_its_gpus_are_shown_with_the_job_and_with_the_attempt(desk: De
     (error,) = shown(desk, job)["gpu_errors"]
     assert error.startswith("XID 31 on GPU 0: ")
     attempt = desk.store.seen.attempts(job)[0]
-    assert attempt_view(attempt, row(desk.store, job), "/state")["gpu_errors"] == [error]
+    view = attempt_view(attempt, row(desk.store, job), "/state", sight=Sight.ALL)
+    assert view["gpu_errors"] == [error]

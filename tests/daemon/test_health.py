@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.model import Gpu, GpuState, Request
+from gpuq.core.model import EndCause, Gpu, GpuState, Request
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
@@ -153,6 +153,22 @@ def test_what_people_end_is_no_failure_of_a_gpu(tmp_path: Path) -> None:
         await daemon.ended(daemon.submit("no-such-program", request=ONE, argv=(b"no-such",)))
         await daemon.turn()
         assert daemon.store.health.rows()[uuid(0)].fast_failures == 0
+
+    with_alive(tmp_path, deed)
+
+
+def test_what_goes_down_with_the_machine_is_no_failure_of_a_gpu(tmp_path: Path) -> None:
+    async def deed(daemon: Alive) -> None:
+        await daemon.show(toy())
+        for _ in range(3):
+            job = daemon.submit(FOR_EVER, request=ONE)
+            await daemon.running(job)
+            daemon.loop.close_down(EndCause.SHUTDOWN, 5.0)
+            assert (await daemon.ended(job))["outcome"] == "lost"
+            daemon.loop.close_down(None)
+        await daemon.turn()
+        rows = daemon.store.health.rows()
+        assert uuid(0) not in rows or rows[uuid(0)].fast_failures == 0
 
     with_alive(tmp_path, deed)
 

@@ -87,6 +87,7 @@ PLAIN = Explained(
     user="ann",
     state="S",
     wait_channel=None,
+    is_partial=False,
     parents=((4700, "bash"), (1, "systemd")),
     threads=1,
     cgroup=None,

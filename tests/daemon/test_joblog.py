@@ -43,8 +43,10 @@ class Watched:
         self.fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         index = os.open(self.index_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         plain: dict[str, int | None] = {"cap_bytes": MIB, "keep_free_bytes": 0}
-        self.log = JobLog(self.fd, index, **(plain | limits))  # type: ignore[arg-type]
+        reader = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self.log = JobLog(self.fd, index, reader, **(plain | limits))  # type: ignore[arg-type]
         os.close(index)
+        os.close(reader)
         self.now = 1000.0
 
     def close(self) -> None:
@@ -358,12 +360,22 @@ def test_the_index_stays_small_however_long_a_job_writes(
 
 
 def test_a_log_may_go_without_an_index(tmp_path: Path) -> None:
-    with (tmp_path / "log").open("wb") as file:
-        log = JobLog(file.fileno(), None, cap_bytes=None, keep_free_bytes=0)
+    with (tmp_path / "log").open("wb+") as file:
+        log = JobLog(file.fileno(), None, file.fileno(), cap_bytes=None, keep_free_bytes=0)
         file.write(b"end")
         file.flush()
         log.finish(1000.0)
         assert log.tail() == b"end"
+        log.close()
+
+
+def test_a_log_that_its_writer_may_not_read_has_no_tail(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        log = JobLog(file.fileno(), None, None, cap_bytes=None, keep_free_bytes=0)
+        file.write(b"written by somebody else")
+        file.flush()
+        log.finish(1000.0)
+        assert log.tail() == b""
         log.close()
 
 

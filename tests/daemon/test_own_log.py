@@ -7,11 +7,13 @@ from pathlib import Path
 
 import structlog
 
-from gpuq.daemon.main import _Lines
+from gpuq.daemon.own_log import _Lines
 
 SAYS = """
-from gpuq.daemon.main import _set_up_logging, log
-_set_up_logging()
+import structlog
+from gpuq.daemon import own_log
+assert own_log.set_up({}) is None
+log = structlog.get_logger()
 for number in range(1000):
     log.error("a line", number=number)
 print("alive")

@@ -165,7 +165,7 @@ VALUES = (
 FIELDS = [
     *("exit_code", "signal", "stage", "error", "lost", "ended_at", "user_s", "system_s"),
     *("peak_rss_bytes", "leftovers", "leftover_names", "last_output", "told_out_of_memory"),
-    *("oom_kills", "log_dropped_bytes"),
+    *("oom_kills", "bound_hits", "memory_peak_bytes", "log_dropped_bytes"),
 ]
 
 

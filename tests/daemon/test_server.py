@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import random
+import select
 import shutil
 import socket
 import stat
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -24,9 +26,11 @@ import gpuq
 from gpuq import config, paths, protocol
 from gpuq.client import Client
 from gpuq.core.model import Gpu, JobState, Plan
+from gpuq.daemon import names, shares
 from gpuq.daemon import server as server_module
 from gpuq.daemon.handlers import Handlers
-from gpuq.daemon.peer import Peer
+from gpuq.daemon.names import Lookup
+from gpuq.daemon.peer import Callers, Peer
 from gpuq.daemon.server import Handle, Server
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
@@ -405,7 +409,7 @@ def test_who_does_not_read_stops_nobody_else(path: Path) -> None:
 def test_one_user_has_so_many_connections_and_no_more(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(shares, "MOST_CONNECTIONS", 2)
 
     async def deed(server: Server) -> None:
         async with calling(path):
@@ -421,6 +425,127 @@ def test_one_user_has_so_many_connections_and_no_more(
                 assert "ok" in await another.ask("echo")
 
     with_server(path, deed)
+
+
+def deaf(path: Path, request: bytes) -> socket.socket:
+    """Asks, and does not read the answer."""
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line.connect(str(path))
+    line.sendall(HELLO + request)
+    return line
+
+
+def test_lines_that_are_not_finished_take_so_much_memory_and_no_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "MOST_BYTES", 3 * MIB)
+
+    async def deed(server: Server) -> None:
+        async with calling(path) as one, calling(path) as other:
+            one.send(b"x" * 2 * MIB)
+            await until(lambda: sum(server.shares._bytes.values()) == 2 * MIB, "two MiB to wait")
+            other.send(b"x" * 2 * MIB)
+            refusal = (await other.receive())["error"]
+            assert refusal["code"] == "not_permitted"
+            assert "send less at once" in refusal["message"]
+            assert await other.is_closed()
+            async with calling(path) as third:
+                assert "ok" in await third.ask("echo"), "what the other had has been given back"
+            one.send(b"\n")
+            assert (await one.receive())["error"]["code"] == "usage", "and the first goes on"
+        await until(lambda: not server.connections, "all to be gone")
+        assert not server.shares._bytes
+        assert not server.shares._connections
+
+    with_server(path, deed)
+
+
+def test_answers_that_nobody_takes_take_so_much_memory_and_no_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "MOST_BYTES", 3 * MIB)
+    request = protocol.encode({"id": 1, "do": "fill", "bytes": MIB})
+
+    def waiting(server: Server) -> int:
+        return sum(c._transport.get_write_buffer_size() for c in server.connections)
+
+    async def deed(server: Server) -> None:
+        with ExitStack() as lines:
+            for number in range(20):
+                line = lines.enter_context(deaf(path, request))
+                if number > 5:  # by now it is told that it is too much, and not given more
+                    await until(lambda: select.select([line], (), (), 0)[0], "a word")  # noqa: B023
+                assert waiting(server) <= 3 * MIB
+            assert waiting(server) > 2 * MIB
+        await until(lambda: not server.connections, "all to be gone")
+        assert not server.shares._bytes
+        async with calling(path) as caller:
+            assert "ok" in await caller.ask("fill", bytes=MIB)
+
+    with_server(path, deed)
+
+
+def test_who_sends_many_long_lines_is_read_as_fast_as_he_is_answered(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few enough to be within the number of lines, and far more than a user may have waiting."""
+    monkeypatch.setattr(protocol, "FRAME_LIMIT", 300_000)
+    monkeypatch.setattr(shares, "MOST_BYTES", 2 * MIB)
+
+    async def deed(server: Server) -> None:
+        async with calling(path) as caller:
+            caller.send({"id": 0, "do": "doze", "s": 0.1})
+            for number in range(1, 30):
+                caller.send({"id": number, "do": "echo", "say": "x" * 250_000})
+            for number in range(30):
+                assert (await caller.receive())["id"] == number
+
+    with_server(path, deed)
+
+
+def test_all_users_together_take_so_much_memory_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shares, "MOST_BYTES_OF_ALL", 3 * MIB)
+    taken = shares.Shares()
+    for uid in (1000, 1001, 1002):
+        taken.hold(uid, MIB)
+    assert taken.trouble(1003) is None
+    refused = taken.trouble(1003, 1)
+    assert refused is not None
+    assert refused.startswith("all users together")
+    assert taken.trouble(0, MIB) is None, "root can still put an end to it"
+    taken.hold(1000, -MIB)
+    assert taken.trouble(1003, MIB) is None
+
+
+def test_who_is_looked_up_slowly_is_heard_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def ask(uid: int) -> str:
+        assert release.wait(DEADLINE_S)
+        return "ann"
+
+    monkeypatch.setattr(names, "PATIENCE_S", DEADLINE_S)
+
+    async def who(request: protocol.Message, peer: Peer) -> protocol.Message:
+        return {"user": peer.user}
+
+    async def main() -> None:
+        async with serving(path, who) as server, calling(path) as known:
+            monkeypatch.setattr(names, "users", Lookup(ask))
+            async with calling(path, b"") as unknown:
+                unknown.send(HELLO + protocol.encode({"id": 1, "do": "who"}))
+                await until(lambda: len(server.connections) == 2, "the second to connect")
+                assert "ok" in await known.ask("who"), "nobody else waits for it"
+                assert [c.greeted for c in server.connections].count(False) == 1
+                release.set()
+                assert "hello" in await unknown.receive()
+                assert (await unknown.receive())["ok"] == {"user": "ann"}
+
+    asyncio.run(main())
 
 
 # ─── who calls ───────────────────────────────────────────────────────────────────────────────────
@@ -479,6 +604,33 @@ def test_another_user_is_refused_by_what_the_kernel_says(open_path: Path) -> Non
         await writer.wait_closed()
 
     with_server(open_path, deed)
+
+
+@needs_root
+def test_one_users_flood_is_nobody_elses(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "MOST_BYTES", MIB)
+    callers = Callers(config.load({}, {}, mode="system"))
+
+    async def main() -> None:
+        server = Server(str(open_path), answer, {}, callers, is_open=True)
+        await server.listen()
+        assert stat.S_IMODE(open_path.stat().st_mode) == 0o666
+        with as_somebody_else():
+            flood = deaf(open_path, protocol.encode({"id": 1, "do": "fill", "bytes": MIB - 10_000}))
+            await until(lambda: server.shares._bytes[SOMEBODY] > MIB // 2, "the flood")
+            more = deaf(open_path, protocol.encode({"id": 1, "do": "fill", "bytes": MIB}))
+        reader, writer = await asyncio.open_unix_connection(sock=more)
+        refused = Caller(reader, writer)
+        await refused.receive()
+        assert "waiting in the daemon's memory" in (await refused.receive())["error"]["message"]
+        async with calling(open_path) as caller:
+            assert "ok" in await caller.ask("fill", bytes=MIB // 2)
+        writer.close()
+        flood.close()
+        await server.close("the test is over")
+        await until(lambda: not server.connections, "all to be gone")
+
+    asyncio.run(main())
 
 
 @needs_root

@@ -47,7 +47,7 @@ from tests.stored import (
     write,
 )
 
-ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = EndCause
+ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = list(EndCause)[:4]
 RUNNING, STARTING = JobState.RUNNING, JobState.STARTING
 
 

@@ -19,6 +19,7 @@ from gpuq.core.model import (
     Policy,
     Request,
 )
+from gpuq.daemon.discretion import Sight
 from gpuq.daemon.store import Store
 from gpuq.daemon.views import attempt_view, gpu_view, job_view
 from tests import stored
@@ -41,7 +42,7 @@ def store() -> Iterator[Store]:
 
 
 def shown(store: Store, job: int, plan: Plan = NO_PLAN) -> dict[str, Any]:
-    view = job_view(row(store, job), plan, "/state")
+    view = job_view(row(store, job), plan, "/state", sight=Sight.ALL)
     assert json.loads(json.dumps(view)) == view, "it goes over the wire as it is"
     return view
 
@@ -164,7 +165,7 @@ def test_an_unkillable_job_says_what_survives(store: Store) -> None:
     survives = "survives KILL: 4711 (python) hangs in the driver"
     assert told(store, job) == ("running", "unkillable", survives)
     (attempt,) = store.seen.attempts(job)
-    view = attempt_view(attempt, row(store, job), "/state")
+    view = attempt_view(attempt, row(store, job), "/state", sight=Sight.ALL)
     assert view["unkillable"] == "4711 (python) hangs in the driver"
 
 
@@ -197,7 +198,7 @@ def test_a_job_that_was_cancelled_between_two_attempts_did_not_end_as_the_last_o
     view = shown(store, job)
     assert (view["outcome"], view["exit_code"], view["signal"]) == ("cancelled", None, None)
     (attempt,) = store.seen.attempts(job)
-    kept = attempt_view(attempt, row(store, job), "/state")
+    kept = attempt_view(attempt, row(store, job), "/state", sight=Sight.ALL)
     assert (kept["outcome"], kept["exit_code"]) == ("failed", 3)
 
 
@@ -209,7 +210,8 @@ def test_each_attempt_is_shown_with_its_own_end_and_its_own_log(store: Store) ->
     store.happened.undelay(job, now=NOW)
     start(store, job, attempt=2, cgroup="/sys/fs/cgroup/x")
     first, second = (
-        attempt_view(one, row(store, job), "/state") for one in store.seen.attempts(job)
+        attempt_view(one, row(store, job), "/state", sight=Sight.ALL)
+        for one in store.seen.attempts(job)
     )
     assert (first["outcome"], first["reason"], first["gpus"]) == ("failed", "exit code 3", [0])
     assert (first["log"], first["output_dir"]) == (
@@ -226,7 +228,8 @@ def test_a_log_that_was_asked_for_elsewhere_is_every_attempts(store: Store) -> N
     job = submit_one(store, output=b"/data/\xff.log")
     start(store, job)
     (attempt,) = store.seen.attempts(job)
-    assert attempt_view(attempt, row(store, job), "/state")["log"] == "/data/\udcff.log"
+    view = attempt_view(attempt, row(store, job), "/state", sight=Sight.ALL)
+    assert view["log"] == "/data/\udcff.log"
     assert shown(store, job)["log"] == "/data/\udcff.log"
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpuq.daemon.attempt import record
 from gpuq.daemon.attempt.report import LONGEST_WORDS, LOOKED_AT_BYTES, told_out_of_memory
-from gpuq.daemon.attempt.spawn import Files
+from gpuq.daemon.attempt.steps import Files
 from gpuq.daemon.attempt.watch import LAST_OUTPUT_BYTES, Watch
 from tests.builders import STEADY
 from tests.desk import Desk, run, until, with_desk
@@ -118,6 +118,7 @@ class Watched:
         self.report.touch()
         files = Files()
         files.log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
+        files.folder = os.open(folder, os.O_PATH)  # for as long as the test
         order = {
             "report": str(self.report),
             "attempt_dir": self.folder,

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 HEADER = struct.Struct("!I")  # the length of the JSON that follows
@@ -15,11 +16,15 @@ MOST_FDS = 64
 Message = dict[str, Any]
 
 
-def send(gate: socket.socket, message: Message) -> None:
+def send(gate: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
     """A message of any length; a daemon that is gone is no matter."""
     data = json.dumps(message).encode()
+    header = HEADER.pack(len(data))
     try:
-        gate.sendall(HEADER.pack(len(data)) + data)
+        if fds:
+            socket.send_fds(gate, [header], fds)
+            header = b""
+        gate.sendall(header + data)
     except OSError:
         pass
 

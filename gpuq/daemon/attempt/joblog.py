@@ -33,22 +33,30 @@ CRAMPED_PART = 20  # a disk with a 20th of it free is not almost full, however s
 
 
 class JobLog:
-    """Looks at a log through a descriptor that was opened with the job's own rights.
+    """Looks at a log through descriptors that were opened with the job's own rights: one to write,
+    and one to read what it ends with, since its looker may be allowed to read more than the job.
 
-    It keeps copies of both descriptors and the caller closes its own, so that a pipe has no writer
+    It keeps copies of the descriptors and the caller closes its own, so that a pipe has no writer
     but the job. `cap_bytes` is None for a file that is not gpuq's to punch. Below `keep_free_bytes`
     of free disk (or a 20th of a small one) a log that may be punched shrinks to 16 MiB, so that the
     queue itself can still be written.
     """
 
     def __init__(
-        self, log_fd: int, index_fd: int | None, *, cap_bytes: int | None, keep_free_bytes: int
+        self,
+        log_fd: int,
+        index_fd: int | None,
+        reader_fd: int | None = None,
+        *,
+        cap_bytes: int | None,
+        keep_free_bytes: int,
     ) -> None:
         found = os.fstat(log_fd)
         is_file = stat.S_ISREG(found.st_mode)
         self.dropped_bytes = 0
         self._log = os.dup(log_fd) if is_file else None
         self._index = os.dup(index_fd) if is_file and index_fd is not None else None
+        self._reader = os.dup(reader_fd) if is_file and reader_fd is not None else None
         self._block = max(found.st_blksize, 4096)
         self._cap = None if cap_bytes is None else max(cap_bytes, FEWEST_BLOCKS * self._block)
         self._keep_free = keep_free_bytes
@@ -81,18 +89,18 @@ class JobLog:
 
     def tail(self, limit: int = 4096) -> bytes:
         """The last bytes that this attempt has written; none where they cannot be read."""
-        if self._log is None:
+        if self._reader is None:
             return b""
         try:
-            return self._read_tail(self._log, limit)
+            return self._read_tail(self._reader, limit)
         except OSError:
             return b""
 
     def close(self) -> None:
-        for fd in (self._log, self._index):
+        for fd in (self._log, self._index, self._reader):
             if fd is not None:
                 os.close(fd)
-        self._log = self._index = None
+        self._log = self._index = self._reader = None
 
     # ── a look ──
 
@@ -199,12 +207,8 @@ class JobLog:
 
     # ── the tail ──
 
-    def _read_tail(self, log: int, limit: int) -> bytes:
-        size = os.fstat(log).st_size
+    def _read_tail(self, reader: int, limit: int) -> bytes:
+        size = os.fstat(reader).st_size
         self._notice_truncation(size)
         start = max(self._begin, self._hole[1], size - limit)
-        reader = os.open(f"/proc/self/fd/{log}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-        try:
-            return os.pread(reader, size - start, start)
-        finally:
-            os.close(reader)
+        return os.pread(reader, size - start, start)

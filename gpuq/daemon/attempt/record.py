@@ -115,14 +115,23 @@ def _is_sound(record: Message) -> bool:
         return False
     if record.get("stage") is not None and record.get("exit_code") is None:
         return False
-    whole = ("exit_code", "signal", "leftovers", "peak_rss_bytes", "oom_kills", "log_dropped_bytes")
-    numbers = ("ended_at", "ended_mono", "user_s", "system_s")
+    whole = (
+        *("exit_code", "signal", "leftovers", "peak_rss_bytes", "log_dropped_bytes"),
+        *("oom_kills", "bound_hits", "memory_peak_bytes"),
+    )
+    numbers = ("ended_at", "ended_mono", "told_to_end_mono", "user_s", "system_s")
     texts = ("stage", "error", "leftover_names", "last_output", "told_out_of_memory")
     return (
         all(_is_number(record.get(name), int) for name in whole)
         and all(_is_number(record.get(name), (int, float)) for name in numbers)
         and all(_is_text(record.get(name)) for name in texts)
     )
+
+
+def was_told_to_end(record: Message) -> bool:
+    """Had its runner got TERM, as everything does when the machine goes down, before it ended?"""
+    told, ended = record.get("told_to_end_mono"), record.get("ended_mono")
+    return told is not None and ended is not None and told <= ended
 
 
 def _is_text(value: Any) -> bool:

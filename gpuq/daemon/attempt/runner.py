@@ -6,7 +6,6 @@ Standard library only, single-threaded. Order and record carry a version and onl
 that a runner of an older gpuq and a newer daemon understand each other.
 """
 
-import errno
 import os
 import signal as signals
 import socket
@@ -15,7 +14,9 @@ from typing import Any
 
 from gpuq.daemon import faults
 from gpuq.daemon.attempt import gate, record
-from gpuq.daemon.attempt.spawn import Spawn, StageFailed, not_started
+from gpuq.daemon.attempt.spawn import DISK_ERRORS, passing_errors, spawn_for
+from gpuq.daemon.attempt.stages import StageFailed, not_started
+from gpuq.daemon.attempt.steps import MAKING_DIRECTORIES
 from gpuq.daemon.attempt.watch import Watch
 from gpuq.daemon.linux import processes
 from gpuq.daemon.linux import syscalls as linux
@@ -24,10 +25,10 @@ from gpuq.daemon.linux.cgroup import Leaf, own_group
 VERSION = 1
 KILL_AGAIN_S = 1.0
 SHOWN_NAMES = 5
-# Of a disk that is full, over its quota, read-only or failing: no fault of the job.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 Message = dict[str, Any]
+
+_told_to_end_at: list[float] = []  # when it got its first TERM, CLOCK_MONOTONIC
 
 
 def main(gate_fd: int, cgroup_root: str | None = None) -> int:
@@ -42,6 +43,7 @@ def main(gate_fd: int, cgroup_root: str | None = None) -> int:
     order, _locks = gate.receive(line)  # held until this process ends: GPU locks outlive the daemon
     faults.here("runner.ordered")
     if order is not None:
+        leaf, home = _enter_scope(order, leaf, home)
         _run_and_tell(order, line, leaf, home)
     if leaf is not None:
         leaf.leave(home)
@@ -54,9 +56,17 @@ def _become_runner() -> None:
     linux.become_child_subreaper()
     for number in (signals.SIGTERM, signals.SIGHUP, signals.SIGINT):
         signals.signal(number, signals.SIG_IGN)  # its end is the job's end, never a stray signal
+    signals.signal(signals.SIGTERM, _note_term)
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)
     signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGCHLD})  # for sigtimedwait below
     _reset_oom_score()
+
+
+def _note_term(*_: Any) -> None:
+    """It goes on all the same; but when the machine goes down everything gets one, and a job that ends
+    after that may not have done so by itself."""
+    if not _told_to_end_at:
+        _told_to_end_at.append(time.monotonic())
 
 
 def _reset_oom_score() -> None:
@@ -79,14 +89,27 @@ def _enter_leaf(root: str | None, name: str) -> Leaf | None:
     return None
 
 
+def _enter_scope(
+    order: Message, leaf: Leaf | None, home: str | None
+) -> tuple[Leaf | None, str | None]:
+    """Where the daemon has had systemd make a group that bounds the job, we are in there by now: the
+    job gets a leaf of that, and we go back to it and not to where we came from."""
+    scope = order.get("scope")
+    if scope is None:
+        return leaf, home
+    entered = _enter_leaf(scope, "job")
+    if leaf is not None:
+        leaf.remove()
+    return entered, scope
+
+
 def _run_and_tell(order: Message, line: socket.socket, leaf: Leaf | None, home: str | None) -> None:
     """The record first, then whoever waits for it: what is told is known to last."""
     os.umask(0o077)
     try:
-        os.makedirs(order["output_dir"], exist_ok=True)
         began = record.begin(order["attempt_dir"], order["nonce"])
     except OSError as error:
-        facts = not_started("making its directories", error)
+        facts = not_started(MAKING_DIRECTORIES, error)
         if error.errno in DISK_ERRORS:
             gate.send(line, {"returned": _returned(facts)})
         else:
@@ -121,17 +144,17 @@ def _run(
     order: Message, line: socket.socket, began: record.Began, leaf: Leaf | None, home: str | None
 ) -> Message:
     """The life of one job; returns what came of it. NoRoom: there was none, for want of room."""
-    spawn = Spawn(order)
+    spawn = spawn_for(order)
     try:
         spawn.prepare()
         watch = Watch(order, spawn.files)
         pid = spawn.start()
     except StageFailed as failed:
         spawn.clean_up()
-        return _unless_no_room(failed.facts(), failed.error)
+        return _unless_no_room(order, failed.facts(), failed.error)
     except OSError as error:
         spawn.clean_up()
-        return _unless_no_room(not_started("preparing to watch over it", error), error)
+        return _unless_no_room(order, not_started("preparing to watch over it", error), error)
     finally:
         os.umask(0o077)
     faults.here("runner.born")
@@ -139,9 +162,12 @@ def _run(
     _tell_running(line, began, pid)
     if leaf is not None and not leaf.leave(home):
         leaf = None  # what ends the whole group would end its runner too
+    bounding = Leaf(order["scope"]) if order.get("scope") else None
+    if bounding is not None:
+        _outlive_job(bounding)
     told = _wait_for_main(pid, watch)
     left = _End(order, line, began, leaf, watch).of_leftovers()
-    told |= left | _memory(leaf) | watch.findings(succeeded=told["exit_code"] == 0)
+    told |= left | _memory(bounding or leaf) | watch.findings(succeeded=told["exit_code"] == 0)
     watch.close()
     spawn.clean_up()
     return told
@@ -152,8 +178,9 @@ class NoRoom(Exception):
     the job: it goes back to the queue."""
 
 
-def _unless_no_room(facts: Message, error: Exception) -> Message:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _unless_no_room(order: Message, facts: Message, error: Exception) -> Message:
+    passing = passing_errors(order, facts["stage"])
+    if isinstance(error, OSError) and error.errno in passing:
         raise NoRoom(_returned(facts))
     return facts
 
@@ -180,6 +207,7 @@ def _wait_for_main(main_pid: int, watch: Watch) -> Message:
     return {
         "ended_at": time.time(),
         "ended_mono": time.monotonic(),
+        "told_to_end_mono": _told_to_end_at[0] if _told_to_end_at else None,
         "exit_code": code if code >= 0 else None,
         "signal": -code if code < 0 else None,
         "user_s": usage.ru_utime,
@@ -264,6 +292,24 @@ def _no_children() -> bool:
     return False
 
 
-def _memory(leaf: Leaf | None) -> Message:
+def _outlive_job(group: Leaf) -> None:
+    """When what is in there runs out of memory, the kernel is to take the job and not us. Then it takes
+    all of the job: the rest would wait for the one that was the largest, perhaps for ever. The job has
+    been born before this, so that it inherits none of it."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("-1000")
+    except OSError:
+        return  # only root may, and without it "all" would be us too
+    group.die_as_one()
+
+
+def _memory(group: Leaf | None) -> Message:
     """What only the control group knows, where it has a memory controller."""
-    return {} if leaf is None else {"oom_kills": leaf.oom_kills()}
+    if group is None:
+        return {}
+    return {
+        "oom_kills": group.oom_kills(),
+        "bound_hits": group.bound_hits(),
+        "memory_peak_bytes": group.peak_bytes(),
+    }

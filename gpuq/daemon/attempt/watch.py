@@ -10,7 +10,7 @@ from typing import Any
 from gpuq.daemon.attempt import record
 from gpuq.daemon.attempt.joblog import JobLog
 from gpuq.daemon.attempt.report import told_out_of_memory
-from gpuq.daemon.attempt.spawn import Files
+from gpuq.daemon.attempt.steps import Files
 
 LOOK_S = 1.0
 LAST_OUTPUT_BYTES = 16 * 1024  # a traceback of torchrun with four workers
@@ -26,13 +26,15 @@ class Watch:
         self._log = JobLog(
             files.log,
             files.log_index if files.log_index >= 0 else None,
+            files.log_reader if files.log_reader >= 0 else None,
             cap_bytes=order.get("log_cap_bytes"),
             keep_free_bytes=order.get("keep_free_bytes", 0),
         )
         self._errors = self._log
         if files.stderr >= 0:
-            self._errors = JobLog(files.stderr, None, cap_bytes=None, keep_free_bytes=0)
-        self._heartbeat = _Heartbeat(order) if order.get("heartbeat_s") else None
+            reader = files.stderr_reader if files.stderr_reader >= 0 else None
+            self._errors = JobLog(files.stderr, None, reader, cap_bytes=None, keep_free_bytes=0)
+        self._heartbeat = _Heartbeat(order, files.folder) if order.get("heartbeat_s") else None
         self._next_at = time.monotonic()  # a fast writer is not to be alone for its first second
 
     def look(self) -> float:
@@ -64,8 +66,9 @@ class Watch:
 class _Heartbeat:
     """Any change of the report is a sign of life, stamped on the clock that no one can set."""
 
-    def __init__(self, order: Message) -> None:
-        self._report: str = order["report"]
+    def __init__(self, order: Message, folder: int) -> None:
+        self._folder = folder
+        self._name = os.path.basename(order["report"])
         self._seen = self._measure()
         self._pause_s: float = min(LOOK_S, order["heartbeat_s"] / 4)
         self._beat = record.open_beat(order["attempt_dir"])
@@ -78,7 +81,7 @@ class _Heartbeat:
 
     def _measure(self) -> tuple[int, int, int] | None:
         try:
-            found = os.stat(self._report.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+            found = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,9 +1,10 @@
 """A control group for each attempt: who is in it, and all of it killed or frozen at one stroke.
 
 It speaks cgroup 2 and enables no controllers: kill, freeze and members need none, and a controller
-below a systemd unit would keep that unit from being restarted while a job lives. It decides nothing
-and touches no group outside the root that it found. Every error means "not to be had here", since
-gpuq works without groups. Standard library only: launcher and runner import it.
+below a systemd unit would keep that unit from being restarted while a job lives. Where memory or CPUs
+are to be bounded, systemd makes a group of the job's own for that, and sets the bounds. This decides
+nothing and touches no group outside of these and the root that it found. Every error means "not to be
+had here", since gpuq works without groups. Standard library only: launcher and runner import it.
 """
 
 import os
@@ -84,6 +85,11 @@ def _cgroup2_mount(line: str) -> tuple[str, str] | None:
     return top.rstrip("/"), re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
 
 
+def controllers(group: str) -> set[str]:
+    """What the kernel can bound in the groups below this one."""
+    return set((_read(f"{group}/cgroup.controllers") or "").split())
+
+
 def _root_below(own: str, state_dir: str) -> str:
     """One name per state directory, and never that name below itself: a daemon that one of its own
     jobs has started again finds itself in that job's leaf, and has the root above it."""
@@ -151,6 +157,25 @@ class Leaf(NamedTuple):
     def oom_kills(self) -> int | None:
         """How many the kernel killed for want of memory; None without a memory controller."""
         return self._fact("memory.events", "oom_kill")
+
+    def bound_hits(self) -> int | None:
+        """How often it was out of memory for its own limit; None without a memory controller."""
+        return self._fact("memory.events", "oom")
+
+    def memory_limit_bytes(self) -> int | None:
+        """None without a limit, or without a memory controller."""
+        return _number(_read(f"{self.path}/memory.max"))
+
+    def cpu_limit(self) -> float | None:
+        """How many CPUs' time it may take; None without a limit, or without a cpu controller."""
+        quota, _, period = (_read(f"{self.path}/cpu.max") or "").partition(" ")
+        allowed_us, period_us = _number(quota), _number(period)
+        return None if allowed_us is None or not period_us else allowed_us / period_us
+
+    def die_as_one(self) -> bool:
+        """Out of memory the kernel ends all in it, and not only the largest; but for those that it is
+        to spare (oom_score_adj -1000)."""
+        return _write(f"{self.path}/memory.oom.group", "1")
 
     def peak_bytes(self) -> int | None:
         """The most memory it ever held; None without a memory controller, or before Linux 5.19."""

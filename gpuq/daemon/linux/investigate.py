@@ -1,5 +1,8 @@
 """What a process is, told from /proc in words: what survived KILL, and what `gpuq why PID` asks.
 
+Whom it is told to matters: `reader` is a uid that may know of other people's processes what /proc
+itself would let it read, and no more; None stands for an admin, who may know all.
+
 It looks and never touches. Every error on the way means "it is gone", since a process may leave
 between two lines. Looking may take a second (systemd, a name service), so not on the loop's thread.
 What a process calls itself is its own choice: no control character of it reaches a terminal.
@@ -14,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.linux.memberships import Container, place, printable
-from gpuq.daemon.peer import user_name
+from gpuq.daemon.names import user_name
 
 THREADS_LOOKED_AT = 1000
 LOOK_AGAIN = 5
@@ -24,6 +27,7 @@ WATCH_EVERY_S = 0.1
 WELL_BEFORE_S = 1.0
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+NOT_HIDDEN = ("hidepid=0", "hidepid=off")
 KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the kernel's sched.h
 TERM = 15
 
@@ -73,6 +77,7 @@ class Explained:
     user: str
     state: str  # a letter of STATES
     wait_channel: str | None  # the function of the kernel that it waits in; None: none, or not told
+    is_partial: bool  # what only its user may know was left out
     parents: tuple[tuple[int, str], ...]  # pid and command, from the next one up to pid 1
     threads: int
     cgroup: str | None  # None: the topmost group
@@ -93,12 +98,16 @@ class Explained:
 # ── looking ──
 
 
-def explain(pid: int, *, ask_systemd: bool = True) -> Explained | None:
-    """None where there is no such process, or not to the end of the look."""
+def explain(pid: int, *, reader: int | None = None, ask_systemd: bool = True) -> Explained | None:
+    """None where there is no such process, or not to the end of the look, or none that is shown to
+    the reader."""
     fields = _settled(pid)
     looked_at = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_PER_S)
     status = _status(pid)
     if fields is None or "Uid" not in status:
+        return None
+    may_know_all = _may_know_all(reader, status)
+    if not may_know_all and hides_processes():
         return None
     memberships = _text(f"/proc/{pid}/cgroup") or ""
     path, unit, container = place(memberships)
@@ -113,8 +122,9 @@ def explain(pid: int, *, ask_systemd: bool = True) -> Explained | None:
         command_line=_command_line(pid, state),
         user=user_name(int(status["Uid"].split()[0])),
         state=state,
-        wait_channel=_wait_channel(teller),
-        parents=tuple(_parents(pid)),
+        wait_channel=_wait_channel(teller) if may_know_all else None,
+        is_partial=not may_know_all,
+        parents=tuple(_parents(pid, reader)),
         threads=int(fields[17]),
         cgroup=path,
         unit=unit,
@@ -185,13 +195,33 @@ def _has_term(status: Mapping[str, str], mask: str) -> bool:
     return bool(int(status.get(mask, "0"), 16) >> (TERM - 1) & 1)
 
 
+def _may_know_all(reader: int | None, status: Mapping[str, str]) -> bool:
+    """As ptrace(2) has it: all of its uids are the reader's. A program that is set-uid is not."""
+    uids = status.get("Uid", "").split()[:3]  # real, effective, saved
+    return reader is None or uids == [str(reader)] * 3
+
+
+def hides_processes() -> bool:
+    """Is /proc mounted with hidepid (proc(5)), so that people see their own processes alone?"""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="backslashreplace") as file:
+        words = [line.rstrip("\n").split(" ") for line in file]
+    mounts = [
+        w for w in words if w[4:5] == ["/proc"] and "-" in w and w[w.index("-") + 1] == "proc"
+    ]
+    options = mounts[-1][-1].split(",") if mounts else []
+    return any(one.startswith("hidepid=") and one not in NOT_HIDDEN for one in options)
+
+
 def _wait_channel(pid: int) -> str | None:
     name = printable((_text(f"/proc/{pid}/wchan") or "").strip())
     return None if name in ("", "0") else name
 
 
-def _parents(pid: int) -> Iterator[tuple[int, str]]:
+def _parents(pid: int, reader: int | None) -> Iterator[tuple[int, str]]:
+    hidden = reader is not None and hides_processes()
     for parent in processes.ancestors(pid):
+        if hidden and not _may_know_all(reader, _status(parent)):
+            return
         if parent > 0:  # 0: its parent is outside of what we see
             yield parent, processes.command(parent) or "?"
 
@@ -227,7 +257,9 @@ def _respawner(e: Explained, fields: Sequence[bytes], ask_systemd: bool) -> Resp
         return respawning_runtime(e.container)
     if e.unit is not None and e.unit.endswith(".service"):
         manager = _manager(e.cgroup or "", e.unit)
-        says = _ask_systemd(e.unit, manager) if ask_systemd else {}
+        # A user's own systemd answers that user alone.
+        may_ask = ask_systemd and not (e.is_partial and manager is not None)
+        says = _ask_systemd(e.unit, manager) if may_ask else {}
         if (unit := respawning_unit(e.unit, manager, says, e.pid)) is not None:
             return unit
     parent = processes.stat_fields(e.parents[0][0]) if e.parents else None
@@ -315,13 +347,15 @@ def named(process: tuple[int, str]) -> str:
     return f"{command} (pid {pid})"
 
 
-def watch_for_respawn(e: Explained, seconds: float) -> Explained | None:
+def watch_for_respawn(
+    e: Explained, seconds: float, *, reader: int | None = None
+) -> Explained | None:
     """The process that takes its place, or comes beside it: the same command line of the same user
     and family, started after `e` was looked at. Waits up to `seconds`; None where none came."""
     deadline = time.monotonic() + seconds
     while True:
         for pid in _started_after(e.looked_at):
-            other = explain(pid, ask_systemd=False)
+            other = explain(pid, reader=reader, ask_systemd=False)
             if other is not None and _is_again(other, e):
                 return other
         if time.monotonic() >= deadline:

@@ -34,6 +34,8 @@ def sentences(
     told.append(_whose(job, gone))
     if not gone:
         told += _obstacles(e)
+    if e.is_partial:
+        told.append(f"where in the kernel it waits is told to {e.user} and to admins alone")
     if job is None:  # what a job starts again ends with the job
         told += _again(e, again)
     return told

@@ -1,11 +1,17 @@
 """System calls that Python does not have: the only ctypes in gpuq beside the test of a GPU."""
 
 import ctypes
+import errno
 import os
+import socket
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-_CLOCK_BOOTTIME = 7  # clock_gettime(2)
+_CLOCK_REALTIME, _CLOCK_BOOTTIME = 0, 7  # clock_gettime(2)
+_TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2  # timerfd_create(2)
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # fallocate(2)
+_SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h
+_KEYCTL = {"x86_64": 250}.get(os.uname().machine, 219)  # its number; 219 where numbers are generic
+_KEYCTL_JOIN_SESSION_KEYRING = 1  # keyctl(2)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -19,6 +25,33 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     """Gives that part of a file back to the disk; its size stays, and the part reads as zeros."""
     mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
     _check(_libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def join_new_session_keyring() -> None:
+    """Kernel keys of this process and its children, such as tickets, are theirs alone from here on. A
+    kernel without keys, or a container that may not use them, is none to keep them from anybody."""
+    if _libc.syscall(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EPERM):
+            raise OSError(number, os.strerror(number))
+
+
+def peer_groups(fd: int) -> list[int]:
+    """The supplementary group ids of the process at the other end of a Unix socket, as they were when
+    it connected. socket.getsockopt takes 1 KiB at most, and a process may have 65536 groups."""
+    room = 64
+    while True:
+        gids, size = (ctypes.c_uint32 * room)(), ctypes.c_uint32(4 * room)
+        try:
+            _check(
+                _libc.getsockopt(fd, socket.SOL_SOCKET, _SO_PEERGROUPS, gids, ctypes.byref(size))
+            )
+        except OSError as error:
+            if error.errno != errno.ERANGE:
+                raise
+            room = size.value // 4  # the kernel says how much it takes
+        else:
+            return gids[: size.value // 4]
 
 
 def _check(result: int) -> None:
@@ -51,6 +84,28 @@ class BoottimeAlarm:
             os.read(self.fd, 8)
         except BlockingIOError:
             pass  # it has been set anew meanwhile
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class ClockJumps:
+    """A descriptor that is readable once somebody has set the clock on the wall, or the machine has
+    woken, which sets it too (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2))."""
+
+    def __init__(self) -> None:
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        self.fd = int(_libc.timerfd_create(_CLOCK_REALTIME, flags))
+        _check(0 if self.fd >= 0 else -1)
+        never = _Timerspec(in_=(2**40, 0))
+        kinds = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+        _check(_libc.timerfd_settime(self.fd, kinds, ctypes.byref(never), None))
+
+    def acknowledge(self) -> None:
+        try:
+            os.read(self.fd, 8)
+        except OSError:
+            pass  # ECANCELED is how it tells, and EAGAIN that it was told already
 
     def close(self) -> None:
         os.close(self.fd)

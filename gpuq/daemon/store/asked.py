@@ -1,8 +1,8 @@
 """What people asked: submissions with their environments. Written by the handlers alone."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gpuq.core.spec import Spec, join
 from gpuq.daemon.store.classes import class_id
@@ -14,11 +14,12 @@ LAST_ID = "select seq from sqlite_sequence where name = 'jobs'"
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Who submits, as the kernel told it."""
+    """Who submits, as the kernel told it. `hard_limits` by name, where the job is to have no more."""
 
     uid: int
     gid: int
     user: str
+    hard_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 class Asked:
@@ -84,6 +85,7 @@ class Asked:
                 "cwd": spec.cwd,
                 "umask": spec.umask,
                 "limits": json.dumps(dict(spec.limits)),
+                "hard_limits": json.dumps(dict(by.hard_limits)),
                 "environment": spec.environment,
                 "changes": join(tuple(k + b"=" + v for k, v in spec.changes.items())),
                 "visible": spec.visible,
@@ -99,6 +101,8 @@ class Asked:
                 "stderr": spec.stderr,
                 "tags": json.dumps(spec.tags),
                 "gpu_mem_from": spec.gpu_mem_from,
+                "mem_bytes": spec.bounds.mem_bytes,
+                "cpu_bound": spec.bounds.cpus,
             },
         )
         row = {

@@ -17,20 +17,27 @@ def record_event(
     gpu: str | None = None,
     actor: str | None = None,
     cause: str | None = None,
+    open_cause: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adds one event; stands in the transaction of what it tells."""
+    """Adds one event; stands in the transaction of what it tells. `open_cause` is the cause as others
+    than the job's owner are told it, where the cause quotes what is theirs alone."""
     db.write(
-        "insert into events (at, kind, job, attempt, gpu, actor, cause, detail) "
-        "values (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            now,
-            kind,
-            job,
-            attempt,
-            gpu,
-            actor,
-            cause,
-            None if detail is None else json.dumps(detail),
-        ),
+        """
+        insert into events (at, kind, job, uid, attempt, gpu, actor, cause, open_cause, detail)
+        values (:now, :kind, :job,
+                (select s.uid from jobs j join specs s on s.id = j.spec where j.id = :job),
+                :attempt, :gpu, :actor, :cause, :open_cause, :detail)
+        """,
+        {
+            "now": now,
+            "kind": kind,
+            "job": job,
+            "attempt": attempt,
+            "gpu": gpu,
+            "actor": actor,
+            "cause": cause,
+            "open_cause": open_cause,
+            "detail": None if detail is None else json.dumps(detail),
+        },
     )

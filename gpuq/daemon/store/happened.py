@@ -7,6 +7,7 @@ from typing import Any
 
 import apsw
 
+from gpuq.core.bounds import CpuBound, MemBound
 from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
 from gpuq.core.usage import GpuUse
 from gpuq.daemon.store.classes import class_id
@@ -27,6 +28,8 @@ class NewAttempt:
     runner_start: int
     runner_version: int
     cgroup: str | None = None
+    mem_bound_by: MemBound | None = None
+    cpu_bound_by: CpuBound | None = None
     leases: tuple[Lease, ...] = ()
     gpu_indices: tuple[int, ...] = ()
     simulated: bool = False
@@ -37,7 +40,8 @@ class NewAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """An attempt that is over, and what that was. `cooling` is since when (CLOCK_MONOTONIC, boot id)
+    """An attempt that is over, and what that was. `open_reason` is the reason as others are told it
+    who may not read the log. `cooling` is since when (CLOCK_MONOTONIC, boot id)
     its GPUs cool down; None where they are cool at once. `gpu_use` is what was measured; None leaves
     what is written down of it."""
 
@@ -46,6 +50,7 @@ class Ended:
     exit: Exit
     outcome: Outcome
     reason: str
+    open_reason: str
     cooling: tuple[float, str] | None = None
     gpu_use: GpuUse | None = None
 
@@ -142,7 +147,7 @@ class Happened:
         with self._db.transaction():
             self._end_attempt(ended, now)
             at = ended.exit.ended_at or now
-            self._end_job(ended.job, ended.outcome, ended.reason, at)
+            self._end_job(ended.job, ended.outcome, ended.reason, ended.open_reason, at)
             self._tell_end("ended", ended, now)
 
     def try_again(
@@ -155,8 +160,8 @@ class Happened:
             self._db.write(
                 """
                 update jobs set state = 'queued', started_at = null,
-                  reason = :reason, delayed_until_at = :at, delayed_until_boottime = :boottime,
-                  delayed_boot = :boot,
+                  reason = :reason, open_reason = :open_reason,
+                  delayed_until_at = :at, delayed_until_boottime = :boottime, delayed_boot = :boot,
                   -- signals that this attempt did not get were not meant for the next one
                   signal_sent = coalesce((select max(id) from signals where job = :job), signal_sent)
                 where id = :job
@@ -164,6 +169,7 @@ class Happened:
                 {
                     "job": ended.job,
                     "reason": f"{ended.reason}; {why}",
+                    "open_reason": f"{ended.open_reason}; {why}",
                     "at": delay.at,
                     "boottime": delay.boottime,
                     "boot": delay.boot_id,
@@ -180,7 +186,7 @@ class Happened:
         with self._db.transaction():
             changed = self._db.write(
                 """
-                update jobs set reason = null, delayed_until_at = null,
+                update jobs set reason = null, open_reason = null, delayed_until_at = null,
                   delayed_until_boottime = null, delayed_boot = null
                 where id = ? and delayed_until_at is not null
                 """,
@@ -201,7 +207,7 @@ class Happened:
         """Ends a job that waits."""
         reason = f"cancelled by {actor} while it was queued"
         with self._db.transaction():
-            self._end_job(job, Outcome.CANCELLED, reason, now)
+            self._end_job(job, Outcome.CANCELLED, reason, reason, now)
             detail = {"outcome": Outcome.CANCELLED}
             record_event(self._db, now, "ended", job=job, actor=actor, cause=reason, detail=detail)
 
@@ -306,6 +312,8 @@ class Happened:
                 "runner_start": new.runner_start,
                 "runner_version": new.runner_version,
                 "cgroup": new.cgroup,
+                "mem_bound_by": None if new.mem_bound_by is None else new.mem_bound_by.value,
+                "cpu_bound_by": None if new.cpu_bound_by is None else new.cpu_bound_by.value,
                 "committed_at": now,
                 "gpus": json.dumps(held),
             },
@@ -344,6 +352,7 @@ class Happened:
             "ended_at": exit.ended_at or now,
             "outcome": ended.outcome.value,
             "reason": ended.reason,
+            "open_reason": ended.open_reason,
             "exit_code": exit.exit_code,
             "signal": exit.signal,
             "stage": exit.stage,
@@ -356,6 +365,8 @@ class Happened:
             "peak_rss_bytes": exit.peak_rss_bytes,
             "log_dropped_bytes": exit.log_dropped_bytes,
         }
+        if exit.memory_peak_bytes is not None:  # what a watch has written down stays otherwise
+            facts["memory_peak_bytes"] = exit.memory_peak_bytes
         if ended.gpu_use is not None:
             facts |= use_columns(ended.gpu_use)
         setting = ", ".join(f"{name} = :{name}" for name in facts)
@@ -373,16 +384,27 @@ class Happened:
             "signal": exit.signal,
             "leftovers": exit.leftovers,
         }
-        self._event(now, kind, ended.job, ended.attempt, cause=ended.reason, detail=detail)
+        record_event(
+            self._db,
+            now,
+            kind,
+            job=ended.job,
+            attempt=ended.attempt,
+            cause=ended.reason,
+            open_cause=ended.open_reason,
+            detail=detail,
+        )
 
-    def _end_job(self, job: int, outcome: Outcome, reason: str, ended_at: float) -> None:
+    def _end_job(
+        self, job: int, outcome: Outcome, reason: str, open_reason: str, ended_at: float
+    ) -> None:
         self._db.write(
             """
-            update jobs set state = 'ended', outcome = ?, reason = ?, ended_at = ?,
+            update jobs set state = 'ended', outcome = ?, reason = ?, open_reason = ?, ended_at = ?,
               delayed_until_at = null, delayed_until_boottime = null, delayed_boot = null
             where id = ?
             """,
-            (outcome.value, reason, ended_at, job),
+            (outcome.value, reason, open_reason, ended_at, job),
         )
 
     def _reclassify(self, job: int, request: Request) -> None:

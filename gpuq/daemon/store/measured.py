@@ -51,6 +51,24 @@ class Measured:
     def write(self, job: int, attempt: int, use: GpuUse) -> None:
         self._set(job, attempt, use_columns(use))
 
+    def watched(self) -> list[tuple[int, int, int]]:
+        """(job, attempt, bytes that it may use) of each whose memory the daemon has to watch."""
+        rows = self._db.rows(
+            """
+            select a.job, a.attempt, s.mem_bytes
+            from jobs j indexed by jobs_active
+            join specs s on s.id = j.spec
+            join attempts a on a.job = j.id and a.attempt = j.attempt
+            where j.state in ('starting', 'running') and a.mem_bound_by = 'watched'
+            """
+        )
+        return [(row["job"], row["attempt"], row["mem_bytes"]) for row in rows]
+
+    def memory_peak(self, job: int, attempt: int, peak_bytes: int) -> None:
+        """What an attempt whose memory is watched was seen to use at the most."""
+        with self._db.transaction():
+            self._set(job, attempt, {"memory_peak_bytes": peak_bytes})
+
     def idle(
         self, job: int, attempt: int, *, since_at: float, gpu: str | None, cause: str, now: float
     ) -> None:

@@ -37,6 +37,7 @@ create table specs (
   cwd          blob    not null,
   umask        integer not null check (umask between 0 and 511),
   limits       text    not null default '{}' check (json_valid(limits)),  -- soft limits at submit
+  hard_limits  text    not null default '{}' check (json_valid(hard_limits)),  -- as the kernel told
   environment  blob    not null,
   changes      blob    not null default x'',  -- NAME=value to set over it, NUL-closed
   visible      text    not null default 'auto' check (visible in ('auto', 'uuid', 'index')),
@@ -48,6 +49,8 @@ create table specs (
   backoff      text,               -- as it was written: "2s,4s,8s"; null: the usual
   retry_on     text,               -- as it was written: "failed,exit:75"; null: the usual
   gpu_mem_from text,               -- where the GPU memory it asks for comes from, if not from it
+  mem_bytes    integer check (mem_bytes > 0),   -- what it may use of the machine's memory
+  cpu_bound    integer check (cpu_bound > 0),   -- and of its CPUs, where somebody said so
   seed         integer not null,
   output       blob,               -- the log goes to this file instead
   stderr       blob,
@@ -102,6 +105,7 @@ create table jobs (
   outcome      text    check (outcome in ('succeeded', 'failed', 'cancelled', 'timed_out',
                                           'out_of_memory', 'lost', 'skipped')),
   reason       text,                         -- the sentence of the end
+  open_reason  text,                         -- as others are told it who may not read the log
   started_at   real,
   ended_at     real,
   files_bytes      integer,                  -- its logs and records, measured after its end
@@ -124,6 +128,7 @@ create table jobs (
 -- The eligible: what the scheduler looks at, in its order, class by class.
 create index jobs_eligible on jobs (class, priority desc, id)
   where state = 'queued' and held_by is null and stop_asked_at is null and delayed_until_at is null;
+create index jobs_queued on jobs (class) where state = 'queued' and stop_asked_at is null;
 create index jobs_delayed on jobs (delayed_until_boottime) where delayed_until_at is not null;
 create unique index jobs_key on jobs (key) where key is not null and state <> 'ended';
 create index jobs_to_cancel on jobs (id) where state = 'queued' and stop_asked_at is not null;
@@ -177,6 +182,8 @@ create table attempts (
   runner_start  integer not null,   -- ticks after boot, field 22 of /proc/PID/stat
   runner_version integer not null,  -- of the order and the record that it speaks
   cgroup        text,               -- its control group, where one could be had
+  mem_bound_by  text    check (mem_bound_by in ('kernel', 'watched')),  -- who sees to its mem_bytes
+  cpu_bound_by  text    check (cpu_bound_by in ('kernel', 'nobody')),
   committed_at  real    not null,
   pid           integer,            -- the job's own main process
   pid_start     integer,
@@ -185,7 +192,8 @@ create table attempts (
   paused_mono   real,               -- since when it stands still
   resumed_mono  real,
   paused_s      real    not null default 0,  -- how long it stood still before that
-  ending        text    check (ending in ('asked', 'time_limit', 'heartbeat', 'gpu_memory')),  -- why gpuq ends it
+  ending        text    check (ending in ('asked', 'time_limit', 'heartbeat', 'gpu_memory',
+                                          'host_memory', 'shutdown', 'logout')),  -- why gpuq ends it
   term_mono     real,
   term_delivered integer not null default 0 check (term_delivered in (0, 1)),
   kill_mono     real,               -- the first KILL
@@ -195,6 +203,7 @@ create table attempts (
   outcome       text    check (outcome in ('succeeded', 'failed', 'cancelled', 'timed_out',
                                            'out_of_memory', 'lost')),
   reason        text,
+  open_reason   text,               -- as others are told it who may not read the log
   exit_code     integer,
   signal        integer,
   stage         text,               -- the step that failed where the job could not start (with
@@ -205,7 +214,9 @@ create table attempts (
   leftover_names text,
   user_s        real,
   system_s      real,
-  peak_rss_bytes integer,
+  peak_rss_bytes integer,           -- of the largest of its processes
+  memory_peak_bytes integer,        -- of all of them: with the files that were cached for it where
+                                    -- its control group counted it, without where it was watched
   log_dropped_bytes integer not null default 0,
   -- What it made of its GPUs, all of them together; null: nothing was measured.
   gpu_measured_s    real,           -- the time that the means were taken over
@@ -309,10 +320,12 @@ create table events (
   at      real    not null,
   kind    text    not null,
   job     integer,
+  uid     integer,                  -- whose job that is
   attempt integer,
   gpu     text,
   actor   text,
   cause   text,
+  open_cause text,                  -- as others are told it, where the cause quotes what is the owner's
   detail  text    check (detail is null or json_valid(detail))
 );
 create index events_job on events (job) where job is not null;

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpuq.core.bounds import Bounds
 from gpuq.core.model import (
     ActiveJob,
     DelayedJob,
@@ -37,6 +38,7 @@ class UnendedAttempt:
     runner_start: int
     cgroup: str | None
     stop_to: str
+    uid: int  # the submitter's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class Terms:
     retry_on: str | None
     gpu_mem_from: str | None  # what it asks of a GPU follows from what its command used before
     over_memory: str | None
+    mem_bytes: int | None
+    memory_peak_bytes: int | None  # as a watch saw it
     request: Request
     gpus: tuple[str, ...]  # the uuids it had
     cool_at_once: bool  # no memory stays on those when it ends
@@ -143,7 +147,7 @@ class Seen:
         rows = self._db.rows(
             """
             select a.job, a.attempt, j.state, a.nonce, a.boot_id, a.runner_pid, a.runner_start,
-                   a.cgroup, s.stop_to
+                   a.cgroup, s.stop_to, s.uid
             from jobs j indexed by jobs_active
             join specs s on s.id = j.spec
             join attempts a on a.job = j.id and a.attempt = j.attempt
@@ -169,12 +173,22 @@ class Seen:
         assert row is not None
         return row
 
+    def bounds(self, job: int) -> tuple[Bounds, float]:
+        """What a job may use of the machine, and its grace (s)."""
+        row = self._db.row(
+            "select s.mem_bytes, s.cpu_bound, s.grace_s from jobs j join specs s on s.id = j.spec "
+            "where j.id = ?",
+            (job,),
+        )
+        assert row is not None
+        return Bounds(mem_bytes=row["mem_bytes"], cpus=row["cpu_bound"]), row["grace_s"]
+
     def terms(self, job: int, attempt: int) -> Terms:
         row = self._db.row(
             """
             select j.stop_asked_at, j.stop_grace_s, j.stop_actor, s.time_limit_s, s.heartbeat_s,
                    s.retries, s.backoff, s.retry_on, s.gpu_mem_from, c.request, a.ending, a.gpus,
-                   a.over_memory, a.started_mono, a.boot_id,
+                   a.over_memory, s.mem_bytes, a.memory_peak_bytes, a.started_mono, a.boot_id,
                    coalesce(a.term_mono, a.kill_mono) as ending_since
             from jobs j join specs s on s.id = j.spec join classes c on c.id = j.class
             join attempts a on a.job = j.id
@@ -198,6 +212,8 @@ class Seen:
             retry_on=row["retry_on"],
             gpu_mem_from=row["gpu_mem_from"],
             over_memory=row["over_memory"],
+            mem_bytes=row["mem_bytes"],
+            memory_peak_bytes=row["memory_peak_bytes"],
             request=read_request(row["request"]),
             gpus=tuple(held["uuids"]),
             cool_at_once=held["cool_at_once"],
@@ -288,6 +304,38 @@ class Seen:
         assert row is not None
         return row
 
+    def owner(self, job: int) -> int | None:
+        """The uid that it belongs to."""
+        sql = "select s.uid from jobs j join specs s on s.id = j.spec where j.id = ?"
+        uid = self._db.value(sql, (job,))
+        return None if uid is None else int(uid)
+
+    def queued(self, uid: int) -> int:
+        """How many jobs a user has in the queue, without those that are about to be cancelled. Costs
+        as much as there are such jobs, not as there are others."""
+        return int(
+            self._db.value(
+                """
+                select coalesce(sum(j.last_id - j.id + 1), 0)
+                from classes c cross join jobs j indexed by jobs_queued on j.class = c.id
+                where c.uid = ? and j.state = 'queued' and j.stop_asked_at is null
+                """,
+                (uid,),
+            )
+        )
+
+    def totals(self) -> tuple[int, int]:
+        """How many jobs run, and how many are queued."""
+        row = self._db.row(
+            """
+            select count(*) filter (where state <> 'queued') as running,
+                   count(*) filter (where state = 'queued') as queued
+            from jobs indexed by jobs_unended where state <> 'ended'
+            """
+        )
+        assert row is not None
+        return row["running"], row["queued"]
+
     def last_id(self, uid: int | None = None) -> int | None:
         if uid is None:
             last = self._db.value("select max(last_id) from jobs")
@@ -346,10 +394,26 @@ class Seen:
             return rows, int(rows[-1]["seq"])
         return rows, max(self.last_event(), since)
 
+    def story(self, since: int, limit: int) -> list[Row]:
+        """The next events of jobs after a cursor, each with the job's user and the GPUs that the
+        attempt has or had; None where those are not known any more."""
+        return self._db.rows(
+            """
+            select e.seq, e.kind, e.job, e.attempt, e.actor, e.cause, e.detail, s.user, a.gpus
+            from events e
+            left join jobs j on j.id = e.job
+            left join specs s on s.id = j.spec
+            left join attempts a on a.job = e.job and a.attempt = e.attempt
+            where e.seq > ? and e.job is not null
+            order by e.seq limit ?
+            """,
+            (since, limit),
+        )
+
 
 _WAITING_COLUMNS = """
-j.id, j.class, c.request, j.priority, j.passes, j.attempt, j.stop_asked_at, j.stop_grace_s,
-j.stop_actor
+j.id, j.class, c.request, c.uid, j.priority, j.passes, j.attempt, j.stop_asked_at, j.stop_grace_s,
+j.stop_actor, (select user from specs where id = j.spec) as user
 """
 
 _HEADS = f"""
@@ -392,8 +456,8 @@ order by delayed_until_boottime limit {DELAYED_PER_TURN}
 
 _ACTIVE = """
 select j.id, j.state, c.request, j.stop_asked_at, j.stop_grace_s, j.stop_actor, j.paused_by,
-       s.grace_s, s.time_limit_s, s.heartbeat_s, a.attempt, a.started_mono, a.paused_mono,
-       a.resumed_mono, a.paused_s, a.ending, a.term_mono, a.term_delivered, a.kill_mono,
+       s.uid, s.grace_s, s.time_limit_s, s.heartbeat_s, s.mem_bytes, a.attempt, a.started_mono,
+       a.paused_mono, a.resumed_mono, a.paused_s, a.ending, a.term_mono, a.term_delivered, a.kill_mono,
        a.main_ended_mono, a.unkillable,
        (select json_group_array(number) from (
           select number from signals where job = j.id and id > j.signal_sent order by id)
@@ -412,7 +476,8 @@ select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s
        a.term_mono, a.kill_mono, a.main_ended_mono, a.paused_mono, a.paused_s, a.unkillable,
        a.outcome as attempt_outcome, a.leftovers, a.gpu_measured_s, a.gpu_peak_bytes,
        a.gpu_util_mean, a.gpu_util_peak, a.gpu_energy_j, a.idle_since_at, a.contended_at,
-       a.contended_by, a.over_memory, a.xids, s.gpu_mem_from,
+       a.contended_by, a.over_memory, a.xids, s.gpu_mem_from, s.mem_bytes, s.cpu_bound,
+       a.mem_bound_by, a.cpu_bound_by, a.memory_peak_bytes,
        case when j.array_base is null then null else j.array_base + j.id - j.group_id end
          as array_index
 from jobs j
@@ -496,6 +561,8 @@ def _waiting_job(row: Row) -> WaitingJob:
         id=row["id"],
         class_id=row["class"],
         request=read_request(row["request"]),
+        uid=row["uid"],
+        user=row["user"],
         priority=row["priority"],
         passes=row["passes"],
         attempt=row["attempt"] + 1,
@@ -513,9 +580,11 @@ def _active_job(row: Row) -> ActiveJob:
         attempt=row["attempt"],
         state=JobState(row["state"]),
         request=read_request(row["request"]),
+        uid=row["uid"],
         grace_s=row["grace_s"],
         time_limit_s=row["time_limit_s"],
         heartbeat_s=row["heartbeat_s"],
+        mem_bytes=row["mem_bytes"],
         running_since=row["started_mono"],
         paused_since=row["paused_mono"],
         resumed_at=row["resumed_mono"],

@@ -2,7 +2,8 @@
 
 A job's folder is its submitter's, who may put links and pipes into it or swap folders while this
 looks: all is done by descriptors of folders, opened without following a link, and of a job's folder
-only files of known names are removed. What lies in an output directory is the user's.
+only files of known names are removed. What lies in an output directory is the user's: where this is
+root, a process of that user removes it, which can do there what the user can and no more.
 """
 
 import os
@@ -11,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from gpuq.daemon.attempt.mounts import has_mounts_below
 
@@ -39,7 +41,7 @@ def measure(state_dir: str, job: int, attempts: int, *, count_outputs: bool = Fa
     files, outputs, has_outputs = 0, 0, False
     with _folder(f"{state_dir}/jobs/{job}") as mine:
         for attempt in _attempts(mine):
-            with _folder(attempt, mine) as folder:
+            with _folder_of_same_owner(attempt, mine) as folder:
                 files += sum(_size(name, folder) for name in LOGS)
                 has_outputs |= _holds_something(folder)
                 outputs += _tree_size(OUTPUT, folder) if count_outputs else 0
@@ -57,12 +59,12 @@ def remove(state_dir: str, job: int, attempts: int, *, outputs: bool = False) ->
     removal = _Removal()
     with _folder(f"{state_dir}/jobs") as jobs, _folder(str(job), jobs) as mine:
         for attempt in _attempts(mine):
-            with _folder(attempt, mine) as folder:
+            with _folder_of_same_owner(attempt, mine) as folder:
                 shown = f"jobs/{job}/{attempt}"
                 for name in LOGS:
                     removal.unlink(name, folder, shown)
                 if outputs:
-                    removal.remove_tree(OUTPUT, folder, shown)
+                    removal.remove_tree(OUTPUT, folder, shown, owner=mine)
                 _remove_if_empty(OUTPUT, folder)
             _remove_if_empty(attempt, mine)
         _remove_if_empty(str(job), jobs)
@@ -86,12 +88,11 @@ def remove_tmp_dir(path: str, uid: int) -> int | None:
     """Removes a job's private temporary directory, where its runner could not, if what lies there is
     that user's; returns how many bytes it held, None where there is none."""
     parent, name = os.path.split(path)
-    with _folder(parent, follow=True) as folder:
-        with _folder(name, folder) as own:
-            if own is None or os.fstat(own).st_uid != uid:
-                return None
+    with _folder(parent, follow=True) as folder, _folder(name, folder) as own:
+        if own is None or os.fstat(own).st_uid != uid:
+            return None
         removal = _Removal()
-        removal.remove_tree(name, folder, parent)
+        removal.remove_tree(name, folder, parent, owner=own)
         return removal.freed_bytes
 
 
@@ -115,12 +116,13 @@ class _Removal:
             return
         self.freed_bytes += size
 
-    def remove_tree(self, name: str, folder: int | None, shown: str) -> None:
-        """By rm, which knows no limit of depth, follows no link and waits for no pipe."""
-        if folder is None:
+    def remove_tree(self, name: str, folder: int | None, shown: str, *, owner: int | None) -> None:
+        """By rm, which knows no limit of depth, follows no link and waits for no pipe. It is run by
+        whom `owner`, a descriptor, belongs to."""
+        if folder is None or owner is None:
             return
         size = _tree_size(name, folder)
-        trouble = _run_rm(name, folder)
+        trouble = _run_rm(name, folder, owner)
         if trouble is not None:
             self._note(f"{shown}/{name}: {trouble}")
         self.freed_bytes += size - _tree_size(name, folder)
@@ -129,7 +131,7 @@ class _Removal:
         self.trouble = self.trouble or trouble
 
 
-def _run_rm(name: str, folder: int) -> str | None:
+def _run_rm(name: str, folder: int, owner: int) -> str | None:
     if has_mounts_below(f"/proc/self/fd/{folder}/{name}"):
         return "something is mounted in it. Unmount it first"
     command = ["/bin/rm", "-rf", "--", f"./{name}"]
@@ -142,11 +144,20 @@ def _run_rm(name: str, folder: int) -> str | None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             check=False,
+            **_as_owner(owner),
         )
     except OSError as error:  # no room for another process
         return str(error)
     said = rm.stderr.decode("utf-8", "replace").partition("\n")[0].strip()
     return (said.removeprefix("/bin/rm: ") or "rm failed") if rm.returncode else None
+
+
+def _as_owner(owner: int) -> dict[str, Any]:
+    """For subprocess: nothing to change where that is us."""
+    found = os.fstat(owner)
+    if found.st_uid == os.geteuid():
+        return {}
+    return {"user": found.st_uid, "group": found.st_gid, "extra_groups": []}
 
 
 @contextmanager
@@ -163,6 +174,16 @@ def _folder(name: str, parent: int | None = None, *, follow: bool = False) -> It
     finally:
         if fd is not None:
             os.close(fd)
+
+
+@contextmanager
+def _folder_of_same_owner(name: str, parent: int | None) -> Iterator[int | None]:
+    """Users cannot give folders away, but they may have moved one of somebody else's in here."""
+    with _folder(name, parent) as folder:
+        if folder is None or parent is None:
+            yield None
+        else:
+            yield folder if os.fstat(folder).st_uid == os.fstat(parent).st_uid else None
 
 
 def _names(folder: int | None) -> list[str]:
@@ -191,17 +212,25 @@ def _size(name: str, folder: int | None) -> int:
 
 
 def _tree_size(name: str, folder: int | None) -> int:
-    """Of the files in it, however deep. A link that is swapped in meanwhile spoils the sum alone."""
+    """Of the files in it, however deep; what is reached by a link that is swapped in meanwhile does
+    not count."""
     total, unseen = 0, [name]
     while unseen:
         path = unseen.pop()
         with _folder(path, folder) as here:
-            for entry in _entries(here):
+            for entry in _entries(here if _is_at(here, path, folder) else None):
                 if entry.is_dir(follow_symlinks=False):
                     unseen.append(f"{path}/{entry.name}")
                 else:
                     total += _size(entry.name, here)
     return total
+
+
+def _is_at(fd: int | None, path: str, folder: int | None) -> bool:
+    """Is what was opened by a path of several parts where that path says?"""
+    if fd is None or folder is None:
+        return False
+    return os.readlink(f"/proc/self/fd/{fd}") == os.readlink(f"/proc/self/fd/{folder}") + f"/{path}"
 
 
 def _entries(folder: int | None) -> "list[os.DirEntry[str]]":

@@ -42,7 +42,7 @@ class Pruning:
         spans = self._refs.resolve(refs, peer) if refs else None
         rows = self._store.pruned.choose(
             spans=spans,
-            uid=_whose(peer),
+            uid=_whose(peer, is_named=bool(refs)),
             after=after,
             limit=fields.PAGE,
             **fields.prunable(request, time.time()),
@@ -78,7 +78,7 @@ class Pruning:
 
     async def pruning(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """How many of one's own jobs are still to be forgotten, and which cannot be, and why."""
-        whose = _whose(peer)
+        whose = _whose(peer, is_named=True)
         return {
             "pending": self._store.pruned.pending(whose),
             "troubles": self._store.pruned.troubles(whose),
@@ -86,7 +86,7 @@ class Pruning:
 
     def _check(self, rows: Sequence[Row], peer: Peer) -> None:
         for row in rows:
-            if peer.uid not in (0, row["uid"]):
+            if not peer.may_change(row["uid"]):
                 raise NotPermitted(
                     f"job {row['id']} belongs to {row['user']}; "
                     "only its owner or an admin may prune it. Nothing was removed."
@@ -95,9 +95,10 @@ class Pruning:
             raise GpuqError(_not_ended(active))
 
 
-def _whose(peer: Peer) -> int | None:
-    """Whose jobs somebody may prune without naming them; None: everybody's."""
-    return None if peer.uid == 0 else peer.uid
+def _whose(peer: Peer, *, is_named: bool) -> int | None:
+    """Whose jobs somebody prunes; None: everybody's. An admin with jobs of his own means those,
+    unless he names others."""
+    return None if peer.uid == 0 or (is_named and peer.is_admin) else peer.uid
 
 
 def _not_ended(rows: Sequence[Row]) -> str:

@@ -1,0 +1,87 @@
+"""The stages on the way from a runner to its job, and what is told of one that failed. Standard
+library only."""
+
+import codecs
+import errno
+import time
+from collections.abc import Callable
+from typing import Any
+
+NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 125
+LONGEST_SHOWN = 4096  # signs
+
+# Now, since a process that has become somebody else may not be able to read our library.
+codecs.lookup("unicode_escape")
+
+Message = dict[str, Any]
+
+
+class StageFailed(Exception):
+    """The job could not be started; says at which step."""
+
+    def __init__(self, stage: str, error: OSError | ValueError) -> None:
+        super().__init__(stage)
+        self.stage = stage
+        self.error = error
+
+    def facts(self) -> Message:
+        return not_started(self.stage, self.error)
+
+
+def take(stage: str, step: Callable[[], None]) -> None:
+    try:
+        step()
+    except (OSError, ValueError) as error:
+        raise StageFailed(stage, error) from error
+
+
+def not_started(stage: str, error: OSError | ValueError) -> Message:
+    code = NOT_STARTED
+    if stage.startswith("executing"):
+        missing = isinstance(error, FileNotFoundError)
+        code = NOT_FOUND if missing else NOT_EXECUTABLE
+    return {
+        "ended_at": time.time(),
+        "exit_code": code,
+        "stage": stage,
+        "error": _sentence(stage, error),
+    }
+
+
+def _sentence(stage: str, error: OSError | ValueError) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT:
+        return "no such directory" if stage.startswith("changing") else "no such file"
+    if number == errno.ENOEXEC:
+        return "not a program, and its first line names none (#!)"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    return str(error)
+
+
+def raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def shown(text: str) -> str:
+    """For a sentence, which has to find room in a record: bytes that are not text as \\x.., no control
+    characters, and no more of it than a path may be long."""
+    readable = raw(text).decode("utf-8", "backslashreplace")
+    shown = readable if len(readable) <= LONGEST_SHOWN else readable[:LONGEST_SHOWN] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+# ── a failure on its way from one process to another ──
+
+
+def pack(failed: StageFailed) -> Message:
+    error = failed.error
+    number = error.errno if isinstance(error, OSError) else None
+    words = error.strerror if isinstance(error, OSError) else str(error)
+    return {"stage": failed.stage, "errno": number, "words": words or str(error)}
+
+
+def unpack(message: Message) -> StageFailed:
+    number, words = message["errno"], message["words"]
+    error = ValueError(words) if number is None else OSError(number, words)
+    return StageFailed(message["stage"], error)

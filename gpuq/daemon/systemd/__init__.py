@@ -1,0 +1,1 @@
+"""All that talks to systemd: the daemon works without it too."""
