@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 
 from gpuq import config, paths
-from gpuq.daemon.main import FORMS_HELP, HELP, make_parser
+from gpuq.daemon.command_line import FORMS_HELP, HELP, make_parser
 from gpuq.manual.roff import Page
 
 SIGNALS = (

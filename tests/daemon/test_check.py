@@ -27,7 +27,7 @@ from gpuq.daemon.check.command import Findings
 from gpuq.daemon.check.promises import Breach
 from gpuq.daemon.check.scene import Marked, Scene
 from gpuq.daemon.linux import processes
-from gpuq.daemon.main import _locked
+from gpuq.daemon.state_dir import StateLock
 from gpuq.daemon.store.audit import open_audit
 from gpuq.daemon.store.connection import StoreDamaged, StoreRefused
 from gpuq.errors import DaemonUnreachable, GpuqError
@@ -697,7 +697,7 @@ def test_to_look_for_the_lock_keeps_no_daemon_from_starting(tmp_path: Path) -> N
         fcntl.flock(looker, fcntl.LOCK_SH)
         letting_go = threading.Timer(0.03, lambda: fcntl.flock(looker, fcntl.LOCK_UN))
         letting_go.start()
-        with _locked(settings):
+        with StateLock(settings):
             assert evidence.read_lock(str(tmp_path)) == (os.getpid(), f"{tmp_path}/gpuq.sock")
         letting_go.join()
 
