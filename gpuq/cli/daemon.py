@@ -309,11 +309,13 @@ def _in_words(there: dict[str, Any], look: Look) -> list[str]:
     whose = {"user": "your own", "system": "the machine's", "throwaway": "a throwaway one"}
     counts = there["counts"]
     simulated = "simulated " if there["gpu_backend"].startswith(("sim", "scenario")) else ""
+    is_read = there["gpus"] is not None
+    gpus = count(there["gpus"], f"{simulated}GPU") if is_read else f"{simulated}GPUs not read yet"
     lines = [
         f"gpuqd {there['version']}, {whose.get(there['mode'], there['mode'])}, pid {there['pid']}, "
         f"since {clock(there['started_at'])} ({format_seconds(there['uptime_s'])})",
         f"{counts['running']} running, {counts['queued']} queued, "
-        f"{count(there['gpus'], simulated + 'GPU')} ({printable(there['gpu_backend'])})",
+        f"{gpus} ({printable(there['gpu_backend'])})",
         f"state in {printable(there['state_dir'])}, socket {printable(there['socket'])}",
     ]
     if old := _out_of_date(there):

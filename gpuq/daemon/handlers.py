@@ -135,7 +135,7 @@ class Handlers:
             "socket": self._config.socket,
             "gpu_backend": self._config.gpus,
             "gpu_trouble": self._world.gpu_trouble,
-            "gpus": len(self._world.gpus or ()),
+            "gpus": None if self._world.gpus is None else len(self._world.gpus),
             "turns": self._world.turns,
             "counts": self._store.seen.counts(peer.uid),
             "drained": self._drained(),

@@ -59,6 +59,11 @@ def test_daemon_status_is_ping_in_words(gpuq: Gpuq, fake: FakeDaemon) -> None:
     assert answer == {"schema": 1, "daemon": fake.answers["ping"]}
 
 
+def test_gpus_that_are_not_read_yet_are_not_none(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers["ping"] = pong(fake, gpus=None)
+    assert "simulated GPUs not read yet (sim:4x24G)" in gpuq("daemon", "status").out
+
+
 def test_daemon_start_leaves_alone_what_runs(gpuq: Gpuq, fake: FakeDaemon) -> None:
     fake.answers["ping"] = pong(fake)
     assert gpuq("daemon", "start") == (0, "it runs already (pid 4711)\n", "")
