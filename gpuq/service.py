@@ -102,6 +102,18 @@ def outlives_logout() -> bool:
     return os.path.exists(os.path.join(LINGERING, own_name()))
 
 
+def logout_ends_all() -> bool:
+    """Does logind end whatever a user has started with the last session (KillUserProcesses=)? Root and
+    who lingers are left alone."""
+    manager = (
+        "org.freedesktop.login1",
+        "/org/freedesktop/login1",
+        "org.freedesktop.login1.Manager",
+    )
+    asked = run_tool(["busctl", "get-property", *manager, "KillUserProcesses"], timeout_s=5.0)
+    return asked.stdout.strip() == "b true"
+
+
 def is_root() -> bool:
     return os.geteuid() == 0
 

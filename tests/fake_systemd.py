@@ -19,11 +19,12 @@ then echo "Access denied." >&2; exit 1; fi
 case " $* " in
     *" start "*|*" restart "*) for unit; do touch FOLDER/active/$unit; done ;;
     *" stop "*) rm -f FOLDER/active/*.service FOLDER/active/*.socket ;;
+    *" KillUserProcesses "*) test -e FOLDER/kills && echo "b true" || echo "b false" ;;
     *" enable-linger "*) touch FOLDER/linger/NAME ;;
 esac
 exit 0
 """
-NAMES = ("systemctl", "loginctl", "systemd-sysusers", "systemd-tmpfiles")
+NAMES = ("systemctl", "loginctl", "systemd-sysusers", "systemd-tmpfiles", "busctl")
 
 
 class FakeSystemd:

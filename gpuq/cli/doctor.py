@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 import gpuq
-from gpuq import paths
+from gpuq import paths, service
 from gpuq.cli import console
 from gpuq.cli.gpu_text import census
 from gpuq.cli.render import GREEN, RED, YELLOW, Column, Gpu, Look, printable, tabbed, table
@@ -90,6 +90,7 @@ def _look_over(client: Client) -> Iterator[Finding]:
     if there is not None:
         yield _daemon(client, there)
         yield _version(there)
+        yield from _logout(there)
         yield from _gpus(client)
         yield from _bounds(client)
     state_dir = there["state_dir"] if there else client.address.state_dir
@@ -132,6 +133,19 @@ def _version(there: dict[str, Any]) -> Finding:
         f"the daemon is of version {there['version']}, this command of {gpuq.__version__}",
         "Running jobs outlive it: gpuq daemon restart",
     )
+
+
+def _logout(there: dict[str, Any]) -> Iterator[Finding]:
+    """Whether a daemon of one's own and its jobs outlive the last session."""
+    if there["mode"] != "user" or service.is_root() or not os.path.isdir(service.BOOTED):
+        return
+    if service.outlives_logout():
+        yield Finding("ok", "your daemon and its jobs outlive a logout: you linger")
+    elif service.keeps(there["pid"]) or service.logout_ends_all():
+        what = "systemd ends your daemon and its jobs when you log out: you do not linger"
+        yield Finding("warning", what, "loginctl enable-linger")
+    else:
+        yield Finding("ok", "your daemon and its jobs outlive a logout")
 
 
 def _gpus(client: Client) -> Iterator[Finding]:

@@ -330,6 +330,19 @@ def test_doctor_names_what_is_wrong_and_the_remedy(gpuq: Gpuq, fake: FakeDaemon)
     assert "warning  GPU 3: Xid 79: it has fallen off the bus. See: gpuq why gpu:3" in out
 
 
+def test_doctor_says_what_a_logout_ends(
+    gpuq: Gpuq, fake: FakeDaemon, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "is_root", lambda: False)
+    fake.answers |= {"ping": pong(fake), "gpus": page()}
+    assert "ok\tyour daemon and its jobs outlive a logout\t\n" in gpuq("doctor").out
+    (systemd.folder / "kills").touch()
+    ends = "systemd ends your daemon and its jobs when you log out: you do not linger"
+    assert f"warning\t{ends}\tloginctl enable-linger\n" in gpuq("doctor").out
+    (systemd.folder / "linger" / service.own_name()).touch()
+    assert "ok\tyour daemon and its jobs outlive a logout: you linger\t\n" in gpuq("doctor").out
+
+
 def test_doctor_says_what_bounds_are_worth_here(gpuq: Gpuq, fake: FakeDaemon) -> None:
     fake.answers |= {"ping": pong(fake), "gpus": page()}
     assert "ok\t--mem is enforced by the kernel\t\n" in gpuq("doctor").out
