@@ -1,7 +1,6 @@
 """A box on which gpuq is installed, and what its people do there."""
 
 import json
-import re
 import shlex
 import uuid
 from dataclasses import dataclass
@@ -91,9 +90,6 @@ class Box(Machine):
         said = self.says("journalctl", "--output=json", "--all", *match)
         return [json.loads(line) for line in said.splitlines()]
 
-    def controllers_of(self, path: str) -> set[str]:
-        return set(self.inside(f"{path}/cgroup.controllers").read_text().split())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
@@ -116,7 +112,3 @@ class Held:
     def assert_ends_with(self, code: int) -> None:
         self.end_with(code)
         assert self.box.until_state(self.id, "ended")["exit_code"] == code
-
-
-def version_of(wheel: Path) -> str:
-    return re.split("-", wheel.name)[1]

@@ -98,9 +98,9 @@ def join_control_group(name: str) -> None:
 
 def remove_abandoned_groups() -> None:
     """Of keepers that were killed: nobody was left to do it."""
-    for top in mounts("cgroup2"):
+    for top in mounts("cgroup2") + mounts("cgroup"):
         for left in top.glob(f"{PREFIX}*"):
-            if not Path("/proc", left.name.removeprefix(PREFIX)).exists():
+            if not Path("/proc", left.name.removeprefix(PREFIX).partition("-")[0]).exists():
                 remove_control_groups(left.name)
 
 

@@ -1,17 +1,19 @@
 """A box: a real systemd in a container, with users, and commands run in it as one of them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from tests.conftest import until
 from tests.systemd import root as roots
-from tests.systemd.keeper import children, status
+from tests.systemd.keeper import children, mounts, status
 
 KEEPER = Path(__file__).with_name("keeper.py")
 SECONDS = 60.0  # for any one command, on a slow machine
@@ -30,7 +32,7 @@ class Machine:
         self.keeper: subprocess.Popen[str] | None = None
         self.pid = 0
 
-    def boot(self) -> "Machine":
+    def boot(self) -> Self:
         """Returns once systemd says that all it starts is started."""
         with self.console.open("a") as console:
             self.keeper = subprocess.Popen(
@@ -61,13 +63,11 @@ class Machine:
         """As a person would; the seconds until the last of it was gone."""
         began = time.monotonic()
         self.run("systemctl", "poweroff", fails=None)
-        self.wait_for_its_end()
-        return time.monotonic() - began
-
-    def wait_for_its_end(self) -> None:
         assert self.keeper is not None
         self.keeper.wait(SECONDS)
+        seconds = time.monotonic() - began
         self._let_go()
+        return seconds
 
     def pull_the_plug(self) -> None:
         """Ends it whatever it is doing."""
@@ -91,13 +91,17 @@ class Machine:
         user: str = "root",
         fails: bool | None = False,
         environment: Sequence[str] = (),
-        stdin: str = "",
     ) -> Done:
         """In the home of a user and with their groups. `fails` is what is expected of it, None
         where either will do."""
         command = self.command(words, user, environment)
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
         )
         if fails is not None:
             assert (done.returncode != 0) == fails, f"{words}\n{done.stdout}\n{done.stderr}"
@@ -148,9 +152,9 @@ class Machine:
 
     def alive(self, pid: int) -> bool:
         """A process of the box, by the number that the box knows it under."""
-        status = self.inside(f"/proc/{pid}/stat")
+        fields = self.inside(f"/proc/{pid}/stat")
         try:
-            return status.read_text().rpartition(")")[2].split()[0] not in "ZX"
+            return fields.read_text().rpartition(")")[2].split()[0] not in "ZX"
         except (FileNotFoundError, ProcessLookupError):
             return False
 
@@ -163,18 +167,23 @@ class Machine:
                 return int(entry)
         raise AssertionError(f"there is no process {pid} in the box")
 
-    def control_groups(self) -> set[str]:
-        """The controllers that the box's cgroup 2 has."""
+    def controllers(self) -> set[str]:
+        """Those that the box's cgroup 2 has: "memory", "cpu", …"""
         return set(self.inside("/sys/fs/cgroup/cgroup.controllers").read_text().split())
 
 
+@cache
 def why_not() -> str | None:
     """Why no box can be booted here; None where one can."""
     if os.geteuid() != 0:
         return "it takes root"
     for program in ("systemd-nspawn", "dbus-daemon", "setpriv", "nsenter"):
-        if not any(Path(folder, program).exists() for folder in os.environ["PATH"].split(":")):
+        if shutil.which(program) is None:
             return f"{program} is not installed (Debian: systemd-container, dbus, util-linux)"
-    if not any(" cgroup2 " in line for line in Path("/proc/self/mounts").read_text().splitlines()):
-        return "there is no cgroup 2 on this machine"
+    tops = mounts("cgroup2")
+    if not tops or not os.access(tops[0], os.W_OK):
+        return "there is no cgroup 2 here that could be written to"
+    tried = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
+    if subprocess.run(tried, capture_output=True, check=False).returncode != 0:
+        return "root may make no namespaces here, as in a container without privileges"
     return None

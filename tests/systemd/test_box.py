@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import until
 from tests.systemd import root as roots
-from tests.systemd.keeper import PREFIX, mounts
+from tests.systemd.keeper import PREFIX, mounts, remove_abandoned_groups
 from tests.systemd.machine import Machine
 
 BOOTS_AND_WAITS = """
@@ -47,6 +47,9 @@ def test_nothing_of_a_box_outlives_whoever_booted_it(
     if booter.poll() is None:
         booter.kill()
     booter.wait()
+    until(lambda: not Path(f"/proc/{keeper}").exists(), "the end of the keeper")
+    remove_abandoned_groups()
+    assert not (mounts("cgroup2")[0] / f"{PREFIX}{keeper}").exists()
 
 
 def test_control_groups_that_a_killed_keeper_left_go_with_the_next(

@@ -65,7 +65,6 @@ def test_an_upgrade_changes_the_daemon_and_not_the_jobs(
     shared_box: Box, jobs: dict[int, Held], tmp_path: Path
 ) -> None:
     newer = made_wheels.build_wheel(tmp_path / "newer", NEXT_VERSION)
-    shared_box.write(f"/var/tmp/{newer.name}", "")
     (shared_box.root / "var/tmp" / newer.name).write_bytes(newer.read_bytes())
     before = shared_box.main_pid()
     assert shared_box.daemon()["version"] != NEXT_VERSION
@@ -122,12 +121,13 @@ def test_a_job_that_the_kernel_ends_for_want_of_memory_takes_nobody_along(
 ) -> None:
     before = shared_box.main_pid()
     told = "/home/alice/be-greedy"
-    asked = ("--mem", "128M") if "memory" in shared_box.control_groups() else ()
+    asked = ("--mem", "128M") if "memory" in shared_box.controllers() else ()
     id = shared_box.submit("alice", *asked, "--", "python3", "-c", GREEDY, told)
     pid = shared_box.until_state(id, "running")["pid"]
     with short_of_memory(shared_box, pid, report, has_scope=bool(asked)):
         shared_box.run("touch", told)
         ended = shared_box.until_state(id, "ended")
+    assert ended["outcome"] == ("out_of_memory" if asked else "failed")
     assert ended["signal"] == signal.SIGKILL
     assert "memory" in ended["reason"]
     assert shared_box.unit(SERVICE, "OOMPolicy")["OOMPolicy"] == "continue"

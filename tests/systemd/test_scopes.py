@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from tests.conftest import until
-from tests.systemd.box import SERVICE, Box, Held
+from tests.systemd.box import Box, Held
 
 LIMITS = ("--mem", "1G", "--cpus", "1")
 STARTS = 8
@@ -17,7 +17,7 @@ CONTROLLERS = "/sys/fs/cgroup/cgroup.controllers"
 def box_with_scopes(box: Box, report: list[str]) -> Box:
     """Where cgroup 2 lacks the controllers a file says that it has them: so gpuq asks the real
     systemd for real scopes, and only what the kernel would enforce in them is not to be seen."""
-    missing = {"memory", "cpu"} - box.control_groups()
+    missing = {"memory", "cpu"} - box.controllers()
     if missing:
         report.append(
             f"NOT SEEN, since cgroup 2 has no controller {' or '.join(sorted(missing))} here: what "
@@ -57,9 +57,9 @@ def test_a_job_with_limits_has_a_scope_under_the_slice(box_with_scopes: Box) -> 
 def test_restart_and_crash_leave_a_job_in_its_scope(box_with_scopes: Box) -> None:
     job = box_with_scopes.held("alice", *LIMITS)
     scope = scope_of(box_with_scopes, job)
-    for blow in (("systemctl", "restart", SERVICE), ("kill", "-KILL")):
+    for blow in ("systemctl restart gpuqd", "kill -KILL $(systemctl show -P MainPID gpuqd)"):
         before = box_with_scopes.main_pid()
-        box_with_scopes.run(*blow, *([str(before)] if blow[0] == "kill" else []))
+        box_with_scopes.run("sh", "-c", blow)
         box_with_scopes.until_active(other_than=before)
         job.assert_untouched()
         assert scopes(box_with_scopes) == [scope]

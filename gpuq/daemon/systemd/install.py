@@ -300,7 +300,9 @@ class Install:
 
     def _say_what_next(self, there: Mapping[str, Any]) -> None:
         site = self._site
-        gpus = f"{count(there['gpus'], 'GPU')} ({there['gpu_backend']})"
+        gpus = f"GPUs: {there['gpu_backend']}"  # a daemon this young may not have read them yet
+        if there["gpus"]:
+            gpus = f"{count(there['gpus'], 'GPU')} ({there['gpu_backend']})"
         trouble = f"; {there['gpu_trouble']}" if there["gpu_trouble"] else ""
         site.say(
             f"gpuqd {there['version']} answers at {site.socket} (pid {there['pid']}), {gpus}{trouble}"
