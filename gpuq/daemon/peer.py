@@ -197,8 +197,7 @@ def _is_of_our_namespaces(sock: Any, pid: int, uid: int) -> bool:
     if pidfd is None:
         return False
     try:
-        same = all(_namespace(pid, kind) == _namespace("self", kind) for kind in NAMESPACES)
-        return same and not _has_exited(pidfd)
+        return _shares_namespaces(pid) and not _has_exited(pidfd)
     except OSError:
         return False
     finally:
@@ -219,6 +218,17 @@ def _pidfd(sock: Any, pid: int, uid: int) -> int | None:
                 return pidfd
             os.close(pidfd)
     return None
+
+
+def _shares_namespaces(pid: int) -> bool:
+    """Ours, or those of pid 1: an admin may have put the service into a namespace of its own."""
+    caller = [_namespace(pid, kind) for kind in NAMESPACES]
+    if caller == [_namespace("self", kind) for kind in NAMESPACES]:
+        return True
+    try:
+        return caller == [_namespace(1, kind) for kind in NAMESPACES]
+    except PermissionError:  # root without the right to look into others
+        return False
 
 
 def _namespace(pid: int | str, kind: str) -> tuple[int, int]:
