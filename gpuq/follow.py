@@ -8,6 +8,7 @@ nobody wrote are nobody's log.
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gpuq.errors import GpuqError, NothingMatched
@@ -126,7 +127,8 @@ class Follow:
         if self.attempt["log"] is None:
             return False
         try:
-            fd = open_log(self.attempt["log"])
+            with rights_of_owner(self.job):
+                fd = open_log(self.attempt["log"])
         except FileNotFoundError:
             return False
         self.log = LogFile(fd, is_ours=is_ours(self.job), say=self._say)
@@ -145,6 +147,39 @@ class Follow:
 def is_ours(job: Job) -> bool:
     """Is the log one that gpuq keeps under its limit? A file that was asked for is the user's."""
     return job.get("output") is None
+
+
+@contextmanager
+def rights_of_owner(job: Job) -> Iterator[None]:
+    """For root, who opens what a user may have put there: with that user's rights, so that a link
+    which leads to a secret, or to a device that acts when it is opened, leads root nowhere. Others have
+    their own rights anyway. FileNotFoundError where nobody knows who the owner is."""
+    if os.geteuid() != 0 or job["user"] == "root":
+        yield
+        return
+    uid, gid, its_groups = _identity_of_owner(job)
+    groups = os.getgroups()
+    os.setgroups(its_groups)
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(os.getgid())
+        os.setgroups(groups)
+
+
+def _identity_of_owner(job: Job) -> tuple[int, int, list[int]]:
+    import pwd  # not on anybody else's start-up path
+
+    try:
+        owner = pwd.getpwnam(job["user"])
+    except KeyError:  # removed since: the job's folder, which root made, still says whose it was
+        inside = job.get("output_dir") or job.get("log") or ""
+        found = os.lstat(os.path.dirname(os.path.dirname(inside)))
+        return found.st_uid, found.st_gid, []
+    return owner.pw_uid, owner.pw_gid, os.getgrouplist(owner.pw_name, owner.pw_gid)
 
 
 def open_log(path: str) -> int:

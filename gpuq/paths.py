@@ -35,8 +35,7 @@ def default_state_dir(environ: Mapping[str, str], uid: int) -> str:
     """`$XDG_STATE_HOME/gpuq`; on a network home `/var/tmp/gpuq-UID`, which is on this machine."""
     base = environ.get("XDG_STATE_HOME") or ""
     if not base.startswith("/"):  # the XDG specification: a relative path is to be ignored
-        home = environ.get("HOME") or os.path.expanduser("~")
-        base = os.path.join(home, ".local", "state")
+        base = os.path.join(_home(environ), ".local", "state")
     if file_system_of(base) in NETWORK_FILE_SYSTEMS:
         return f"/var/tmp/gpuq-{uid}"
     return os.path.join(base, "gpuq")
@@ -49,8 +48,24 @@ def default_config(environ: Mapping[str, str]) -> str:
 def config_home(environ: Mapping[str, str]) -> str:
     base = environ.get("XDG_CONFIG_HOME") or ""
     if not base.startswith("/"):
-        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
+        base = os.path.join(_home(environ), ".config")
     return base
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    """Root who has become so by `sudo -E` has another's HOME: what lies there is that user's to
+    change, and would decide what root runs."""
+    home = environ.get("HOME") or os.path.expanduser("~")
+    if os.geteuid() == 0 and _is_of_another(home):
+        return os.path.expanduser("~root")
+    return home
+
+
+def _is_of_another(path: str) -> bool:
+    try:
+        return os.stat(path).st_uid != os.geteuid()
+    except OSError:
+        return False
 
 
 def file_system_of(path: str) -> str:

@@ -6,8 +6,10 @@ of the first entry that does not end before it. What was there before the first 
 start of the attempt, what came after the last one the time at which the log was last written to.
 """
 
+import errno
 import os
 import re
+import stat
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from typing import NamedTuple
 from gpuq.cli import console
 from gpuq.cli.render import Job, clock, cut
 from gpuq.errors import GpuqError
-from gpuq.follow import LogFile
+from gpuq.follow import LogFile, rights_of_owner
 
 LONGEST_LINE = 2**20  # that is kept until it is complete
 CLEAR = b"\r\x1b[K"
@@ -62,7 +64,8 @@ class Page:
         if not wants_index or self._index is not None or self._lacks_index:
             return
         try:
-            self._index = Index(attempt)
+            with rights_of_owner(self._job):
+                self._index = Index(attempt)
         except FileNotFoundError:
             if attempt["started_at"] is not None:  # else it is still to come
                 self._do_without_index()
@@ -124,7 +127,7 @@ class Index:
         folder = os.path.dirname(attempt["output_dir"] or "")
         if not folder:
             raise FileNotFoundError
-        self._fd = os.open(os.path.join(folder, "log.index"), os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = _open_file(os.path.join(folder, "log.index"))
         self._began_at: float | None = attempt["started_at"]
         self._times: list[float] = []
         self._ends: list[int] = []
@@ -169,6 +172,18 @@ class Index:
             self.forget(time)
         self._times.append(time)
         self._ends.append(end)
+
+
+def _open_file(path: str) -> int:
+    """FileNotFoundError where something else lies there: it is the job's to put there what it likes."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise FileNotFoundError(path) if error.errno == errno.ELOOP else error from None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileNotFoundError(path)
 
 
 class Lines:

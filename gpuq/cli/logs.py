@@ -13,7 +13,7 @@ from gpuq.cli.render import Job, Look, printable
 from gpuq.client import Client
 from gpuq.core.units import format_seconds
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
-from gpuq.follow import LogFile, is_ours, open_log
+from gpuq.follow import LogFile, is_ours, open_log, rights_of_owner
 
 
 def logs(
@@ -46,7 +46,7 @@ def logs(
       gpuq logs -f 184          follow it, from before its start to its end
       gpuq logs -n 20 @         the last 20 lines of your last submission
       gpuq logs -t --since 2h 184
-      less $(gpuq logs --path 184)
+      less "$(gpuq logs --path 184)"
 
     The bytes come as the job wrote them; with -t or -n a progress bar is one line, in its last
     state. When a job is tried again, -f goes on with the next attempt. Ctrl-C only stops following;
@@ -167,7 +167,8 @@ def _print(job: Job, attempt: Job, log: LogFile, part: Part) -> None:
 
 def _open(job: Job, path: str) -> int:
     try:
-        return open_log(path)
+        with rights_of_owner(job):
+            return open_log(path)
     except PermissionError:
         raise _not_yours(job) from None
     except FileNotFoundError:

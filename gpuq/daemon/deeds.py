@@ -67,6 +67,7 @@ class Deeds:
         # Signals first: what is being ended is to end though the disk may refuse all the rest.
         self._signal([one for one in decisions if isinstance(one, Signal)])
         self._cancel([one for one in decisions if isinstance(one, Cancel)])
+        self._starter.keep_for(decisions)
         for decision in decisions:
             await self._carry_out(decision, snapshot)
         self._health.forget_considered(snapshot.health)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import gpuq
 from gpuq.config import BESIDE_SYSTEM, Config
 from gpuq.core.bounds import Enforcement, weaker_promise
-from gpuq.core.fitting import never_fits
+from gpuq.core.fitting import is_meant, never_fits
 from gpuq.core.learned import Resolved, resolve
 from gpuq.core.learned import note as learned_note
 from gpuq.core.model import Gpu, JobState, Outcome, Plan
@@ -33,7 +33,7 @@ from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.measured import use_columns
-from gpuq.daemon.upkeep.aside import aside
+from gpuq.daemon.upkeep.aside import OneByOne
 from gpuq.daemon.upkeep.pruning import Pruning
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, NeverFits, NotPermitted, UsageError
@@ -80,6 +80,7 @@ class Handlers:
         )
         self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
         self._commits = GroupCommit(store)
+        self._looks = OneByOne()
         self.host_notes: Callable[[], list[str]] = list  # of what the machine does not let us do
         self._started_at = time.time()
         self._started = time.monotonic()
@@ -156,7 +157,17 @@ class Handlers:
         }
 
     def _notes(self) -> list[str]:
-        return [*self._config.notes(), *self.host_notes()]
+        return [*self._config.notes(), *self._unknown_gpus(), *self.host_notes()]
+
+    def _unknown_gpus(self) -> list[str]:
+        """Settings that name GPUs which this machine never had: a slip, or from another machine."""
+        known = self._known_gpus()
+        return [
+            f"{name}: no GPU of this machine is {word}. See: gpuq gpus"
+            for name in ("allow_gpus", "deny_gpus", "gpu_order")
+            for word in getattr(self._config, name)
+            if known and not any(is_meant(gpu, word) for gpu in known)
+        ]
 
     async def bounds(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Why the kernel does not hold jobs to --mem and --cpus here; null: it does."""
@@ -422,10 +433,12 @@ class Handlers:
         # What is hidden must not be guessed either: others' jobs have neither name nor tags then.
         by_words = filters["name"] is not None or filters["tag"] is not None
         only_own = by_words and not self._discretion(peer).sees_commands
+        # Who is going to change what is listed has only that listed which they may change.
+        only_own |= bool(request.get("mine") or (request.get("changeable") and not peer.is_admin))
         rows = self._store.seen.jobs(
             ids=self._refs.resolve(refs, peer) if refs else None,
             ended=everything or _wants_ended(filters["states"]),
-            uid=peer.uid if request.get("mine") or only_own else None,
+            uid=peer.uid if only_own else None,
             limit=limit,
             cursor=cursor,
             **filters,
@@ -462,7 +475,7 @@ class Handlers:
         whether it comes back once it has ended."""
         pid = fields.pid(request)
         reader = None if peer.is_admin else peer.uid
-        explained = await aside(lambda: investigate.explain(pid, reader=reader))
+        explained = await self._looks.do(peer.uid, lambda: investigate.explain(pid, reader=reader))
         if explained is None:
             hides = reader is not None and investigate.hides_processes()
             hint = ", or it is not yours: this machine hides those of others" if hides else ""
@@ -478,8 +491,8 @@ class Handlers:
         again = None
         if watch_s := fields.timeout_s(request.get("watch_s") or 0.0):
             watched = min(watch_s, LONGEST_WATCH_S)
-            again = await aside(
-                lambda: investigate.watch_for_respawn(explained, watched, reader=reader)
+            again = await self._looks.do(
+                peer.uid, lambda: investigate.watch_for_respawn(explained, watched, reader=reader)
             )
         gone = watch_s > 0 and processes.identity(pid) != (pid, explained.start)
         told = sentences(explained, job=job, gone=gone, again=again)

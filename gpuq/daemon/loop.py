@@ -105,15 +105,22 @@ class Loop:
         )
         self._memory = MemoryWatch(store, self._supervisor, self.wake)
         scopes = scopes or Scopes(Bus(None))
-        starter = Starter(
-            store, config, self._clock, self._supervisor, self._lookout, self._locks, scopes
+        self._starter = Starter(
+            store,
+            config,
+            self._clock,
+            self._supervisor,
+            self._lookout,
+            self._locks,
+            scopes,
+            self.wake,
         )
         self._deeds = Deeds(
             store,
             self._clock,
             watchers,
             self._supervisor,
-            starter,
+            self._starter,
             self._lookout,
             self._health,
         )
@@ -248,6 +255,7 @@ class Loop:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             self._lookout.usage.flush()
+            await self._starter.close()
             await self._supervisor.close()
             self._locks.close()
             if self._cgroup_root is not None:
@@ -317,7 +325,7 @@ class Loop:
             until = self._clock.monotonic() + START_AGAIN_S
             self._chronicle.start_trouble = str(trouble), until
             return True
-        return bool(self.plan.decisions)
+        return not all(map(self._starter.is_under_way, self.plan.decisions))
 
     def _look(self) -> Snapshot:
         seen = self._store.seen

@@ -86,6 +86,11 @@ def _serve(settings: config.Config, asked: argparse.Namespace, notifier: Notifie
     journal = own_log.set_up(os.environ)
     given = given_socket(os.environ, settings.socket)
     systemd = _FromSystemd(notifier=notifier, journal=journal, socket=given)
+    if settings.mode == "system" and os.geteuid() != 0:
+        raise UsageError(
+            "gpuqd --system runs jobs as the people who submit them, which only root can: start it as "
+            "root. Your own daemon: gpuqd, or gpuq daemon start"
+        )
     if settings.mode != "system":
         faults.arm(os.environ)
     _scrub_environment()

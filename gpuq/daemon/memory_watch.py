@@ -115,7 +115,7 @@ def memory_of(pids: Iterable[int], *, more_than: int = 0) -> int:
     plain = {pid: own for pid in pids if (own := _plainly(pid)) is not None}
     if sum(plain.values()) <= more_than:
         return sum(plain.values())
-    return sum(_share(pid, otherwise=own) for pid, own in plain.items())
+    return sum(map(_share, plain))
 
 
 def _plainly(pid: int) -> int | None:
@@ -125,12 +125,13 @@ def _plainly(pid: int) -> int | None:
     return None if found is None else sum(found.values())
 
 
-def _share(pid: int, otherwise: int) -> int:
-    """The same with its share of what several have in common. See proc_pid_smaps(5); what belongs to a
-    program with rights of its own may not be looked at so closely."""
+def _share(pid: int) -> int:
+    """The same with its share of what several have in common; 0 where it has gone meanwhile. See
+    proc_pid_smaps(5); what belongs to a program with rights of its own may not be looked at so closely.
+    """
     names = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
     found = _fields(f"/proc/{pid}/smaps_rollup", names)
-    return sum(found.values()) if found else otherwise
+    return sum(found.values()) if found else _plainly(pid) or 0
 
 
 def _fields(path: str, names: tuple[str, ...]) -> dict[str, int] | None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from gpuq.config import Config
 from gpuq.daemon import names
-from gpuq.daemon.linux import syscalls
+from gpuq.daemon.linux import processes, syscalls
 from gpuq.errors import NotPermitted
 
 NOBODY = -1  # the uid of root in a container, who is nobody here
@@ -214,7 +214,8 @@ def _pidfd(sock: Any, pid: int, uid: int) -> int | None:
     with suppress(OSError):
         if pid > 0:
             pidfd = os.pidfd_open(pid)
-            if os.stat(f"/proc/{pid}").st_uid == uid:
+            # A user's set-uid program has root's /proc/PID, and the user for its real uid.
+            if os.stat(f"/proc/{pid}").st_uid == uid == processes.real_uid(pid):
                 return pidfd
             os.close(pidfd)
     return None

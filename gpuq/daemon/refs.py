@@ -1,6 +1,6 @@
 """Which jobs are meant by what people write: "12", "12-18,20", "@", "@~2", "g12"."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gpuq.core.units import parse_ranges
@@ -8,6 +8,8 @@ from gpuq.daemon.peer import Peer
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.seen import Seen
 from gpuq.errors import NothingMatched, UsageError
+
+MOST_SPANS, MOST_LOOKED_UP = 20_000, 100  # by one request
 
 
 class References:
@@ -30,7 +32,16 @@ class References:
         return sorted(rows, key=lambda row: int(row["id"]))
 
     def resolve(self, refs: Sequence[Any], peer: Peer) -> list[range]:
-        return [span for ref in refs for span in self._resolve_one(str(ref), peer)]
+        """Apart from each other and in order. One request names so many jobs as people do: all others
+        wait while they are looked up, and one that names the same a million times looks as often."""
+        words = list(dict.fromkeys(map(str, refs)))
+        looked_up = sum(word[:1] in ("@", "g") for word in words)
+        if looked_up > MOST_LOOKED_UP:
+            raise UsageError(f"{looked_up} groups at once: name up to {MOST_LOOKED_UP}")
+        spans = sum(word.count(",") + 1 for word in words)
+        if spans > MOST_SPANS:
+            raise UsageError(f"{spans} jobs and ranges at once: name up to {MOST_SPANS}")
+        return _merged(span for word in words for span in self._resolve_one(word, peer))
 
     def _resolve_one(self, ref: str, peer: Peer) -> list[range]:
         """ "12", "12-18,20", "@" and "@~2" (counted among your own submissions), "g12"."""
@@ -56,6 +67,15 @@ class References:
         last = self._seen.last_id(peer.uid)
         yours = f"your last is {last}" if last is not None else "you have submitted none yet"
         return NothingMatched(f"no job {' '.join(map(str, refs))} ({yours}). See: gpuq status -a")
+
+
+def _merged(spans: Iterable[range]) -> list[range]:
+    merged: list[range] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        if merged and span.start <= merged[-1].stop:
+            span = range(merged[-1].start, max(span.stop, merged.pop().stop))
+        merged.append(span)
+    return merged
 
 
 def _is_number(text: str) -> bool:

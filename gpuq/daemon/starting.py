@@ -5,59 +5,32 @@ Commit first, then act: what dies in between is found again by what was committe
 
 import asyncio
 import os
-import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from gpuq.config import Config
-from gpuq.core.bounds import Bounds, CpuBound, MemBound
 from gpuq.core.fitting import matches
 from gpuq.core.model import Gpu, Lease, Snapshot, Start
 from gpuq.daemon import faults, order
+from gpuq.daemon.attempt import disk
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
 from gpuq.daemon.lookout import Lookout
+from gpuq.daemon.readying import Ready, Readying
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused
 from gpuq.daemon.store.happened import NewAttempt
 from gpuq.daemon.store.seen import UnendedAttempt
 from gpuq.daemon.supervisor import Known, Supervisor
-from gpuq.daemon.systemd.scopes import Scope, ScopeFailed, Scopes
+from gpuq.daemon.systemd.scopes import Scope, Scopes
 
 RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
-
-
-# On a full disk there may be room for a commit and none for what a job needs to begin: all that wait
-# would fail, one after the other.
-LEAST_ROOM_BYTES, LEAST_FILES = 2**20, 64
 
 
 class CannotStart(Exception):
     """Nothing can be started now: the disk is full, no runner is to be had, or the schema refuses a
     lease that the plan gave. Trying again at once would only try it again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bounded:
-    """Who sees to the bounds of an attempt about to be committed; `scope` is where the kernel does."""
-
-    nonce: str
-    bounds: Bounds
-    scope: Scope | None
-
-    @property
-    def mem_bound_by(self) -> MemBound | None:
-        if self.bounds.mem_bytes is None:
-            return None
-        return MemBound.KERNEL if self.scope is not None and self.scope.mem else MemBound.WATCHED
-
-    @property
-    def cpu_bound_by(self) -> CpuBound | None:
-        if self.bounds.cpus is None:
-            return None
-        return CpuBound.KERNEL if self.scope is not None and self.scope.cpus else CpuBound.NOBODY
 
 
 class Starter:
@@ -70,8 +43,12 @@ class Starter:
         lookout: Lookout,
         locks: GpuLocks,
         scopes: Scopes,
+        wake: Callable[[], None],
     ) -> None:
-        self._scopes = scopes
+        self._readying = Readying(self._take_runner, scopes, wake)
+        self.is_under_way = self._readying.is_under_way
+        self.keep_for = self._readying.keep_for
+        self.close = self._readying.close
         self._store = store
         self._config = config
         self._clock = clock
@@ -81,20 +58,22 @@ class Starter:
         self._boot_id = processes.boot_id()
 
     async def start(self, start: Start, snapshot: Snapshot) -> bool:
-        """True once the order is on its way; False where the job does not want to run any more, or
-        another daemon was faster to lock a GPU. What is locked here and then not leased is let go
-        when the locks are settled.
+        """True once the order is on its way; False where the job does not want to run any more, its
+        runner is not ready yet, or another daemon was faster to lock a GPU. What is locked here and
+        then not leased is let go when the locks are settled.
 
         The runner waits at its gate and its identity is part of the commit, so whichever of us is
         killed, the next daemon knows whom to ask. The commit reads the wish once more: nothing is
         started that somebody wanted gone by then.
         """
         self._check_disk()
+        if not await self._readying.is_ready(start, *self._store.seen.bounds(start.job)):
+            return False
         gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
         if not self._lock(gpus):
             return False
-        gate, bounded = await self._take_bounded_runner(start)
-        new = self._new_attempt(start, gate, gpus, snapshot, bounded)
+        ready = await self._readying.take(start)
+        gate, new = ready.gate, self._new_attempt(start, ready, gpus, snapshot)
         faults.here("loop.starting")
         try:
             committed = self._store.happened.start(new, now=self._clock.wall())
@@ -108,17 +87,16 @@ class Starter:
         if not committed:
             self._supervisor.dismiss(gate)
             return False
-        self._dispatch(gate, new, gpus, bounded.scope)
+        self._dispatch(gate, new, gpus, ready.scope)
         faults.here("loop.dispatched")
         return True
 
     def _check_disk(self) -> None:
         try:
-            disk = os.statvfs(self._config.state_dir)
+            has_room = disk.has_room(self._config.state_dir)
         except OSError as error:
             raise CannotStart(f"{self._config.state_dir}: {error.strerror}") from error
-        free_bytes = disk.f_bavail * disk.f_frsize
-        if free_bytes < LEAST_ROOM_BYTES or (disk.f_files and disk.f_favail < LEAST_FILES):
+        if not has_room:
             raise CannotStart(
                 f"the disk of {self._config.state_dir} is full; jobs wait for some room"
             )
@@ -140,43 +118,27 @@ class Starter:
             why = str(error) or f"none came in {RUNNER_S:g} s"
             raise CannotStart(f"no runner could be forked: {why}") from error
 
-    async def _take_bounded_runner(self, start: Start) -> tuple[Gate, _Bounded]:
-        """A runner, and where the kernel is to bound its job the scope that it is in by then: that has
-        to be known before the commit, or nobody could end such a job that outlived us."""
-        gate = await self._take_runner()
-        bounds, grace_s = self._store.seen.bounds(start.job)
-        nonce = secrets.token_hex(8)
-        try:
-            scope = await self._scopes.make(
-                start.job, start.attempt, nonce, pid=gate.pid, bounds=bounds, grace_s=grace_s
-            )
-        except ScopeFailed:
-            # systemd may yet move this one, late, to where nobody would look for its job.
-            self._supervisor.dismiss(gate)
-            gate, scope = await self._take_runner(), None
-        return gate, _Bounded(nonce=nonce, bounds=bounds, scope=scope)
-
     def _new_attempt(
         self,
         start: Start,
-        gate: Gate,
+        ready: Ready,
         gpus: Sequence[Gpu],
         snapshot: Snapshot,
-        bounded: _Bounded,
     ) -> NewAttempt:
         request = next(job.request for job in snapshot.waiting if job.id == start.job)
         assert all(matches(gpu, request) for gpu in gpus)
+        gate, scope = ready.gate, ready.scope
         return NewAttempt(
             job=start.job,
             attempt=start.attempt,
-            nonce=bounded.nonce,
+            nonce=ready.nonce,
             boot_id=self._boot_id,
             runner_pid=gate.pid,
             runner_start=gate.start,
             runner_version=gate.version,
-            cgroup=gate.cgroup if bounded.scope is None else bounded.scope.job_group,
-            mem_bound_by=bounded.mem_bound_by,
-            cpu_bound_by=bounded.cpu_bound_by,
+            cgroup=gate.cgroup if scope is None else scope.job_group,
+            mem_bound_by=ready.mem_bound_by,
+            cpu_bound_by=ready.cpu_bound_by,
             leases=tuple(
                 Lease(
                     gpu=gpu.uuid,

@@ -100,6 +100,15 @@ def test_nobody_touches_the_jobs_of_others(box: ManyUsers, sleeper: int) -> None
     assert box.client("alice").job(sleeper)["state"] == "running"
 
 
+def test_a_selector_means_what_one_may_change(box: ManyUsers, sleeper: int) -> None:
+    own = box.client("bob").submit(SLEEP, gpus=0)
+    until(lambda: box.client("bob").job(own)["state"] == "running", "bob's job to run")
+    assert done(box.gpuq("bob", "kill", "-s", "running", "--now")) == f"{own}\tkilling\n"
+    assert box.gpuq("dave", "kill", "-s", "running").returncode == NothingMatched.exit_code
+    assert box.client("alice").job(sleeper)["state"] == "running"
+    assert done(box.gpuq("carol", "kill", "-s", "running", "--now")) == f"{sleeper}\tkilling\n"
+
+
 @pytest.mark.parametrize("user", ["alice", "carol", "root"])
 def test_its_owner_root_and_admins_may_change_a_job(
     box: ManyUsers, sleeper: int, user: str
@@ -245,6 +254,20 @@ def test_root_of_a_container_sees_the_queue_and_does_nothing(box: ManyUsers, sle
         refused(inside(*words), "you are root of a container")
     assert "with --user and your own UID:GID" in inside("kill", str(sleeper)).stderr
     assert box.client("alice").job(sleeper)["state"] == "running"
+
+
+def test_only_root_can_serve_a_machine(box: ManyUsers) -> None:
+    words = ("--system", "--state-dir", str(box.home("bob") / "own"))
+    ran = box.run("bob", str(BIN / "gpuqd"), *words, "--socket", str(box.home("bob") / "sock"))
+    assert ran.returncode == 78
+    assert "which only root can: start it as root" in ran.stderr
+    assert not (box.home("bob") / "own").exists()
+
+
+def test_what_the_settings_say_of_gpus_that_are_not_there_is_told(box: ManyUsers) -> None:
+    with setting(box, "deny_gpus = [1, 7]"):
+        notes = box.client("alice").call("ping")["config_notes"]
+        assert notes == ["deny_gpus: no GPU of this machine is 7. See: gpuq gpus"]
 
 
 def test_a_daemon_that_is_root_finds_programs_where_root_alone_puts_them(box: ManyUsers) -> None:

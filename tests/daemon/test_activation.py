@@ -134,13 +134,18 @@ def test_who_wants_it_stopped_for_good_stops_it_for_good(activated: Activated) -
     assert activated.process.wait(30) == 0
 
 
-def test_a_client_that_is_told_to_wait_before_it_is_greeted_waits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "last_word",
+    [protocol.encode({"bye": "it got SIGTERM", "back": True}), b""],
+    ids=["told to wait", "its daemon killed"],
+)
+def test_who_was_not_greeted_is_answered_by_the_next(tmp_path: Path, last_word: bytes) -> None:
     """As one who connects in the moment in which the daemon is restarted."""
     with listening(tmp_path / "sock") as sock:
 
         def serve_twice() -> None:
             first, _ = sock.accept()
-            first.sendall(protocol.encode({"bye": "it got SIGTERM", "back": True}))
+            first.sendall(last_word)
             first.close()
             second, _ = sock.accept()
             with second, second.makefile("rb") as lines:
@@ -154,6 +159,24 @@ def test_a_client_that_is_told_to_wait_before_it_is_greeted_waits(tmp_path: Path
         with Client(str(tmp_path / "sock")) as client:
             assert client.call("ping") == {"pid": 1}
         serving.join()
+
+
+def test_who_is_never_greeted_gives_up(tmp_path: Path) -> None:
+    with listening(tmp_path / "sock") as sock:
+        sock.settimeout(20)
+        tries: list[int] = []
+
+        def hang_up() -> None:
+            while len(tries) < 4:
+                sock.accept()[0].close()
+                tries.append(1)
+
+        hanging_up = Thread(target=hang_up)
+        hanging_up.start()
+        with pytest.raises(DaemonUnreachable), Client(str(tmp_path / "sock")) as client:
+            client.call("ping")
+        hanging_up.join()
+        assert len(tries) == 4
 
 
 def test_no_job_inherits_the_socket_that_systemd_holds(activated: Activated) -> None:

@@ -324,6 +324,19 @@ def test_without_room_for_links_and_completions_the_queue_works_all_the_same(
     assert systemd.calls[-1] == "systemctl start gpuqd.socket gpuqd.service"
 
 
+def test_what_cannot_even_be_looked_at_is_gone_without_too(box: Machine) -> None:
+    man = box.root / "usr/local/share/man"
+    man.parent.mkdir(parents=True)
+    man.symlink_to("man")
+    box.install()
+    assert [line.partition(": ")[0] for line in box.said if "goes without" in line] == [
+        f"could not write {man}/man1/gpuq.1",
+        f"could not write {man}/man8/gpuqd.8",
+    ]
+    box.uninstall()
+    assert box.files() == {"usr/local/share/man"}
+
+
 # ── for one user ──
 
 
@@ -605,7 +618,7 @@ def test_a_refusal_names_the_path_and_gives_the_lines_that_lead_out() -> None:
     assert "/home/ann belongs to ann (uid 1000), and 1 other path no better." in first
     assert [line.strip() for line in lines] == [
         "sudo python3 -m venv /opt/gpuq",
-        "sudo /opt/gpuq/bin/pip install gpuqd",
+        "sudo /opt/gpuq/bin/pip install gpuqd    (or the folder with its source)",
         "sudo /opt/gpuq/bin/gpuq daemon install --system",
     ]
 

@@ -490,3 +490,19 @@ def test_nothing_of_it_reaches_a_child(watch: Watch) -> None:
         ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, close_fds=False, check=True
     )
     assert str(one.path) not in ran.stdout
+
+
+def test_an_index_that_is_a_pipe_is_not_written(tmp_path: Path) -> None:
+    """One that is full would keep who writes it for ever, and a job may have put it there."""
+    log, pipe = tmp_path / "log", tmp_path / "log.index"
+    log.write_text("something\n")
+    os.mkfifo(pipe)
+    index_fd, log_fd = os.open(pipe, os.O_RDWR | os.O_NONBLOCK), os.open(log, os.O_RDWR)
+    looker = JobLog(log_fd, index_fd, cap_bytes=None, keep_free_bytes=0)
+    looker.tick(1000.0)
+    looker.finish(1001.0)
+    looker.close()
+    with pytest.raises(BlockingIOError):
+        os.read(index_fd, 100)
+    os.close(index_fd)
+    os.close(log_fd)

@@ -197,6 +197,16 @@ def test_who_is_gone_uses_nothing() -> None:
     assert memory_of(pids) == 0
 
 
+def test_who_ends_during_the_look_uses_nothing() -> None:
+    """Or a short-lived child, which has most in common with its parent, would count twice."""
+
+    def ending() -> Iterator[int]:
+        with child("held = b'x' * (50 * 2**20)") as pids:
+            yield from pids
+
+    assert memory_of(ending()) == 0
+
+
 # ─── what is told of it ──────────────────────────────────────────────────────────────────────────
 
 

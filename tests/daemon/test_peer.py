@@ -290,6 +290,23 @@ def test_a_pid_that_is_anothers_by_now_proves_nothing(
         assert not peer._is_of_our_namespaces(line, 0, 0)
 
 
+@needs_root
+def test_a_users_set_uid_program_that_has_the_pid_by_now_is_no_root(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older kernel: a root of a container who has an account as well starts su until it fits."""
+    monkeypatch.setattr(peer, "SO_PEERPIDFD", 9999)
+    with tempfile.TemporaryDirectory() as folder, caller(listener, 0) as (line, _):
+        os.chmod(folder, 0o711)
+        program = shutil.copy("/bin/sleep", folder)
+        os.chmod(program, 0o4755)
+        with subprocess.Popen([program, "600"], user=ALICE) as su:
+            looks_like_root = os.stat(f"/proc/{su.pid}").st_uid == 0
+            is_believed = peer._is_of_our_namespaces(line, su.pid, 0)
+            su.kill()
+        assert (looks_like_root, is_believed) == (True, False)
+
+
 # ─── who is served ───────────────────────────────────────────────────────────────────────────────
 
 

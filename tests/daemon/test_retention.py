@@ -1066,3 +1066,32 @@ def test_an_environment_that_is_forgotten_meanwhile_is_asked_for(
     }
     assert ask(house, "submit", **submitted) == {"wanted": "environment"}
     assert ask(house, "submit", environment=variables, **submitted)["first"] == 1
+
+
+# ─── what a user may do to whoever cleans up ─────────────────────────────────────────────────────
+
+
+def test_a_user_who_stops_what_removes_their_files_holds_up_others_for_a_while_only(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that removes what is a user's is that user's, who may stop it."""
+    stopped = tmp_path / "rm"
+    stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
+    stopped.chmod(0o755)
+    monkeypatch.setattr(job_files, "RM", str(stopped))
+    monkeypatch.setattr(job_files, "RM_S", 0.2)
+    house = make_house()
+    stuck, late, other = (house.ended(output=name) for name in ("model.pt", "model.pt", ""))
+    house.prune(stuck, late, other, outputs=True)
+    house.tidy()
+    troubles = [one["trouble"] for one in house.store.pruned.troubles(ALICE.uid)]
+    assert troubles == [f"jobs/{job}/1/output: {job_files.TOOK_LONG}" for job in (stuck, late)]
+    assert house.left(other) == []
+
+
+def test_a_tree_that_grows_while_it_is_counted_is_not_counted_for_ever(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = house.ended(output="model.pt")
+    monkeypatch.setattr(job_files, "COUNTING_S", 0.0)
+    assert job_files.measure(str(house.folder), job, 1, count_outputs=True).output_bytes == 0

@@ -306,6 +306,80 @@ def test_a_job_that_gets_no_scope_runs_with_another_runner_and_is_watched(
     with_systemd(private_bus, tree, deed)
 
 
+def slow(systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts what it is asked to, and takes a long time over it."""
+    monkeypatch.setattr(scopes_module, "DEADLINE_S", 10 * DEADLINE_S)
+    systemd.is_silent = True
+
+
+async def first_asked(systemd: Systemd, number: int = 1) -> tuple[str, int]:
+    """The name of the scope, and the runner that is to be in it."""
+    await until(lambda: len(systemd.asked) == number, "systemd to be asked for a scope")
+    name, properties = list(systemd.asked.items())[-1]
+    return name, properties["PIDs"][0]
+
+
+def test_while_systemd_makes_a_scope_others_start_and_end(
+    private_bus: PrivateBus, tree: FakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deed(systemd: Systemd, scopes: Scopes) -> None:
+        slow(systemd, monkeypatch)
+        async with alive(tmp_path, scopes=scopes, cpu_slots="3") as daemon:
+            jobs = [bounded(daemon, "exit 0"), bounded(daemon, "exit 0")]
+            name, _ = await first_asked(systemd)
+            assert (await daemon.ended(daemon.submit("exit 0")))["outcome"] == "succeeded"
+            assert [daemon.row(job)["state"] for job in jobs] == ["queued", "queued"]
+            turns = daemon.loop.turns
+            await daemon.turn()
+            assert daemon.loop.turns < turns + 10, "the loop turns in a tight circle"
+            systemd.tell(name)
+            name, _ = await first_asked(systemd, 2)
+            systemd.tell(name)
+            for job in jobs:
+                row = await daemon.ended(job)
+                assert (row["outcome"], row["mem_bound_by"]) == ("succeeded", "kernel")
+
+    with_systemd(private_bus, tree, deed)
+
+
+def test_who_is_not_to_start_after_all_leaves_no_runner_in_a_scope(
+    private_bus: PrivateBus, tree: FakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deed(systemd: Systemd, scopes: Scopes) -> None:
+        slow(systemd, monkeypatch)
+        async with alive(tmp_path, scopes=scopes) as daemon:
+            job = bounded(daemon, "exit 0")
+            _, runner = await first_asked(systemd)
+            daemon.drain("a new disk")
+            await until(lambda: not processes.identity(runner), "the runner to leave")
+            daemon.drain(None)
+            name, runner = await first_asked(systemd, 2)
+            daemon.kill(job)
+            assert (await daemon.ended(job))["outcome"] == "cancelled"
+            await until(lambda: not processes.identity(runner), "the runner to leave")
+            systemd.tell(name)
+            assert (await daemon.ended(daemon.submit("exit 0")))["outcome"] == "succeeded"
+
+    with_systemd(private_bus, tree, deed)
+
+
+def test_a_daemon_that_leaves_takes_the_runner_of_a_half_made_scope_along(
+    private_bus: PrivateBus, tree: FakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deed(systemd: Systemd, scopes: Scopes) -> None:
+        slow(systemd, monkeypatch)
+        async with alive(tmp_path, scopes=scopes, leave=True) as daemon:
+            job = bounded(daemon, "exit 0")
+            _, runner = await first_asked(systemd)
+        await until(lambda: not processes.identity(runner), "the runner to leave")
+        systemd.is_silent = False
+        async with alive(tmp_path, scopes=scopes) as daemon:
+            row = await daemon.ended(job)
+            assert (row["outcome"], row["attempt"]) == ("succeeded", 1)
+
+    with_systemd(private_bus, tree, deed)
+
+
 @pytest.fixture
 def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealTree]:
     """With controllers only in name: what they would do, nobody does."""

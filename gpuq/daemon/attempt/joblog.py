@@ -55,7 +55,7 @@ class JobLog:
         is_file = stat.S_ISREG(found.st_mode)
         self.dropped_bytes = 0
         self._log = os.dup(log_fd) if is_file else None
-        self._index = os.dup(index_fd) if is_file and index_fd is not None else None
+        self._index = _copy_of_file(index_fd) if is_file else None
         self._reader = os.dup(reader_fd) if is_file and reader_fd is not None else None
         self._block = max(found.st_blksize, 4096)
         self._cap = None if cap_bytes is None else max(cap_bytes, FEWEST_BLOCKS * self._block)
@@ -212,3 +212,10 @@ class JobLog:
         self._notice_truncation(size)
         start = max(self._begin, self._hole[1], size - limit)
         return os.pread(reader, size - start, start)
+
+
+def _copy_of_file(fd: int | None) -> int | None:
+    """None where it is no file: a pipe that nobody empties would keep its writer for ever."""
+    if fd is None or not stat.S_ISREG(os.fstat(fd).st_mode):
+        return None
+    return os.dup(fd)

@@ -14,7 +14,8 @@ from typing import Any
 
 from gpuq.daemon import faults
 from gpuq.daemon.attempt import gate, record
-from gpuq.daemon.attempt.spawn import DISK_ERRORS, passing_errors, spawn_for
+from gpuq.daemon.attempt.disk import DISK_ERRORS
+from gpuq.daemon.attempt.spawn import passing_errors, spawn_for
 from gpuq.daemon.attempt.stages import StageFailed, not_started
 from gpuq.daemon.attempt.steps import MAKING_DIRECTORIES
 from gpuq.daemon.attempt.watch import Watch

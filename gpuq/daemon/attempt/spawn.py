@@ -5,6 +5,7 @@ import os
 from functools import partial
 from typing import Any
 
+from gpuq.daemon.attempt.disk import DISK_ERRORS, is_to_blame
 from gpuq.daemon.attempt.other_user import SpawnAsOther
 from gpuq.daemon.attempt.steps import (
     MAKING_DIRECTORIES,
@@ -14,9 +15,6 @@ from gpuq.daemon.attempt.steps import (
     Steps,
     remove_tmp_dir,
 )
-
-# Of a disk that is full, over its quota, read-only or failing: no fault of the job.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 Message = dict[str, Any]
 
@@ -29,12 +27,14 @@ def spawn_for(order: Message) -> "Spawn | SpawnAsOther":
 def passing_errors(order: Message, stage: str) -> tuple[int, ...]:
     """The disk's troubles at this stage that are no fault of the job: it goes back to the queue, and
     nothing is started for a while. A quota, or a disk that was another user's choice, holds up nobody
-    else: there only the daemon's own directories count."""
+    else: there only the daemon's own directories count, and since a user may have put a link to
+    another disk into theirs, only while their disk really is without room."""
     if order.get("uid") is None:
         return DISK_ERRORS if stage == MAKING_DIRECTORIES else (errno.ENOSPC, errno.EDQUOT)
-    if stage == MAKING_DIRECTORIES:
-        return tuple(number for number in DISK_ERRORS if number != errno.EDQUOT)
-    return (errno.ENOSPC,) if stage == OPENING_REPORT else ()
+    if stage not in (MAKING_DIRECTORIES, OPENING_REPORT):
+        return ()
+    is_ours = is_to_blame(os.path.dirname(order["job_dir"]))
+    return tuple(number for number in DISK_ERRORS if is_ours and number != errno.EDQUOT)
 
 
 class Spawn:

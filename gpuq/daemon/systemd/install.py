@@ -38,7 +38,7 @@ from gpuq.errors import DaemonUnreachable, GpuqError, NotPermitted
 LINGER = "your services go on when you log out"
 INTO_OPT = """
   sudo python3 -m venv /opt/gpuq
-  sudo /opt/gpuq/bin/pip install gpuqd
+  sudo /opt/gpuq/bin/pip install gpuqd    (or the folder with its source)
   sudo /opt/gpuq/bin/gpuq daemon install --system"""
 
 
@@ -170,7 +170,9 @@ class Install:
             users = places.unit_file("gpuq.sysusers.conf")
             folders = places.unit_file("gpuq.tmpfiles.conf")
             yield Run(("systemd-sysusers", users), "the group gpuq-admin")
-            yield Run(("systemd-tmpfiles", "--create", folders), "/run/gpuq and /var/lib/gpuq")
+            yield Run(
+                ("systemd-tmpfiles", "--create", folders), "/run/gpuq, /var/lib/gpuq, /etc/gpuq"
+            )
 
     def _enabling_steps(self) -> Iterator[Step]:
         site = self._site

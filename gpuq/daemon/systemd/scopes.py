@@ -69,6 +69,7 @@ class Scopes:
         self._ended: dict[str, str] = {}  # before anybody waited for it
         self._here: Enforcement | None = None
         self._known_until = 0.0
+        self._one_at_a_time = asyncio.Lock()  # who waits behind one that fails need not try
 
     async def enforcement(self) -> Enforcement:
         """What the kernel enforces on this box."""
@@ -83,8 +84,16 @@ class Scopes:
     ) -> Scope | None:
         """A scope with `pid` in it, that is to go on alone; None where none is to be had that bounds
         anything. ScopeFailed: nobody knows where that process is now, or will be."""
-        if not bounds or not (await self.enforcement()).can_do_any_of(bounds):
+        if not bounds:
             return None
+        async with self._one_at_a_time:
+            if not (await self.enforcement()).can_do_any_of(bounds):
+                return None
+            return await self._make(job, attempt, nonce, pid, bounds, grace_s)
+
+    async def _make(
+        self, job: int, attempt: int, nonce: str, pid: int, bounds: Bounds, grace_s: float
+    ) -> Scope:
         # A name that an earlier try has left behind would be refused.
         name = f"gpuq-{job}-{attempt}-{nonce[:8]}.scope"
         try:

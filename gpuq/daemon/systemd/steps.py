@@ -148,11 +148,11 @@ def came_from(path: str) -> str | None:
 
 
 def read(path: str) -> str | None:
-    """The text of a regular file; None where none is."""
+    """The text of a regular file; None where none is, or none that can be read."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return None

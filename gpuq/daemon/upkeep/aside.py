@@ -6,11 +6,13 @@ no harm when it is cut short.
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 Done = TypeVar("Done")
+MOST_AT_ONCE = 16
 
 
 async def aside(work: Callable[[], Done]) -> Done:
@@ -31,3 +33,24 @@ async def aside(work: Callable[[], Done]) -> Done:
 
     threading.Thread(target=run, daemon=True).start()
     return await future
+
+
+class OneByOne:
+    """Work beside the loop that people ask for: of each user one piece at a time, and of all users no
+    more than some, or one of them could have a thousand threads keep the loop from its turn."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(MOST_AT_ONCE)
+        self._of_users: dict[int, asyncio.Lock] = {}
+        self._asked: Counter[int] = Counter()
+
+    async def do(self, uid: int, work: Callable[[], Done]) -> Done:
+        lock = self._of_users.setdefault(uid, asyncio.Lock())
+        self._asked[uid] += 1
+        try:
+            async with lock, self._all:
+                return await aside(work)
+        finally:
+            self._asked[uid] -= 1
+            if not self._asked[uid]:
+                del self._asked[uid], self._of_users[uid]

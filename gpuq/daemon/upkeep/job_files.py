@@ -9,6 +9,7 @@ root, a process of that user removes it, which can do there what the user can an
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from gpuq.daemon.attempt.mounts import has_mounts_below
 
 LOGS = ("log", "log.index", "report")  # in jobs/ID/ATTEMPT, beside the directory `output`
 OUTPUT = "output"
+RM = "/bin/rm"
+# All others wait meanwhile. A user may stop the process that removes what is theirs, and may make
+# directories faster than anybody looks at them.
+RM_S, COUNTING_S = 30.0, 5.0
+TOOK_LONG = "there is so much that it takes long. Prune it again to go on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +59,39 @@ def measure(state_dir: str, job: int, attempts: int, *, count_outputs: bool = Fa
     return Found(files_bytes=files, output_bytes=None if uncounted else outputs)
 
 
-def remove(state_dir: str, job: int, attempts: int, *, outputs: bool = False) -> Removed:
+class Patience:
+    """How long one removes what is one user's, in seconds, before others have their turn."""
+
+    def __init__(self) -> None:
+        self._left_s: dict[int, float] = {}
+
+    def left_s(self, uid: int) -> float:
+        return self._left_s.get(uid, RM_S)
+
+    def spend(self, uid: int, seconds: float) -> None:
+        self._left_s[uid] = self.left_s(uid) - seconds
+
+
+def remove(
+    state_dir: str,
+    job: int,
+    attempts: int,
+    *,
+    outputs: bool = False,
+    patience: Patience | None = None,
+) -> Removed:
     """Removes logs and records, and the folders that are empty then; with `outputs` all of it. Done
     again after it was cut short it does the rest."""
-    removal = _Removal()
+    removal = _Removal(patience or Patience())
     with _folder(f"{state_dir}/jobs") as jobs, _folder(str(job), jobs) as mine:
         for attempt in _attempts(mine):
             with _folder_of_same_owner(attempt, mine) as folder:
                 shown = f"jobs/{job}/{attempt}"
                 for name in LOGS:
                     removal.unlink(name, folder, shown)
+                _remove_if_empty(OUTPUT, folder)
                 if outputs:
                     removal.remove_tree(OUTPUT, folder, shown, owner=mine)
-                _remove_if_empty(OUTPUT, folder)
             _remove_if_empty(attempt, mine)
         _remove_if_empty(str(job), jobs)
     with _folder(f"{state_dir}/attempts") as attempts_folder:
@@ -84,14 +110,14 @@ def highest_id(state_dir: str) -> int:
     return max(ids, default=0)
 
 
-def remove_tmp_dir(path: str, uid: int) -> int | None:
+def remove_tmp_dir(path: str, uid: int, patience: Patience | None = None) -> int | None:
     """Removes a job's private temporary directory, where its runner could not, if what lies there is
     that user's; returns how many bytes it held, None where there is none."""
     parent, name = os.path.split(path)
     with _folder(parent, follow=True) as folder, _folder(name, folder) as own:
         if own is None or os.fstat(own).st_uid != uid:
             return None
-        removal = _Removal()
+        removal = _Removal(patience or Patience())
         removal.remove_tree(name, folder, parent, owner=own)
         return removal.freed_bytes
 
@@ -99,7 +125,8 @@ def remove_tmp_dir(path: str, uid: int) -> int | None:
 class _Removal:
     """Removes one thing after the other and keeps the first trouble with any of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
         self.freed_bytes = 0
         self.trouble: str | None = None
 
@@ -121,8 +148,11 @@ class _Removal:
         whom `owner`, a descriptor, belongs to."""
         if folder is None or owner is None:
             return
-        size = _tree_size(name, folder)
-        trouble = _run_rm(name, folder, owner)
+        if not _is_there(name, folder):
+            return
+        size, uid, began_at = _tree_size(name, folder), os.fstat(owner).st_uid, time.monotonic()
+        trouble = _run_rm(name, folder, owner, self._patience.left_s(uid))
+        self._patience.spend(uid, time.monotonic() - began_at)
         if trouble is not None:
             self._note(f"{shown}/{name}: {trouble}")
         self.freed_bytes += size - _tree_size(name, folder)
@@ -131,13 +161,16 @@ class _Removal:
         self.trouble = self.trouble or trouble
 
 
-def _run_rm(name: str, folder: int, owner: int) -> str | None:
+def _run_rm(name: str, folder: int, owner: int, within_s: float) -> str | None:
+    if within_s <= 0:
+        return TOOK_LONG
     if has_mounts_below(f"/proc/self/fd/{folder}/{name}"):
         return "something is mounted in it. Unmount it first"
-    command = ["/bin/rm", "-rf", "--", f"./{name}"]
+    command = [RM, "-rf", "--", f"./{name}"]
     try:
         rm = subprocess.run(
             command,
+            timeout=within_s,
             cwd=f"/proc/self/fd/{folder}",
             env={"LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
@@ -146,10 +179,12 @@ def _run_rm(name: str, folder: int, owner: int) -> str | None:
             check=False,
             **_as_owner(owner),
         )
+    except subprocess.TimeoutExpired:
+        return TOOK_LONG
     except OSError as error:  # no room for another process
         return str(error)
     said = rm.stderr.decode("utf-8", "replace").partition("\n")[0].strip()
-    return (said.removeprefix("/bin/rm: ") or "rm failed") if rm.returncode else None
+    return (said.removeprefix(f"{RM}: ") or "rm failed") if rm.returncode else None
 
 
 def _as_owner(owner: int) -> dict[str, Any]:
@@ -211,11 +246,19 @@ def _size(name: str, folder: int | None) -> int:
     return found.st_blocks * 512 if found.st_nlink == 1 else 0
 
 
+def _is_there(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
 def _tree_size(name: str, folder: int | None) -> int:
-    """Of the files in it, however deep; what is reached by a link that is swapped in meanwhile does
-    not count."""
-    total, unseen = 0, [name]
-    while unseen:
+    """Of the files in it, however deep, as far as they can be counted in a while; what is reached by a
+    link that is swapped in meanwhile does not count."""
+    total, unseen, until = 0, [name], time.monotonic() + COUNTING_S
+    while unseen and time.monotonic() < until:
         path = unseen.pop()
         with _folder(path, folder) as here:
             for entry in _entries(here if _is_at(here, path, folder) else None):

@@ -13,7 +13,7 @@ from gpuq.daemon.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.upkeep import job_files
-from gpuq.daemon.upkeep.aside import aside
+from gpuq.daemon.upkeep.aside import OneByOne
 from gpuq.errors import GpuqError, NotPermitted
 
 SHOWN_ACTIVE = 8
@@ -31,6 +31,7 @@ class Pruning:
         self._refs = refs
         self._state_dir = state_dir
         self._begin = begin
+        self._counting = OneByOne()
 
     async def prunable(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """A page of ended jobs that are meant, with what each has left on disk; `after` is the cursor
@@ -48,7 +49,9 @@ class Pruning:
             **fields.prunable(request, time.time()),
         )
         count_outputs = bool(request.get("outputs"))
-        jobs = await aside(lambda: [self._view(row, count_outputs) for row in rows])
+        jobs = await self._counting.do(
+            peer.uid, lambda: [self._view(row, count_outputs) for row in rows]
+        )
         return {"jobs": jobs, "after": rows[-1]["id"] if len(rows) == fields.PAGE else None}
 
     def _view(self, row: Row, count_outputs: bool) -> Answer:

@@ -23,7 +23,7 @@ from gpuq.daemon.store.connection import DiskTrouble, Row
 from gpuq.daemon.store.pruned import Remains
 from gpuq.daemon.upkeep import job_files
 from gpuq.daemon.upkeep.aside import aside
-from gpuq.daemon.upkeep.job_files import Removed
+from gpuq.daemon.upkeep.job_files import Patience, Removed
 
 SELDOM_S, OFTEN_S = 3600.0, 60.0  # how long nothing is looked at while nobody asks
 SOON_S = 2.0  # jobs that end together are looked at together
@@ -149,10 +149,13 @@ class Housekeeper:
     def _remove_all(
         self, jobs: Sequence[Remains], tmp_dirs: Sequence[tuple[str, int]] = ()
     ) -> dict[int, Removed]:
+        patience = Patience()
         for path, uid in tmp_dirs:
-            job_files.remove_tmp_dir(path, uid)
+            job_files.remove_tmp_dir(path, uid, patience)
         return {
-            job.id: job_files.remove(self._state_dir, job.id, job.attempts, outputs=job.outputs)
+            job.id: job_files.remove(
+                self._state_dir, job.id, job.attempts, outputs=job.outputs, patience=patience
+            )
             for job in jobs
         }
 
@@ -174,8 +177,9 @@ class Housekeeper:
         tmp_dirs = self._tmp_dirs_of_lost(jobs)
 
         def work() -> dict[int, int]:
+            patience = Patience()
             for path, uid in tmp_dirs:
-                if freed := job_files.remove_tmp_dir(path, uid):
+                if freed := job_files.remove_tmp_dir(path, uid, patience):
                     log.info("removed what a lost job had left", path=path, bytes=freed)
             return {
                 job.id: job_files.measure(self._state_dir, job.id, job.attempts).files_bytes
