@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ANSWER_S = 60.0
 RESTART_S = 30.0  # how long a client waits for a daemon that is being replaced
+# A daemon that dies in the moment in which we come: the next one may answer on the same socket.
+MOST_UNGREETED = 3
 WAIT_SLICE_S = 30.0  # of one request, so that a dead daemon is noticed
 
 Job = dict[str, Any]
@@ -74,7 +76,7 @@ class Client:
 
         `answer_s` bounds the wait for the answer (None: as long as it takes); it never ends a job.
         """
-        deadline = time.monotonic() + RESTART_S
+        deadline, ungreeted = time.monotonic() + RESTART_S, 0
         while True:
             try:
                 return self._ask(do, answer_s, arguments)
@@ -82,7 +84,8 @@ class Client:
                 self.close()
                 # Who says that it comes back does, though it said nothing else to us yet.
                 self._was_connected |= gone.back_soon
-                if gone.for_good or not self._was_connected or time.monotonic() > deadline:
+                ungreeted += not self._was_connected
+                if gone.for_good or ungreeted > MOST_UNGREETED or time.monotonic() > deadline:
                     raise DaemonUnreachable(str(gone)) from None
                 time.sleep(0.1)
 
@@ -267,4 +270,6 @@ def _why_unreachable(address: Address, error: OSError) -> str:
     where = f"{address.socket} (from {address.origin})"
     if isinstance(error, PermissionError):
         return f"you may not use the daemon at {where}: {error.strerror}"
+    if address.state_dir is None:
+        return f"no daemon answers at {where}. Is that the right socket? Start it as it was started"
     return f"no daemon answers at {where}. Start one: gpuq daemon start"

@@ -71,3 +71,12 @@ def test_the_module_writes_them_where_man_looks(tmp_path: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert (tmp_path / "man8" / "gpuqd.8").read_text() == daemon_page()
     assert {file.name for file in tmp_path.glob("man?/*")} == set(PAGES)
+
+
+def test_the_module_says_where_it_could_not_write(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    command = [sys.executable, "-m", "gpuq.manual", str(there)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = f"python -m gpuq.manual: cannot write {there}/man1/gpuq.1: Not a directory\n"
+    assert (ran.stderr, ran.returncode) == (said, 1)

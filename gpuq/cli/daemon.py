@@ -181,7 +181,7 @@ def start(context: typer.Context, gpus: Gpus = None) -> None:
 
     Examples:
       gpuq daemon start
-      gpuq daemon start --gpus sim:4x24G    on simulated GPUs, until it is stopped
+      gpuq daemon start --gpus sim:4x24G    on simulated GPUs, at later starts too
       gpuq daemon start --gpus scenario:shared-box    on GPUs that others use too
 
     For good, a setting stands in the config file. See: gpuq config
@@ -214,7 +214,12 @@ def _check_same(there: dict[str, Any], gpus: str | None) -> None:
 
 def _not_yours(address: Address) -> str:
     where = f"the daemon at {address.socket} ({address.origin}) is not yours to start"
-    return f"{where}. The machine's: systemctl start gpuqd. Your own: --state-dir DIR"
+    if os.path.isdir(service.BOOTED):
+        return f"{where}. The machine's: systemctl start gpuqd. Your own: --state-dir DIR"
+    return (
+        f"{where}: its socket does not say how. gpuq daemon stop ends it (jobs go on); then start it "
+        "again as it was started, gpuqd --system say. Your own: --state-dir DIR"
+    )
 
 
 @daemon.command("stop", cls=Command)
@@ -309,8 +314,9 @@ def _in_words(there: dict[str, Any], look: Look) -> list[str]:
     whose = {"user": "your own", "system": "the machine's", "throwaway": "a throwaway one"}
     counts = there["counts"]
     simulated = "simulated " if there["gpu_backend"].startswith(("sim", "scenario")) else ""
-    is_read = there["gpus"] is not None
-    gpus = count(there["gpus"], f"{simulated}GPU") if is_read else f"{simulated}GPUs not read yet"
+    gpus = count(there["gpus"] or 0, f"{simulated}GPU")
+    if there["gpus"] is None and not there["gpu_trouble"]:
+        gpus = f"{simulated}GPUs not read yet"
     lines = [
         f"gpuqd {there['version']}, {whose.get(there['mode'], there['mode'])}, pid {there['pid']}, "
         f"since {clock(there['started_at'])} ({format_seconds(there['uptime_s'])})",

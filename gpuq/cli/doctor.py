@@ -97,7 +97,7 @@ def _look_over(client: Client) -> Iterator[Finding]:
     if state_dir is not None:
         yield _file_system(state_dir)
         yield _disk(state_dir)
-    yield _config(client)
+    yield from _settings_in_force(client, there) if there else [_config(client)]
     if there is None:
         yield _driver()
     yield from _kernel()
@@ -202,6 +202,13 @@ def _remedy(answer: dict[str, Any]) -> str:
         "Without NVIDIA's driver: gpuq daemon restart --gpus sim:4x24G simulates four GPUs; "
         "a job with --gpus 0 needs none"
     )
+
+
+def _settings_in_force(client: Client, there: dict[str, Any]) -> Iterator[Finding]:
+    said = {one["name"]: one["value"] for one in client.call("config")["settings"]}
+    yield Finding("ok", f"settings of {said['config']}, flags, the environment and the defaults")
+    for note in there.get("config_notes", ()):
+        yield Finding("warning", note, "See: gpuq config")
 
 
 def _config(client: Client) -> Finding:

@@ -207,7 +207,7 @@ def _argv(words: Sequence[str], shell: str | None) -> list[str]:
     if shell is not None:
         return ["/bin/sh", "-c", shell]
     if not words:
-        raise UsageError("there is no command to run. See: gpuq submit --help")
+        raise UsageError("there is no command to run: it stands behind the options, as in ls -l")
     return list(words)
 
 

@@ -53,6 +53,8 @@ def kill(
       gpuq kill 12-18,20 --now     KILL at once
       gpuq kill --mine -s queued   all that I have waiting
       gpuq kill 184 --signal USR1  only a message
+
+    A selector means your own jobs; an admin's means everybody's.
     """
     how = _how(grace, now, signal)
     states = split_words(state or [])
@@ -105,7 +107,7 @@ def read_signal(text: str) -> int:
 def _select(
     client: Client, states: list[str], name: str | None, tag: str | None, mine: bool
 ) -> list[Job]:
-    jobs = client.jobs(states=states, tag=tag, mine=mine)
+    jobs = client.jobs(states=states, tag=tag, mine=mine, changeable=True)
     found = [
         job for job in jobs if job["state"] != "ended" and (name is None or _is_called(job, name))
     ]
@@ -125,11 +127,17 @@ def _ask_first(jobs: Sequence[Job]) -> None:
     running = [job for job in jobs if job["state"] in ("starting", "running")]
     if len(running) < 2:
         return
-    names = ", ".join(f"{job['id']} {printable(job['name'])}" for job in running[:8])
+    several = len({job["user"] for job in running}) > 1
+    names = ", ".join(_called(job, with_user=several) for job in running[:8])
     more = f" and {len(running) - 8} more" if len(running) > 8 else ""
     question = f"This ends {count(len(running), 'running job')}: {names}{more}. End them?"
     if not console.confirm(question, instead="-y"):
         raise typer.Exit(1)
+
+
+def _called(job: Job, *, with_user: bool) -> str:
+    owner = f" ({printable(job['user'])})" if with_user else ""
+    return f"{job['id']} {printable(job['name'])}{owner}"
 
 
 def _report(context: typer.Context, done: Sequence[Job], signal: int | None) -> None:

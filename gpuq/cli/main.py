@@ -24,6 +24,7 @@ STATUS_OPTIONS = (
     *("-a", "--all", "-m", "--mine", "-u", "--user", "-s", "--state", "--tag", "--since", "--sort"),
     *("--limit", "-o", "--columns", "--no-trunc", "-w", "--watch", "--json"),
 )
+BEFORE_COMMAND = ("--socket", "--state-dir", "--color")  # which daemon and what screen: gpuq's own
 PIPE_CLOSED = 141  # what a shell sees of a program that SIGPIPE ended
 
 app = family(cls=Commands, subcommand_metavar="COMMAND ...", options_metavar=OPTIONS)
@@ -127,6 +128,9 @@ def _sentence(error: ClickException, words: list[str]) -> str:
     option = getattr(error, "option_name", None)
     if where == "gpuq" and option in STATUS_OPTIONS:
         return f"{option} belongs to a command. You may mean: gpuq status {option}"
+    if where != "gpuq" and option in BEFORE_COMMAND and message.startswith("No such option"):
+        command = where.removeprefix("gpuq ")
+        return f"{option} stands before the command: gpuq {option} ... {command}"
     return f"{message[:1].lower()}{message[1:]}. See: {where} --help"
 
 

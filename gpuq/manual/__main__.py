@@ -15,11 +15,14 @@ PAGES = {
 
 def main() -> None:
     if len(sys.argv) != 2:
-        sys.exit("python -m gpuq.manual: the directory for the pages is wanted")
+        sys.exit("usage: python -m gpuq.manual DIR (they go to DIR/man1, DIR/man5 and DIR/man8)")
     for name, make in PAGES.items():
         page = Path(sys.argv[1], name)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(make(), encoding="utf-8")
+        try:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(make(), encoding="utf-8")
+        except OSError as error:
+            sys.exit(f"python -m gpuq.manual: cannot write {page}: {error.strerror}")
         print(page)
 
 

@@ -82,9 +82,10 @@ def _write_command(page: Page, command: ClickCommand, context: Context) -> None:
 
 
 def _write_options(page: Page, command: ClickCommand, context: Context) -> None:
-    for panel, rows in panels_of(command, context):
+    panels = panels_of(command, context)
+    for panel, rows in panels:
         options = [row for row in rows if not row[0].endswith("--help")]
-        if options and panel != "Options":
+        if options and len(panels) > 1:
             page.paragraph(f"{panel}:")
         page.definitions(options)
 

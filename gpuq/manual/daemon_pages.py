@@ -44,7 +44,7 @@ def daemon_page() -> str:
         if action.option_strings and action.help != argparse.SUPPRESS and not _is_setting(action):
             page.definitions([_option(action)])
     page.paragraph("Every setting of gpuq.toml(5) is an option as well, with - for _:")
-    page.definitions((setting.flag, setting.help) for setting in config.SETTINGS)
+    page.definitions((f"{one.flag} {one.form}", one.help) for one in config.SETTINGS)
     page.heading("COMMANDS")
     for name, summary, command in _commands(parser):
         page.subheading(f"gpuqd {name}")
@@ -52,7 +52,7 @@ def daemon_page() -> str:
         page.definitions(
             _option(action)
             for action in command._actions
-            if action.help != argparse.SUPPRESS and not _is_setting(action)
+            if action.help not in (None, argparse.SUPPRESS) and not _is_setting(action)
         )
     page.heading("SIGNALS")
     page.definitions(SIGNALS)

@@ -11,6 +11,7 @@ from gpuq import protocol
 from gpuq.errors import GpuqError
 
 GIB = 2**30
+CONFIG = "/etc/gpuq/gpuq.toml"
 Said = dict[str, Any]
 Answer = Said | GpuqError | Callable[[Said], Said | GpuqError]
 
@@ -244,7 +245,10 @@ class FakeDaemon:
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "gpuq.sock")
-        self.answers: dict[str, Answer] = {"bounds": {"mem_trouble": None, "cpu_trouble": None}}
+        self.answers: dict[str, Answer] = {
+            "bounds": {"mem_trouble": None, "cpu_trouble": None},
+            "config": {"settings": [{"name": "config", "value": CONFIG, "origin": "default"}]},
+        }
         self.asked: list[Said] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)

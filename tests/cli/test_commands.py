@@ -211,3 +211,12 @@ def test_ascii_where_the_locale_has_no_more(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert console.look(Context()).unicode is unicode  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", [("status", "--color", "never"), ("kill", "--socket", "/x", "3")])
+def test_an_option_of_gpuq_itself_is_told_its_place(
+    words: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(list(words)) == 2
+    told = f"gpuq: {words[1]} stands before the command: gpuq {words[1]} ... {words[0]}\n"
+    assert capfd.readouterr().err == told

@@ -330,6 +330,17 @@ def test_doctor_names_what_is_wrong_and_the_remedy(gpuq: Gpuq, fake: FakeDaemon)
     assert "warning  GPU 3: Xid 79: it has fallen off the bus. See: gpuq why gpu:3" in out
 
 
+def test_doctor_tells_of_the_settings_of_the_daemon_that_answers(
+    gpuq: Gpuq, fake: FakeDaemon
+) -> None:
+    note = "deny_gpus: no GPU of this machine is 7"
+    there = pong(fake, config_notes=[note])
+    fake.answers |= {"ping": there, "gpus": page()}
+    out = gpuq("doctor").out
+    assert "ok\tsettings of /etc/gpuq/gpuq.toml, flags, the environment and the defaults\t\n" in out
+    assert f"warning\t{note}\tSee: gpuq config\n" in out
+
+
 def test_doctor_says_what_a_logout_ends(
     gpuq: Gpuq, fake: FakeDaemon, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

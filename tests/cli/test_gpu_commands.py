@@ -20,7 +20,7 @@ GOOD = {
     "seconds": 4.2,
 }
 BAD = GOOD | {"verdict": "bad", "trouble": "3 words of its memory came back changed"}
-PONG = {"version": "0.1.0", "pid": 4711, "state_dir": "/tmp"}
+PONG = {"version": "0.1.0", "pid": 4711, "state_dir": "/tmp", "mode": "user"}
 
 
 def done(index: int, what: str, **changes: Any) -> Said:

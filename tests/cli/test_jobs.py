@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gpuq import service
 from gpuq.errors import NothingMatched
 from tests.cli.conftest import Gpuq
 from tests.cli.said import (
@@ -370,7 +371,8 @@ def test_errors_that_went_to_a_file_of_their_own(
     gpuq: Gpuq, fake: FakeDaemon, tmp_path: Path
 ) -> None:
     (tmp_path / "err").write_text("oh\n")
-    fake.answers["show"] = {"job": in_full(ended(1, stderr=str(tmp_path / "err")))}
+    mine = {"user": service.own_name(), "stderr": str(tmp_path / "err")}
+    fake.answers["show"] = {"job": in_full(ended(1, **mine))}
     assert gpuq("logs", "--stderr", "1").out == "oh\n"
     fake.answers["show"] = {"job": in_full(ended(1))}
     assert gpuq("logs", "--stderr", "1").code == 3
