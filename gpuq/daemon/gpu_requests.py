@@ -10,11 +10,11 @@ from gpuq.core.condition import assess
 from gpuq.core.gpu_account import GpuPast, explain_gpu
 from gpuq.core.model import Gpu, GpuHealth, GpuState, Lease, Policy
 from gpuq.daemon import fields, views
+from gpuq.daemon.callers.discretion import Discretion
+from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.clock import Clock
-from gpuq.daemon.discretion import Discretion
 from gpuq.daemon.gpu_refs import find_gpus
 from gpuq.daemon.gpus.backend import is_identified
-from gpuq.daemon.peer import Peer
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.health import HealthRow
 from gpuq.errors import UsageError

@@ -5,66 +5,37 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import gpuq
-from gpuq.config import BESIDE_SYSTEM, Config
-from gpuq.core.bounds import Enforcement, weaker_promise
-from gpuq.core.fitting import is_meant, never_fits
-from gpuq.core.learned import Resolved, resolve
-from gpuq.core.learned import note as learned_note
-from gpuq.core.model import Gpu, JobState, Outcome, Plan
-from gpuq.core.spec import Spec, parse_signal, read_spec, to_text
+from gpuq.config import Config
+from gpuq.core.model import JobState, Outcome
+from gpuq.core.spec import parse_signal, to_text
 from gpuq.core.units import format_ranges
-from gpuq.core.usage import GpuUse
-from gpuq.core.user_limits import more_than_allowed, too_many_queued
 from gpuq.daemon import faults, fields, installed, views
-from gpuq.daemon.callers_limits import hard_limits
-from gpuq.daemon.commits import GroupCommit
-from gpuq.daemon.discretion import Discretion
-from gpuq.daemon.gpu_requests import GpuRequests, GpuWorld
-from gpuq.daemon.gpus import parse_gpus
+from gpuq.daemon.callers.discretion import Discretion
+from gpuq.daemon.callers.peer import Peer
+from gpuq.daemon.gpu_requests import GpuRequests
+from gpuq.daemon.known_gpus import KnownGpus
 from gpuq.daemon.linux import investigate, processes
 from gpuq.daemon.linux.sentences import sentences
-from gpuq.daemon.peer import Peer
 from gpuq.daemon.refs import References
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.measured import use_columns
+from gpuq.daemon.submissions import FIRST_READING_S, Submissions
 from gpuq.daemon.upkeep.aside import OneByOne
 from gpuq.daemon.upkeep.pruning import Pruning
 from gpuq.daemon.watchers import Watchers
-from gpuq.errors import GpuqError, NeverFits, NotPermitted, UsageError
+from gpuq.daemon.world import World
+from gpuq.errors import NotPermitted, UsageError
 
-FIRST_READING_S = 5.0  # how long a submit waits for the GPUs to be known
-MOST_JOBS_PER_SUBMIT = 10_000
 LONGEST_WATCH_S = 10.0
 # What root of a container may ask: all others change something, or tell of what is outside of it.
 LOOKS = {"ping", "config", "status", "show", "events", "wait", "gpus", "why_gpu"}
 LOOKS |= {"prunable", "pruning"}
 
 Answer = dict[str, Any]
-
-
-class World(GpuWorld, Protocol):
-    """What handlers may know of the running daemon: what was last seen and decided, and a bell."""
-
-    plan: Plan
-    turns: int
-
-    @property
-    def gpu_trouble(self) -> str | None: ...
-    @property
-    def has_no_driver(self) -> bool: ...
-    def look_closely(self) -> None: ...
-    def keep_house(self) -> None: ...
-    def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
-    def owner_of(self, pid: int) -> int | None: ...
-    def gpu_use(self, job: int, attempt: int) -> GpuUse | None: ...
-    async def first_reading(self, timeout_s: float) -> None: ...
-    async def enforcement(self) -> Enforcement: ...
 
 
 class Handlers:
@@ -75,18 +46,19 @@ class Handlers:
         self._watchers = watchers
         store.database.on_commit = watchers.publish_commit
         self._refs = References(store.seen)
+        self._machine = KnownGpus(store.seen, config, lambda: world.gpus)
+        self._submissions = Submissions(store, config, world, self._machine)
         self._gpu_requests = GpuRequests(
-            store, world, config.policy, self._known_gpus, self._discretion
+            store, world, config.policy, self._machine.gpus, self._discretion
         )
         self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
-        self._commits = GroupCommit(store)
         self._looks = OneByOne()
         self.host_notes: Callable[[], list[str]] = list  # of what the machine does not let us do
         self._started_at = time.time()
         self._started = time.monotonic()
         self._table: dict[str, Callable[[Mapping[str, Any], Peer], Awaitable[Answer]]] = {
             "ping": self.ping,
-            "submit": self.submit,
+            "submit": self._submissions.submit,
             "status": self.status,
             "show": self.show,
             "wait": self.wait,
@@ -157,17 +129,7 @@ class Handlers:
         }
 
     def _notes(self) -> list[str]:
-        return [*self._config.notes(), *self._unknown_gpus(), *self.host_notes()]
-
-    def _unknown_gpus(self) -> list[str]:
-        """Settings that name GPUs which this machine never had: a slip, or from another machine."""
-        known = self._known_gpus()
-        return [
-            f"{name}: no GPU of this machine is {word}. See: gpuq gpus"
-            for name in ("allow_gpus", "deny_gpus", "gpu_order")
-            for word in getattr(self._config, name)
-            if known and not any(is_meant(gpu, word) for gpu in known)
-        ]
+        return [*self._config.notes(), *self._machine.slips(), *self.host_notes()]
 
     async def bounds(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Why the kernel does not hold jobs to --mem and --cpus here; null: it does."""
@@ -179,132 +141,6 @@ class Handlers:
         back = bool(request.get("restart"))
         self._world.ask_to_stop(f"{peer.user} {'restarts' if back else 'stopped'} it", back=back)
         return {"pid": os.getpid(), "counts": self._store.seen.counts(peer.uid)}
-
-    # ── asked ──
-
-    async def submit(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        """Answers only once the jobs are on disk."""
-        self._check_is_no_root(peer)
-        token = fields.token(request)
-        if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
-            return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": None}
-        await self._world.first_reading(FIRST_READING_S)
-        specs, note = self._read_specs(request, peer.uid)
-        note = await self._with_promise(note, specs)
-        _check_priority(specs, peer)
-        key = _key(specs)
-        digest = specs[0].environment
-        content = fields.environment(request, digest)
-        if content is None and not self._store.asked.knows_environment(peer.uid, digest):
-            return {"wanted": "environment"}
-        limits = hard_limits(peer) if self._config.mode == "system" else {}
-        by = Submitter(peer.uid, peer.gid, peer.user, limits)
-
-        living: int | None = None
-
-        def deed() -> range | None:
-            nonlocal living
-            if content is not None:
-                self._store.asked.keep_environment(peer.uid, digest, content)
-            elif not self._store.asked.knows_environment(peer.uid, digest):
-                return None  # forgotten meanwhile, since no job had it any more
-            if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
-                return ids  # the same submit twice within one commit
-            living = None if key is None else self._store.asked.living(peer.uid, key)
-            if living is not None:
-                return range(living, living + 1)
-            self._check_room(peer, len(specs))
-            faults.here("submit.storing")
-            return self._store.asked.submit(by, specs, now=time.time(), token=token)
-
-        ids = await self._commits.run(deed)
-        if ids is None:
-            return {"wanted": "environment"}
-        faults.here("submit.committed")
-        self._world.wake()
-        if living is not None:
-            note = f"job {living} has the key {key!r} and has not ended: nothing was queued"
-        return {"first": ids.start, "count": len(ids), "group": f"g{ids.start}", "note": note}
-
-    async def _with_promise(self, note: str | None, specs: Sequence[Spec]) -> str | None:
-        """And what those who bound their job have to know of that."""
-        bounds = [spec.bounds for spec in specs if spec.bounds]
-        weaker = weaker_promise(bounds, await self._world.enforcement()) if bounds else None
-        return "; ".join(said for said in (note, weaker) if said is not None) or None
-
-    def _check_room(self, peer: Peer, new: int) -> None:
-        """Part of the transaction that stores them: of two who ask at once the later one is refused."""
-        if (most := self._config.max_queued_per_user or None) is None:
-            return
-        if (why := too_many_queued(self._store.seen.queued(peer.uid), new, most)) is not None:
-            raise GpuqError(why)
-
-    def _check_is_no_root(self, peer: Peer) -> None:
-        if peer.uid == 0 and self._config.mode == "system" and not self._config.allow_root_jobs:
-            raise NotPermitted(
-                "root may not submit jobs here: what they do could harm everybody. Submit as "
-                "yourself, without sudo, or set allow_root_jobs = true in "
-                f"{self._config.config}. Nothing was queued."
-            )
-
-    def _read_specs(self, request: Mapping[str, Any], uid: int) -> tuple[list[Spec], str | None]:
-        jobs = request.get("jobs")
-        if not isinstance(jobs, list) or not 0 < len(jobs) <= MOST_JOBS_PER_SUBMIT:
-            raise UsageError(f"jobs: a list of 1 to {MOST_JOBS_PER_SUBMIT} jobs is wanted")
-        known = self._known_gpus()
-        # What the machine once had, it has. A driver that only fails just now may show some yet: a
-        # job that wants a GPU waits for that, and does not run without one.
-        judged = self._world.gpus is not None or self._world.has_no_driver or bool(known)
-        gpuless = judged and not known
-        default = 0 if gpuless else self._config.default_gpus
-        specs = []
-        learned: list[Resolved] = []
-        for job in jobs:
-            if not isinstance(job, dict):
-                raise UsageError("jobs: each job is an object")
-            wire = job | {"env_hash": request.get("env_hash")}
-            spec = read_spec(wire, default_gpus=default, grace_s=self._config.grace, machine=known)
-            if spec.gpu_mem_auto:
-                learned.append(self._resolve_memory(spec, uid, known))
-                spec = replace(spec, request=learned[-1].request, gpu_mem_from=learned[-1].words)
-            if (never := more_than_allowed(spec.request, self._config.policy())) is not None:
-                raise NeverFits(f"the job can never start: it {never}. Nothing was queued.")
-            why = never_fits(spec.request, known, self._config.policy())
-            if why is not None and (judged or not spec.request.gpus):
-                trouble = self._why_gpuless() if gpuless and spec.request.gpus else None
-                because = f" ({trouble})" if trouble else ""
-                raise NeverFits(f"{why}{because}. Nothing was queued.")
-            specs.append(spec)
-        says_nothing = gpuless and any("gpus" not in job for job in jobs)
-        here = "this daemon of yours" if self._is_beside_system else "this machine"
-        note = f"{here} has no GPU, so the job gets none" if says_nothing else None
-        return specs, note or learned_note(learned)
-
-    @property
-    def _is_beside_system(self) -> bool:
-        return self._config.origin("gpus") == BESIDE_SYSTEM
-
-    def _why_gpuless(self) -> str | None:
-        if self._is_beside_system:
-            return "those of this machine are the system daemon's; this one of yours has none"
-        return self._world.gpu_trouble
-
-    def _resolve_memory(self, spec: Spec, uid: int, machine: Sequence[Gpu]) -> Resolved:
-        known = self._store.learned.known(uid, spec.argv, spec.cwd, spec.name)
-        return resolve(spec.request, known, machine, self._config.policy())
-
-    def _known_gpus(self) -> list[Gpu]:
-        """Every GPU this machine has shown; a simulated or absent set is what it is now."""
-        remembered = self._store.seen.known_gpus()
-        known = {gpu.uuid: gpu for gpu in remembered}
-        now = [_with_size(gpu, known.get(gpu.uuid)) for gpu in self._world.gpus or ()]
-        chosen = parse_gpus(self._config.gpus)
-        if chosen.kind != "nvml":
-            return now
-        present = {gpu.uuid for gpu in now}
-        missing = (g for g in remembered if g.uuid not in present and not g.simulated)
-        ours = chosen.indices
-        return now + [g for g in missing if ours is None or g.index in ours]
 
     # ── wished ──
 
@@ -561,31 +397,6 @@ class Handlers:
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _with_size(gpu: Gpu, known: Gpu | None) -> Gpu:
-    """A GPU that cannot be read just now has the size that it had."""
-    if known is None or gpu.fault is None or gpu.memory_total_bytes is not None:
-        return gpu
-    sizes = ("memory_total_bytes", "memory_reserved_bytes", "baseline_bytes")
-    return replace(gpu, **{name: getattr(known, name) for name in sizes})
-
-
-def _key(specs: Sequence[Spec]) -> str | None:
-    """The key of a submission, which is a single job's."""
-    keys = [spec.key for spec in specs if spec.key is not None]
-    if keys and len(specs) > 1:
-        raise UsageError("key: it names one job; submit the jobs one by one, each with its own")
-    return keys[0] if keys else None
-
-
-def _check_priority(specs: Sequence[Spec], peer: Peer) -> None:
-    highest = max(spec.priority for spec in specs)
-    if highest > 0 and not peer.is_admin:
-        raise NotPermitted(
-            f"only an admin may submit with a priority above 0, and {highest} was asked for; "
-            "use -p 0, or less. Nothing was queued."
-        )
 
 
 def _is_past(state: str, moment: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gpuq.core.units import parse_ranges
-from gpuq.daemon.peer import Peer
+from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.seen import Seen
 from gpuq.errors import NothingMatched, UsageError

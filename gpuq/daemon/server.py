@@ -13,9 +13,9 @@ import structlog
 
 import gpuq
 from gpuq import protocol
+from gpuq.daemon.callers.peer import Callers, Credentials, Heard, Peer
+from gpuq.daemon.callers.shares import Shares
 from gpuq.daemon.listening import BACKLOG, Listener
-from gpuq.daemon.peer import Callers, Credentials, Heard, Peer
-from gpuq.daemon.shares import Shares
 from gpuq.errors import GpuqError, NotPermitted, UsageError
 
 HELLO_S = 5.0

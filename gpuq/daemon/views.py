@@ -10,8 +10,8 @@ from gpuq.core.model import EndCause, Gpu, JobState, Lease, Plan, Policy, Substa
 from gpuq.core.spec import split, to_text
 from gpuq.core.states import substate, why_active
 from gpuq.core.usage import intruders
-from gpuq.daemon import discretion
-from gpuq.daemon.discretion import Sight
+from gpuq.daemon.callers import discretion
+from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.store.health import HealthRow
 from gpuq.daemon.store.seen import read_request
 

@@ -17,8 +17,8 @@ import pytest
 from gpuq import protocol
 from gpuq.client import Client
 from gpuq.daemon import server as server_module
+from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.listening import Listener
-from gpuq.daemon.peer import Peer
 from gpuq.daemon.server import Server
 from gpuq.daemon.systemd.activation import given_socket
 from gpuq.errors import DaemonUnreachable, GpuqError, UsageError

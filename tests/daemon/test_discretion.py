@@ -14,10 +14,10 @@ import pytest
 from gpuq import config
 from gpuq.core.model import Exit, GpuProcess, JobState, Outcome, Plan, Request
 from gpuq.core.states import explain
-from gpuq.daemon import discretion
-from gpuq.daemon.discretion import Discretion, Sight, of_event, of_job
+from gpuq.daemon.callers import discretion
+from gpuq.daemon.callers.discretion import Discretion, Sight, of_event, of_job
+from gpuq.daemon.callers.peer import NOBODY, Peer
 from gpuq.daemon.handlers import Handlers
-from gpuq.daemon.peer import NOBODY, Peer
 from gpuq.daemon.store import Store
 from gpuq.daemon.views import attempt_view, event_view, job_view
 from gpuq.daemon.watchers import Watchers

@@ -11,10 +11,10 @@ import pytest
 
 from gpuq.core.breaker import bar_of
 from gpuq.core.model import Gpu, GpuHealth, Policy
-from gpuq.daemon.discretion import Discretion
+from gpuq.daemon.callers.discretion import Discretion
+from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.gpu_refs import find_gpus
 from gpuq.daemon.gpu_requests import GpuRequests
-from gpuq.daemon.peer import Peer
 from gpuq.daemon.store import Store
 from gpuq.daemon.views import gpu_view
 from gpuq.errors import NothingMatched, NotPermitted, UsageError

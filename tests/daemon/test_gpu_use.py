@@ -24,9 +24,9 @@ from gpuq.core.model import (
     Request,
 )
 from gpuq.core.usage import LONGEST_STRETCH_S, GpuUse
+from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
-from gpuq.daemon.discretion import Sight
 from gpuq.daemon.store import Store
 from gpuq.daemon.store import learned as learned_store
 from gpuq.daemon.supervisor import Exited

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from gpuq import config
-from gpuq.daemon import names, peer
+from gpuq.daemon.callers import names, peer
+from gpuq.daemon.callers.names import Lookup
+from gpuq.daemon.callers.peer import NOBODY, Callers, Credentials, Heard, Peer
 from gpuq.daemon.handlers import LOOKS, Handlers
-from gpuq.daemon.names import Lookup
-from gpuq.daemon.peer import NOBODY, Callers, Credentials, Heard, Peer
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NothingMatched, NotPermitted, UsageError

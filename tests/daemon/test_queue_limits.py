@@ -10,8 +10,8 @@ import pytest
 
 from gpuq import config
 from gpuq.core.model import JobState, Plan
+from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.handlers import Handlers
-from gpuq.daemon.peer import Peer
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, NeverFits

@@ -18,10 +18,10 @@ import pytest
 from gpuq import config
 from gpuq.core.model import Outcome, Plan
 from gpuq.daemon import order
+from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.check import command as check
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.handlers import Handlers
-from gpuq.daemon.peer import Peer
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import StoreDamaged

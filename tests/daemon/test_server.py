@@ -26,11 +26,11 @@ import gpuq
 from gpuq import config, paths, protocol
 from gpuq.client import Client
 from gpuq.core.model import Gpu, JobState, Plan
-from gpuq.daemon import names, shares
 from gpuq.daemon import server as server_module
+from gpuq.daemon.callers import names, shares
+from gpuq.daemon.callers.names import Lookup
+from gpuq.daemon.callers.peer import Callers, Peer
 from gpuq.daemon.handlers import Handlers
-from gpuq.daemon.names import Lookup
-from gpuq.daemon.peer import Callers, Peer
 from gpuq.daemon.server import Handle, Server
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers

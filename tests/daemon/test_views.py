@@ -19,7 +19,7 @@ from gpuq.core.model import (
     Policy,
     Request,
 )
-from gpuq.daemon.discretion import Sight
+from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.store import Store
 from gpuq.daemon.views import attempt_view, gpu_view, job_view
 from tests import stored

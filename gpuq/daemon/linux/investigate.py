@@ -15,9 +15,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gpuq.daemon.callers.names import user_name
 from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.linux.memberships import Container, place, printable
-from gpuq.daemon.names import user_name
 
 THREADS_LOOKED_AT = 1000
 LOOK_AGAIN = 5

@@ -8,7 +8,7 @@ from typing import Any
 from gpuq.core.model import JobState
 from gpuq.core.units import format_ranges
 from gpuq.daemon import faults, fields
-from gpuq.daemon.peer import Peer
+from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 from gpuq.core.model import Gpu, GpuProcess
-from gpuq.daemon.peer import Peer
+from gpuq.daemon.callers.peer import Peer
 
 View = dict[str, Any]
 

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from gpuq import protocol
-from gpuq.daemon.callers_limits import hard_limits
-from gpuq.daemon.peer import Peer
+from gpuq.daemon.callers.limits import hard_limits
+from gpuq.daemon.callers.peer import Peer
 from gpuq.errors import GpuqError
 
 

@@ -1,8 +1,8 @@
 """The hard limits of who submits, asked of the kernel: the soft ones come with the request, and nobody
 is to gain by what a request says."""
 
+from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.linux.processes import real_uid
-from gpuq.daemon.peer import Peer
 from gpuq.errors import GpuqError
 
 # As /proc/PID/limits calls them (proc(5)), each in the unit of its limit. prlimit(2) would tell the

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuq.config import Config
-from gpuq.daemon import names
+from gpuq.daemon.callers import names
 from gpuq.daemon.linux import processes, syscalls
 from gpuq.errors import NotPermitted
 
