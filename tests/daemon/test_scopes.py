@@ -329,6 +329,7 @@ def test_while_systemd_makes_a_scope_others_start_and_end(
             name, _ = await first_asked(systemd)
             assert (await daemon.ended(daemon.submit("exit 0")))["outcome"] == "succeeded"
             assert [daemon.row(job)["state"] for job in jobs] == ["queued", "queued"]
+            assert len(systemd.asked) == 1, "the next one knows whether this one came to be"
             turns = daemon.loop.turns
             await daemon.turn()
             assert daemon.loop.turns < turns + 10, "the loop turns in a tight circle"
