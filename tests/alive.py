@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from gpuq import config
-from gpuq.core.model import Gpu, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Request
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import Probe
 from gpuq.daemon.gpus.locks import GpuLocks
@@ -115,7 +116,7 @@ class Alive:
         return stored.row(self.store, job)
 
     def attempts(self, job: int) -> list[dict[str, Any]]:
-        return self.store.seen.attempts(job)
+        return self.store.found.attempts(job)
 
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         await until(condition, what)
@@ -182,9 +183,9 @@ async def alive(
 
 
 async def _end_everything(daemon: Alive) -> None:
-    for job in daemon.store.seen.jobs(ended=False):
+    for job in daemon.store.found.jobs(ended=False):
         daemon.kill(job["id"], grace_s=0.0)
-    await until(lambda: not daemon.store.seen.jobs(ended=False), "the end of all jobs")
+    await until(lambda: not daemon.store.found.jobs(ended=False), "the end of all jobs")
 
 
 def with_alive(

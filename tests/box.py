@@ -11,35 +11,36 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from gpuq.core.condition import count_calm
+from gpuq.core.decisions import (
+    Cancel,
+    Decision,
+    MarkDirty,
+    Pause,
+    Plan,
+    Release,
+    Resume,
+    SetAside,
+    Signal,
+    Start,
+    Undelay,
+)
+from gpuq.core.gpu import Gpu, GpuProcess
 from gpuq.core.model import (
     ActiveJob,
-    Cancel,
     Closing,
-    Decision,
     DelayedJob,
     Drain,
     EndCause,
     Exit,
-    Gpu,
-    GpuProcess,
     JobState,
     Lease,
     LeaseState,
-    MarkDirty,
     Outcome,
-    Pause,
-    Plan,
-    Policy,
-    Release,
     Request,
-    Resume,
-    SetAside,
-    Signal,
     Snapshot,
-    Start,
-    Undelay,
     WaitingJob,
 )
+from gpuq.core.policy import Policy
 from gpuq.core.retry import Again, Ending, RetryRule, decide
 from gpuq.core.scheduler import plan
 from gpuq.core.states import conclude, gpu_memory_ran_out

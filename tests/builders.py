@@ -10,30 +10,23 @@ from dataclasses import replace
 
 from hypothesis import settings
 
+from gpuq.core.decisions import Decision, Pause, Plan, Resume, SetAside, Signal, Start
+from gpuq.core.gpu import Gpu, GpuProcess
 from gpuq.core.model import (
     ActiveJob,
     Closing,
-    Decision,
     DelayedJob,
     Drain,
     EndCause,
-    Gpu,
-    GpuProcess,
     JobState,
     Lease,
     LeaseState,
-    Pause,
-    Plan,
-    Policy,
     Request,
-    Resume,
-    SetAside,
-    Signal,
     Snapshot,
-    Start,
     StopWish,
     WaitingJob,
 )
+from gpuq.core.policy import Policy
 from gpuq.core.units import parse_bytes
 
 MIB, GIB = 2**20, 2**30

@@ -6,7 +6,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from gpuq.core.model import EndCause, Exit, Gpu, JobState, Lease, Outcome, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import EndCause, Exit, JobState, Lease, Outcome, Request
 from gpuq.core.spec import Spec
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
@@ -174,7 +175,7 @@ def count(store: Store, table: str) -> int:
 
 
 def row(store: Store, job: int) -> dict[str, Any]:
-    (found,) = store.seen.jobs(ids=[range(job, job + 1)])
+    (found,) = store.found.jobs(ids=[range(job, job + 1)])
     return found
 
 
@@ -183,7 +184,7 @@ def states(store: Store) -> dict[int, str]:
 
 
 def events(store: Store) -> list[dict[str, Any]]:
-    return store.seen.events(0, 10_000)[0]
+    return store.told.events(0, 10_000)[0]
 
 
 def kinds(store: Store, job: int | None = None) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gpuq import config, paths
-from gpuq.config import SETTINGS, Config
-from gpuq.core.model import Policy, WeekSpan
+from gpuq.config import SETTINGS, Config, Setting, table
+from gpuq.config.forms import whole_number
+from gpuq.core.policy import Policy, WeekSpan
 from gpuq.errors import UsageError
 
 MIB = 2**20
@@ -424,8 +425,8 @@ def test_a_bad_value_names_the_place_where_it_stands(
 
 
 def test_a_bad_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picky = config.Setting("picky", config._whole(1, 9), 1, "one to nine", "GPUQ_PICKY")
-    monkeypatch.setattr(config, "SETTINGS", (*SETTINGS, picky))
+    picky = Setting("picky", whole_number(1, 9), 1, "one to nine", "GPUQ_PICKY")
+    monkeypatch.setattr(table, "SETTINGS", (*SETTINGS, picky))
     with pytest.raises(UsageError, match=r"^GPUQ_PICKY: 'ten' is not a whole number from 1 to 9$"):
         load(tmp_path, GPUQ_PICKY="ten")
 

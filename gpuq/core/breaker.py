@@ -10,20 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gpuq.core.condition import assess
-from gpuq.core.model import (
-    Bar,
-    Decision,
-    Exit,
-    Gpu,
-    GpuHealth,
-    GpuState,
-    Outcome,
-    Policy,
-    Readmit,
-    SetAsideGpu,
-    Snapshot,
-    TestGpu,
-)
+from gpuq.core.decisions import Decision, Readmit, SetAsideGpu, TestGpu
+from gpuq.core.gpu import Bar, Gpu, GpuState
+from gpuq.core.model import Exit, GpuHealth, Outcome, Snapshot
+from gpuq.core.policy import Policy
 from gpuq.core.units import count
 
 FIRST_RETEST_S, LONGEST_RETEST_S = 60.0, 1800.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
-from gpuq.core.model import Closeness, Gpu
+from gpuq.core.gpu import Closeness, Gpu
 
 Distance = Callable[[str, str], int]
 

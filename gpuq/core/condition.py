@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gpuq.core.fitting import is_allowed
-from gpuq.core.model import Gpu, GpuProcess, GpuState, Lease, LeaseState, Policy
+from gpuq.core.gpu import Gpu, GpuProcess, GpuState
+from gpuq.core.model import Lease, LeaseState
+from gpuq.core.policy import Policy
 from gpuq.core.units import format_bytes
 
 

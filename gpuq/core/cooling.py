@@ -8,16 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gpuq.core.condition import is_busy_outside
-from gpuq.core.model import (
-    Decision,
-    Gpu,
-    Lease,
-    LeaseState,
-    MarkDirty,
-    Policy,
-    Release,
-    Snapshot,
-)
+from gpuq.core.decisions import Decision, MarkDirty, Release
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Lease, LeaseState, Snapshot
+from gpuq.core.policy import Policy
 from gpuq.core.units import format_bytes
 
 

@@ -9,19 +9,9 @@ count either. What lives on after KILL is said to be unkillable, and goes on bei
 
 import signal as signals
 
-from gpuq.core.model import (
-    ActiveJob,
-    Closing,
-    Decision,
-    EndCause,
-    OverMemory,
-    Pause,
-    Policy,
-    Resume,
-    SetAside,
-    Signal,
-    Snapshot,
-)
+from gpuq.core.decisions import Decision, Pause, Resume, SetAside, Signal
+from gpuq.core.model import ActiveJob, Closing, EndCause, Snapshot
+from gpuq.core.policy import OverMemory, Policy
 
 # What survives a KILL gets another one this often, since a fork may have slipped past the first.
 KILL_AGAIN_S = 1.0

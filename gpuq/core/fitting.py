@@ -4,7 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from gpuq.core.model import Gpu, Policy, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Request
+from gpuq.core.policy import Policy
 from gpuq.core.units import count, format_bytes
 from gpuq.errors import UsageError
 

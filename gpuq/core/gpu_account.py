@@ -7,8 +7,10 @@ from typing import Any
 
 from gpuq.core.breaker import retest_at
 from gpuq.core.condition import assess
+from gpuq.core.gpu import Gpu, GpuProcess, GpuState
 from gpuq.core.ledger import Account
-from gpuq.core.model import Gpu, GpuHealth, GpuProcess, GpuState, Lease, Policy
+from gpuq.core.model import GpuHealth, Lease
+from gpuq.core.policy import Policy
 from gpuq.core.units import format_bytes, format_seconds
 
 

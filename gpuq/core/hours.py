@@ -2,7 +2,7 @@
 
 import re
 
-from gpuq.core.model import WeekSpan
+from gpuq.core.policy import WeekSpan
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SPAN = re.compile(

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from gpuq.core.model import Gpu, Policy, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Request
+from gpuq.core.policy import Policy
 from gpuq.core.retry import largest_share
 from gpuq.core.units import count, format_bytes
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from gpuq.core.choosing import Candidate, choose, distances
 from gpuq.core.condition import CLOSED, assess, strays
 from gpuq.core.fitting import is_allowed, is_meant, matches
-from gpuq.core.model import Gpu, GpuState, Lease, Policy, Request
+from gpuq.core.gpu import Gpu, GpuState
+from gpuq.core.model import Lease, Request
+from gpuq.core.policy import Policy
 from gpuq.core.units import count, format_bytes, format_ranges
 
 

@@ -12,7 +12,9 @@ from math import ceil
 
 from gpuq.core import fitting
 from gpuq.core.fitting import GIB, matches, never_fits
-from gpuq.core.model import Gpu, Outcome, Policy, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Outcome, Request
+from gpuq.core.policy import Policy
 from gpuq.core.units import format_bytes, format_ranges, format_seconds, parse_seconds
 
 LONGEST_WAIT_S = 365 * 86400.0

@@ -13,20 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from gpuq.core.breaker import once_decided, plan_health
 from gpuq.core.cooling import plan_releases
+from gpuq.core.decisions import Cancel, Decision, Plan, Release, Start, Undelay
 from gpuq.core.ending import plan_endings
 from gpuq.core.ledger import Ledger
-from gpuq.core.model import (
-    ActiveJob,
-    Cancel,
-    Decision,
-    Plan,
-    Release,
-    Request,
-    Snapshot,
-    Start,
-    Undelay,
-    WaitingJob,
-)
+from gpuq.core.model import ActiveJob, Request, Snapshot, WaitingJob
 from gpuq.core.states import CAUSES
 from gpuq.core.units import count
 from gpuq.core.user_limits import UserShares, more_than_allowed

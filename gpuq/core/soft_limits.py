@@ -4,7 +4,7 @@ read. A request, not a wall: it binds the framework's own allocator in each proc
 
 from collections.abc import Mapping, Sequence
 
-from gpuq.core.model import Gpu
+from gpuq.core.gpu import Gpu
 
 # A process pays for its CUDA context before the first tensor (300 to 500 MB, and more with large
 # libraries), and no allocator counts that.

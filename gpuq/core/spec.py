@@ -11,7 +11,8 @@ from typing import Any
 
 from gpuq.core.bounds import Bounds
 from gpuq.core.fitting import find_gpus
-from gpuq.core.model import Gpu, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Request
 from gpuq.core.retry import parse_backoff, parse_retry_on
 from gpuq.errors import UsageError
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 
-from gpuq.core.model import Gpu, GpuProcess, Lease
+from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.model import Lease
 from gpuq.core.units import format_bytes, format_ranges
 
 # The most time that one reading speaks for: what the driver said of a moment says nothing of the

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gpuq.core.model import ActiveJob, Policy, Request, WaitingJob
+from gpuq.core.model import ActiveJob, Request, WaitingJob
+from gpuq.core.policy import Policy
 from gpuq.core.units import count
 
 

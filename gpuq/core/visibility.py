@@ -6,7 +6,7 @@ GPU is missing. A uuid always does, but older frameworks count none when they ar
 
 from collections.abc import Sequence
 
-from gpuq.core.model import Gpu
+from gpuq.core.gpu import Gpu
 
 
 def job_gpu_environment(gpus: Sequence[Gpu], *, whole: bool, visible: str) -> dict[str, str]:

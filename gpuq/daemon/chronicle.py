@@ -10,7 +10,9 @@ from dataclasses import replace
 from functools import partial
 
 from gpuq.core.breaker import speaks_against_gpu, tell_xid
-from gpuq.core.model import EndCause, Exit, Gpu, JobState, Outcome, Policy
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import EndCause, Exit, JobState, Outcome
+from gpuq.core.policy import Policy
 from gpuq.core.retry import (
     DEFAULT_BACKOFF,
     DEFAULT_ON,
@@ -34,8 +36,8 @@ from gpuq.daemon.clock import Clock
 from gpuq.daemon.linux import processes
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.store import Store
+from gpuq.daemon.store.agreed import Terms
 from gpuq.daemon.store.happened import Delay, Ended
-from gpuq.daemon.store.seen import Terms
 from gpuq.daemon.supervisor import Exited, MainEnded, News, Running
 from gpuq.daemon.watchers import Watchers
 
@@ -115,7 +117,7 @@ class Chronicle:
             return
         if isinstance(news, Running):
             self._watchers.publish(news.job, "started")
-        elif self._store.seen.state(news.job) == JobState.ENDED:
+        elif self._store.current.state(news.job) == JobState.ENDED:
             self._returns.pop(news.job, None)
             self._watchers.publish(news.job, "started")
             self._watchers.publish(news.job, "ended")
@@ -134,7 +136,7 @@ class Chronicle:
         self._store.happened.return_to_queue(job, attempt, cause=cause, now=self._clock.wall())
 
     def _end(self, job: int, attempt: int, exit: Exit, by_others: EndCause | None = None) -> None:
-        terms = self._store.seen.terms(job, attempt)
+        terms = self._store.agreed.terms(job, attempt)
         if self._had_ended_before(exit, terms):
             terms = replace(terms, ending=None)
         terms = replace(terms, ending=terms.ending or by_others)
@@ -248,7 +250,7 @@ class Chronicle:
 
     def _machine(self) -> list[Gpu]:
         """Every GPU that this machine has shown: before the first reading they are remembered."""
-        known = {gpu.uuid: gpu for gpu in self._store.seen.known_gpus()}
+        known = {gpu.uuid: gpu for gpu in self._store.machine.known_gpus()}
         return list((known | {gpu.uuid: gpu for gpu in self._lookout.gpus or ()}).values())
 
 

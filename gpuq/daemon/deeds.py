@@ -7,10 +7,9 @@ Part of the loop and on its thread.
 from collections.abc import Sequence
 from signal import SIGKILL, SIGTERM
 
-from gpuq.core.model import (
+from gpuq.core.decisions import (
     Cancel,
     Decision,
-    Gpu,
     MarkDirty,
     Pause,
     Readmit,
@@ -19,11 +18,12 @@ from gpuq.core.model import (
     SetAside,
     SetAsideGpu,
     Signal,
-    Snapshot,
     Start,
     TestGpu,
     Undelay,
 )
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Snapshot
 from gpuq.daemon import faults
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.health import HealthWatch
@@ -140,7 +140,8 @@ class Deeds:
 
     def _is_being_ended(self, one: Signal) -> bool:
         return (
-            one.ends is not None and self._store.seen.terms(one.job, one.attempt).ending is not None
+            one.ends is not None
+            and self._store.agreed.terms(one.job, one.attempt).ending is not None
         )
 
     def _send(self, signals: Sequence[Signal]) -> None:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from gpuq.core.fitting import named_gpus
-from gpuq.core.model import Gpu
+from gpuq.core.gpu import Gpu
 from gpuq.core.units import format_ranges, parse_ranges
 from gpuq.errors import NothingMatched, UsageError
 

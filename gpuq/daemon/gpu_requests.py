@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from gpuq.core.condition import assess
+from gpuq.core.gpu import Gpu, GpuState
 from gpuq.core.gpu_account import GpuPast, explain_gpu
-from gpuq.core.model import Gpu, GpuHealth, GpuState, Lease, Policy
+from gpuq.core.model import GpuHealth, Lease
+from gpuq.core.policy import Policy
 from gpuq.daemon import fields, views
 from gpuq.daemon.callers.discretion import Discretion
 from gpuq.daemon.callers.peer import Peer
@@ -59,7 +61,7 @@ class GpuRequests:
     def views(self, peer: Peer) -> list[Answer]:
         """Every GPU as that caller sees it."""
         told = self._discretion(peer).gpu
-        leases, policy = self._store.seen.leases(), self._policy()
+        leases, policy = self._store.current.leases(), self._policy()
         rows, under_test = self._store.health.rows(), self._under_test()
         return [
             views.gpu_view(
@@ -169,7 +171,7 @@ class GpuRequests:
         return None if state is GpuState.FREE else reason
 
     def _leases_on(self, gpu: Gpu) -> list[Lease]:
-        return [lease for lease in self._store.seen.leases() if lease.gpu == gpu.uuid]
+        return [lease for lease in self._store.current.leases() if lease.gpu == gpu.uuid]
 
     def _answer(self, gpu: Gpu, done: str, reason: str | None) -> Answer:
         jobs = sorted({lease.job for lease in self._leases_on(gpu)})

@@ -45,8 +45,8 @@ class Handlers:
         self._world = world
         self._watchers = watchers
         store.database.on_commit = watchers.publish_commit
-        self._refs = References(store.seen)
-        self._machine = KnownGpus(store.seen, config, lambda: world.gpus)
+        self._refs = References(store.found)
+        self._machine = KnownGpus(store.machine, config, lambda: world.gpus)
         self._submissions = Submissions(store, config, world, self._machine)
         self._gpu_requests = GpuRequests(
             store, world, config.policy, self._machine.gpus, self._discretion
@@ -110,13 +110,13 @@ class Handlers:
             "gpu_trouble": self._world.gpu_trouble,
             "gpus": None if self._world.gpus is None else len(self._world.gpus),
             "turns": self._world.turns,
-            "counts": self._store.seen.counts(peer.uid),
+            "counts": self._store.counted.for_user(peer.uid),
             "drained": self._drained(),
             "config_notes": self._notes(),
         }
 
     def _drained(self) -> Answer | None:
-        drain = self._store.seen.drain()
+        drain = self._store.current.drain()
         return None if drain is None else {"actor": drain.actor, "reason": drain.reason}
 
     async def config(self, request: Mapping[str, Any], peer: Peer) -> Answer:
@@ -140,7 +140,7 @@ class Handlers:
         peer.require_admin("stop this daemon")
         back = bool(request.get("restart"))
         self._world.ask_to_stop(f"{peer.user} {'restarts' if back else 'stopped'} it", back=back)
-        return {"pid": os.getpid(), "counts": self._store.seen.counts(peer.uid)}
+        return {"pid": os.getpid(), "counts": self._store.counted.for_user(peer.uid)}
 
     # ── wished ──
 
@@ -183,7 +183,7 @@ class Handlers:
         faults.here("drain.committed")
         self._world.wake()
         return {"changed": changed, "drained": self._drained()} | {
-            "counts": self._store.seen.counts(peer.uid)
+            "counts": self._store.counted.for_user(peer.uid)
         }
 
     async def kill(self, request: Mapping[str, Any], peer: Peer) -> Answer:
@@ -218,7 +218,7 @@ class Handlers:
     def end_everything(self, actor: str) -> None:
         """Wishes every job gone, at once."""
         with self._store.transaction():
-            for row in self._store.seen.jobs(ended=False):
+            for row in self._store.found.jobs(ended=False):
                 self._store.wished.stop(row["id"], grace_s=0.0, actor=actor, now=time.time())
         self._world.wake()
 
@@ -227,7 +227,7 @@ class Handlers:
     def _discretion(self, peer: Peer) -> Discretion:
         """What this caller may see, by the setting as it is now."""
         return Discretion(
-            peer=peer, visibility=self._config.visibility, owner_of=self._store.seen.owner
+            peer=peer, visibility=self._config.visibility, owner_of=self._store.found.owner
         )
 
     async def status(self, request: Mapping[str, Any], peer: Peer) -> Answer:
@@ -238,7 +238,7 @@ class Handlers:
         answer = {
             "jobs": [self._job_view(row, peer) for row in rows],
             "before": cursor,
-            "counts": self._store.seen.counts(peer.uid),
+            "counts": self._store.counted.for_user(peer.uid),
             "drained": self._drained(),
         }
         return answer | self._gpus(peer)
@@ -271,7 +271,7 @@ class Handlers:
         only_own = by_words and not self._discretion(peer).sees_commands
         # Who is going to change what is listed has only that listed which they may change.
         only_own |= bool(request.get("mine") or (request.get("changeable") and not peer.is_admin))
-        rows = self._store.seen.jobs(
+        rows = self._store.found.jobs(
             ids=self._refs.resolve(refs, peer) if refs else None,
             ended=everything or _wants_ended(filters["states"]),
             uid=peer.uid if only_own else None,
@@ -288,7 +288,7 @@ class Handlers:
         row = self._refs.find([request.get("ref")], peer)[-1]
         job = self._job_view(row, peer)
         sight = self._discretion(peer).sight(row["uid"])
-        job["place"] = self._store.seen.place_in_class(row["id"])
+        job["place"] = self._store.counted.place_in_class(row["id"])
         job["attempts"] = [
             views.attempt_view(
                 self._with_latest_use(attempt, row["id"]),
@@ -296,12 +296,12 @@ class Handlers:
                 self._config.state_dir,
                 sight=sight,
             )
-            for attempt in self._store.seen.attempts(row["id"])
+            for attempt in self._store.found.attempts(row["id"])
         ]
         if request.get("with_env"):
             if not peer.may_see_secrets_of(row["uid"]):
                 raise NotPermitted(f"the environment of job {row['id']} is {row['user']}'s alone")
-            job["environment"] = to_text(self._store.seen.environment_of(row["id"])).split("\0")[
+            job["environment"] = to_text(self._store.agreed.environment_of(row["id"])).split("\0")[
                 :-1
             ]
         return {"job": job}
@@ -351,12 +351,12 @@ class Handlers:
         """Those after a cursor (`since`; null: only what comes), of some jobs or of all. Where there
         are none it waits for them up to `timeout_s`. `last` is the cursor to go on with."""
         since = fields.cursor(request, "since")
-        last = self._store.seen.last_event() if since is None else since
+        last = self._store.told.last_event() if since is None else since
         refs = fields.named(request)
         jobs = self._refs.resolve(refs, peer) if refs else None
         deadline = time.monotonic() + fields.timeout_s(request.get("timeout_s") or 0.0)
         while True:
-            rows, last = self._store.seen.events(last, fields.PAGE, jobs)
+            rows, last = self._store.told.events(last, fields.PAGE, jobs)
             left = deadline - time.monotonic()
             if rows or left <= 0:
                 return {"events": self._event_views(rows, peer), "last": last}

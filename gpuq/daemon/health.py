@@ -9,17 +9,10 @@ from typing import Any
 import structlog
 
 from gpuq.core.breaker import bar_of, is_of_hardware, judge_test
-from gpuq.core.model import (
-    Drain,
-    Gpu,
-    GpuHealth,
-    Lease,
-    Policy,
-    Readmit,
-    ResumeWish,
-    SetAsideGpu,
-    TestGpu,
-)
+from gpuq.core.decisions import Readmit, SetAsideGpu, TestGpu
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Drain, GpuHealth, Lease, ResumeWish
+from gpuq.core.policy import Policy
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
@@ -276,5 +269,5 @@ class HealthWatch:
             log.error("the tests under way could not be noted", why=str(trouble))
 
     def _previous_children(self) -> list[Child]:
-        boot_id, *children = self._store.seen.fact(KEPT_CHILDREN) or [None]
+        boot_id, *children = self._store.machine.fact(KEPT_CHILDREN) or [None]
         return [(uuid, pid, start) for uuid, pid, start in children if boot_id == self._boot_id]

@@ -17,7 +17,7 @@ from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.starting import known_as, uid_of_job
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.happened import Delay
-from gpuq.daemon.store.seen import UnendedAttempt
+from gpuq.daemon.store.inherited import UnendedAttempt
 from gpuq.daemon.supervisor import Exited, News, Supervisor, read_exit
 
 log = structlog.get_logger()
@@ -51,15 +51,15 @@ class Inheritance:
     def sweep_groups(self) -> None:
         """Control groups of runners that died beside their daemon."""
         if self._cgroup_root is not None:
-            left = [one.cgroup for one in self._store.seen.unended_attempts() if one.cgroup]
+            left = [one.cgroup for one in self._store.inherited.unended_attempts() if one.cgroup]
             cgroup.sweep(self._cgroup_root, {os.path.basename(path) for path in left})
 
     def _leave_earlier_boots(self) -> None:
         """After a restart of the machine every GPU is cool, and waits go on by the wall clock, which
         alone has gone on; by no more than they were long, should somebody have set it."""
-        for lease in self._store.seen.stale_cooling(self._boot_id):
+        for lease in self._store.inherited.stale_cooling(self._boot_id):
             self._store.machine.release(lease.gpu, lease.slot, now=self._clock.wall())
-        for job, until_at, length_s in self._store.seen.delayed_elsewhen(self._boot_id):
+        for job, until_at, length_s in self._store.inherited.stale_delays(self._boot_id):
             left_s = min(max(until_at - self._clock.wall(), 0.0), length_s)
             boottime = self._clock.boottime() + left_s
             delay = Delay(boottime=boottime, boot_id=self._boot_id, at=until_at)
@@ -70,7 +70,7 @@ class Inheritance:
 
         The supervisor finds out which; only a reboot is plain from here.
         """
-        for left in self._store.seen.unended_attempts():
+        for left in self._store.inherited.unended_attempts():
             if left.boot_id != self._boot_id:
                 self._hear(self._end_of_earlier_boot(left))
             else:
@@ -96,7 +96,7 @@ class Inheritance:
         """A step is noted before it is taken, and a daemon may have died in between. Taken twice, a
         TERM or a pause does no harm; a KILL comes again by itself."""
         table = processes.Table()
-        for job in self._store.seen.active():
+        for job in self._store.current.active():
             if job.term_sent_at is not None and not job.term_delivered and job.kill_sent_at is None:
                 self._supervisor.signal(job.id, SIGTERM, table)
             elif job.paused_since is not None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from gpuq.config import Config
 from gpuq.core.fitting import is_meant
-from gpuq.core.model import Gpu
+from gpuq.core.gpu import Gpu
 from gpuq.daemon.gpus import parse_gpus
-from gpuq.daemon.store.seen import Seen
+from gpuq.daemon.store.machine import Machine
 
 NAMING = ("allow_gpus", "deny_gpus", "gpu_order")  # the settings that name GPUs
 
@@ -16,16 +16,16 @@ class KnownGpus:
     """`present` gives those of the last reading; None: there was none yet."""
 
     def __init__(
-        self, seen: Seen, config: Config, present: Callable[[], Sequence[Gpu] | None]
+        self, machine: Machine, config: Config, present: Callable[[], Sequence[Gpu] | None]
     ) -> None:
-        self._seen = seen
+        self._machine = machine
         self._config = config
         self._present = present
         self._chosen = parse_gpus(config.gpus)  # which takes a restart to change
 
     def gpus(self) -> list[Gpu]:
         """A simulated or absent set is what it is now."""
-        remembered = self._seen.known_gpus()
+        remembered = self._machine.known_gpus()
         known = {gpu.uuid: gpu for gpu in remembered}
         now = [_with_size(gpu, known.get(gpu.uuid)) for gpu in self._present() or ()]
         if self._chosen.kind != "nvml":

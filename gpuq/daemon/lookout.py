@@ -11,7 +11,8 @@ from math import inf
 import structlog
 
 from gpuq.config import Config
-from gpuq.core.model import Gpu, LeaseState, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import LeaseState, Request
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import BackendSpec, GpuWatch, Probe, parse_gpus
 from gpuq.daemon.gpus.backend import is_identified
@@ -99,12 +100,12 @@ class Lookout:
 
     def set_pace(self) -> None:
         is_watched = self._clock.monotonic() < self._watched_until
-        often = is_watched or self._store.seen.has_waiting()
+        often = is_watched or self._store.current.has_waiting()
         self._probe.interval_s = READ_OFTEN_S if often else READ_SELDOM_S
 
     def tell_probe(self) -> None:
         """Simulated GPUs show what jobs on them declare; real ones are read after a change."""
-        self._probe.hold(self._store.seen.held())
+        self._probe.hold(self._store.current.held())
         self._probe.ask()
 
     def veto(self, locked: Mapping[str, str]) -> None:
@@ -130,7 +131,7 @@ class Lookout:
             pass
 
     def _take_reading(self, raw: list[Gpu]) -> None:
-        leases = self._store.seen.leases()
+        leases = self._store.current.leases()
         testing = self._health.pids_of_tests()
         raw = [_without(gpu, testing) for gpu in map(_without_dead, raw)]
         at = self._clock.monotonic()
@@ -175,12 +176,12 @@ class Lookout:
             log.error("the probe could not be noted", why=str(trouble))
 
     def _previous_probe(self) -> tuple[int, int] | None:
-        boot, pid, start = self._store.seen.fact("probe") or (None, 0, 0)
+        boot, pid, start = self._store.machine.fact("probe") or (None, 0, 0)
         return (pid, start) if boot == processes.boot_id() else None
 
 
 def _known_before(store: Store, chosen: BackendSpec) -> list[Gpu]:
-    remembered = store.seen.known_gpus() if chosen.kind == "nvml" else []
+    remembered = store.machine.known_gpus() if chosen.kind == "nvml" else []
     return [gpu for gpu in remembered if not gpu.simulated]
 
 

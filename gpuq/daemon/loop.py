@@ -13,16 +13,10 @@ from pathlib import Path
 import structlog
 
 from gpuq.config import Config
+from gpuq.core.decisions import Plan
+from gpuq.core.gpu import Gpu
 from gpuq.core.hours import is_within
-from gpuq.core.model import (
-    ActiveJob,
-    Closing,
-    EndCause,
-    Gpu,
-    GpuHealth,
-    Plan,
-    Snapshot,
-)
+from gpuq.core.model import ActiveJob, Closing, EndCause, GpuHealth, Snapshot
 from gpuq.core.scheduler import plan
 from gpuq.core.usage import GpuUse
 from gpuq.daemon import faults
@@ -298,7 +292,7 @@ class Loop:
         return acted
 
     def _settle_locks(self) -> None:
-        leases = self._store.seen.leases_on_real_gpus()
+        leases = self._store.current.leases_on_real_gpus()
         self._locks.settle([*leases, *self._health.held_on_real_gpus()])
 
     def _veto(self, locked: Mapping[str, str]) -> None:
@@ -328,7 +322,7 @@ class Loop:
         return not all(map(self._starter.is_under_way, self.plan.decisions))
 
     def _look(self) -> Snapshot:
-        seen = self._store.seen
+        current = self._store.current
         now = self._clock.monotonic()
         health = self._health.known()
         return Snapshot(
@@ -336,11 +330,11 @@ class Loop:
             boottime=self._clock.boottime(),
             gpus=self._barred(health),
             health=health,
-            leases=tuple(seen.leases()),
-            waiting=tuple(seen.waiting(JOBS_PER_CLASS)),
-            active=tuple(self._with_signs(job, now) for job in seen.active()),
-            delayed=tuple(seen.delayed()),
-            drain=seen.drain(),
+            leases=tuple(current.leases()),
+            waiting=tuple(current.waiting(JOBS_PER_CLASS)),
+            active=tuple(self._with_signs(job, now) for job in current.active()),
+            delayed=tuple(current.delayed()),
+            drain=current.drain(),
             closing=self._closing,
             start_trouble=self._start_trouble(now),
             policy=self._policy(),
@@ -423,10 +417,10 @@ class Loop:
         return min(longest, default=None)
 
     def _describe(self) -> str:
-        running, queued = self._store.seen.totals()
+        running, queued = self._store.counted.totals()
         driver = None if self.has_no_driver else self.gpu_trouble
         troubles = [self.plan.standstill, driver, *self._notes()]
-        leases = self._store.seen.leases()
+        leases = self._store.current.leases()
         return status_line(running, queued, self.gpus, leases, self._policy(), troubles)
 
     def _set_alarm(self, boottime: float | None) -> None:

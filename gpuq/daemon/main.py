@@ -115,7 +115,7 @@ def _with_kept_gpus(settings: config.Config, store: Store) -> config.Config:
     """Which GPUs there are was said by whoever started it: a daemon that is started by itself, after a
     crash say, must not see other ones. What stands in the file is said for good, and is not kept."""
     origin = settings.origin("gpus")
-    kept = store.seen.fact(KEPT_GPUS)
+    kept = store.machine.fact(KEPT_GPUS)
     if origin in ("default", config.BESIDE_SYSTEM):
         return settings if kept is None else settings.having("gpus", kept, config.AS_LAST_STARTED)
     given = settings.gpus if origin in ("--gpus", "GPUQ_GPUS") else None
@@ -199,7 +199,7 @@ def _tell_story(store: Store, watchers: Watchers, journal: Journal | None) -> as
     """From what comes next on."""
     if journal is None:
         return asyncio.get_running_loop().create_future()  # nobody is told, and it never ends
-    return asyncio.ensure_future(Story(store.seen, watchers, journal).run())
+    return asyncio.ensure_future(Story(store.told, watchers, journal).run())
 
 
 def _tell_of_reading(notifier: Notifier, loop: Loop) -> None:
@@ -290,7 +290,7 @@ def _watch_for_eof(fd: int, loop: Loop, handlers: Handlers, store: Store) -> Non
             leave_when_empty()
 
     def leave_when_empty() -> None:
-        if store.seen.jobs(ended=False, limit=1):
+        if store.found.jobs(ended=False, limit=1):
             running.call_later(0.05, leave_when_empty)
         else:
             loop.ask_to_stop("the process that started it is gone")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuq.config import Config
-from gpuq.core.model import Gpu
+from gpuq.core.gpu import Gpu
 from gpuq.core.soft_limits import soft_limits
 from gpuq.core.spec import split, to_text
 from gpuq.core.visibility import job_gpu_environment

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from gpuq.core.bounds import Bounds, CpuBound, MemBound
-from gpuq.core.model import Decision, Start
+from gpuq.core.decisions import Decision, Start
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.systemd.scopes import Scope, ScopeFailed, Scopes
 

@@ -6,7 +6,7 @@ from typing import Any
 from gpuq.core.units import parse_ranges
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.store.connection import Row
-from gpuq.daemon.store.seen import Seen
+from gpuq.daemon.store.found import Found
 from gpuq.errors import NothingMatched, UsageError
 
 MOST_SPANS, MOST_LOOKED_UP = 20_000, 100  # by one request
@@ -15,14 +15,14 @@ MOST_SPANS, MOST_LOOKED_UP = 20_000, 100  # by one request
 class References:
     """Resolves references; "@" counts among the asker's own submissions."""
 
-    def __init__(self, seen: Seen) -> None:
-        self._seen = seen
+    def __init__(self, found: Found) -> None:
+        self._found = found
 
     def find(self, refs: Sequence[Any], peer: Peer) -> list[Row]:
         """The rows of the jobs named; all of them are there, or NothingMatched."""
         if not refs:
             raise UsageError("no job is named")
-        rows = self._seen.jobs(ids=self.resolve(refs, peer))
+        rows = self._found.jobs(ids=self.resolve(refs, peer))
         if not rows:
             raise self.no_such_job(refs, peer)
         found = {row["id"] for row in rows}
@@ -49,12 +49,12 @@ class References:
             back = ref.removeprefix("@").removeprefix("~") or "0"
             if ref not in ("@", f"@~{back}") or not _is_number(back):
                 raise UsageError(f"{ref!r} is no job: write @ or @~2")
-            group = self._seen.submission(peer.uid, int(back))
+            group = self._found.submission(peer.uid, int(back))
             if group is None:
                 raise NothingMatched(f"you have no job {ref}: you have submitted fewer")
             return [group]
         if ref.startswith("g") and _is_number(ref[1:]):
-            group = self._seen.group(int(ref[1:]))
+            group = self._found.group(int(ref[1:]))
             if group is None:
                 raise NothingMatched(f"no group {ref}. See: gpuq status -a")
             return [group]
@@ -64,7 +64,7 @@ class References:
             raise UsageError(f"{error}; a job is named like 12, 12-18,20, @, @~2 or g12") from None
 
     def no_such_job(self, refs: Sequence[Any], peer: Peer) -> NothingMatched:
-        last = self._seen.last_id(peer.uid)
+        last = self._found.last_id(peer.uid)
         yours = f"your last is {last}" if last is not None else "you have submitted none yet"
         return NothingMatched(f"no job {' '.join(map(str, refs))} ({yours}). See: gpuq status -a")
 

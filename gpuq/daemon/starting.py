@@ -8,8 +8,10 @@ import os
 from collections.abc import Callable, Sequence
 
 from gpuq.config import Config
+from gpuq.core.decisions import Start
 from gpuq.core.fitting import matches
-from gpuq.core.model import Gpu, Lease, Snapshot, Start
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Lease, Snapshot
 from gpuq.daemon import faults, order
 from gpuq.daemon.attempt import disk
 from gpuq.daemon.clock import Clock
@@ -21,7 +23,7 @@ from gpuq.daemon.runners import Gate
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused
 from gpuq.daemon.store.happened import NewAttempt
-from gpuq.daemon.store.seen import UnendedAttempt
+from gpuq.daemon.store.inherited import UnendedAttempt
 from gpuq.daemon.supervisor import Known, Supervisor
 from gpuq.daemon.systemd.scopes import Scope, Scopes
 
@@ -67,7 +69,7 @@ class Starter:
         started that somebody wanted gone by then.
         """
         self._check_disk()
-        if not await self._readying.is_ready(start, *self._store.seen.bounds(start.job)):
+        if not await self._readying.is_ready(start, *self._store.agreed.bounds(start.job)):
             return False
         gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
         if not self._lock(gpus):
@@ -160,7 +162,7 @@ class Starter:
     def _dispatch(
         self, gate: Gate, new: NewAttempt, gpus: Sequence[Gpu], scope: Scope | None
     ) -> None:
-        row = self._store.seen.to_run(new.job)
+        row = self._store.agreed.to_run(new.job)
         known = known_as(new, row["stop_to"], uid=uid_of_job(self._config, row["uid"]))
         composed = order.compose(
             row,

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from gpuq.core.condition import CLOSED, assess
-from gpuq.core.model import Gpu, GpuState, Lease, Policy
+from gpuq.core.gpu import Gpu, GpuState
+from gpuq.core.model import Lease
+from gpuq.core.policy import Policy
 
 
 def status_line(

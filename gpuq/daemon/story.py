@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuq.daemon.store.connection import Row
-from gpuq.daemon.store.seen import Seen
+from gpuq.daemon.store.told import Told
 from gpuq.daemon.systemd.journal import Journal
 from gpuq.daemon.watchers import Watchers
 
@@ -43,11 +43,11 @@ WARNED_OF = ("returned", "unkillable", "over_memory")
 class Story:
     """Tells what is written down from now on. `run` goes on until it is cancelled."""
 
-    def __init__(self, seen: Seen, watchers: Watchers, journal: Journal) -> None:
-        self._seen = seen
+    def __init__(self, told: Told, watchers: Watchers, journal: Journal) -> None:
+        self._told = told
         self._watchers = watchers
         self._journal = journal
-        self._told_to = seen.last_event()
+        self._told_to = told.last_event()
 
     async def run(self) -> None:
         try:
@@ -62,7 +62,7 @@ class Story:
 
     def tell(self) -> bool:
         """Some of what is not told yet; False where that was nothing."""
-        rows = self._seen.story(self._told_to, EVENTS_AT_ONCE)
+        rows = self._told.story(self._told_to, EVENTS_AT_ONCE)
         for row in rows:
             self._told_to = row["seq"]
             self._tell_one(row)

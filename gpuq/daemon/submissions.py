@@ -8,9 +8,9 @@ from typing import Any
 from gpuq.config import BESIDE_SYSTEM, Config
 from gpuq.core.bounds import weaker_promise
 from gpuq.core.fitting import never_fits
+from gpuq.core.gpu import Gpu
 from gpuq.core.learned import Resolved, resolve
 from gpuq.core.learned import note as learned_note
-from gpuq.core.model import Gpu
 from gpuq.core.spec import Spec, read_spec
 from gpuq.core.user_limits import more_than_allowed, too_many_queued
 from gpuq.daemon import faults, fields
@@ -93,7 +93,7 @@ class Submissions:
         """Part of the transaction that stores them: of two who ask at once the later one is refused."""
         if (most := self._config.max_queued_per_user or None) is None:
             return
-        if (why := too_many_queued(self._store.seen.queued(peer.uid), new, most)) is not None:
+        if (why := too_many_queued(self._store.counted.queued(peer.uid), new, most)) is not None:
             raise GpuqError(why)
 
     def _check_is_no_root(self, peer: Peer) -> None:

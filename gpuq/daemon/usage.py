@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from gpuq.core.model import Gpu, Lease, OverMemory, Policy
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Lease
+from gpuq.core.policy import OverMemory, Policy
 from gpuq.core.usage import (
     LONGEST_STRETCH_S,
     TOLD_AGAIN,

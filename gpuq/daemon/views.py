@@ -6,14 +6,17 @@ from typing import Any
 
 from gpuq.core.breaker import explain_xid
 from gpuq.core.condition import assess
-from gpuq.core.model import EndCause, Gpu, JobState, Lease, Plan, Policy, Substate
+from gpuq.core.decisions import Plan
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import EndCause, JobState, Lease, Substate
+from gpuq.core.policy import Policy
 from gpuq.core.spec import split, to_text
 from gpuq.core.states import substate, why_active
 from gpuq.core.usage import intruders
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Sight
+from gpuq.daemon.store.classes import read_request
 from gpuq.daemon.store.health import HealthRow
-from gpuq.daemon.store.seen import read_request
 
 View = dict[str, Any]
 

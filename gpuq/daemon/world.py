@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from gpuq.core.bounds import Enforcement
-from gpuq.core.model import Plan
+from gpuq.core.decisions import Plan
 from gpuq.core.usage import GpuUse
 from gpuq.daemon.gpu_requests import GpuWorld
 

@@ -203,7 +203,7 @@ def test_since_means_submitted_started_or_ended_and_pages() -> None:
             end(store, number)
 
         def since(moment: float, **how: Any) -> list[int]:
-            return [row["id"] for row in store.seen.jobs(since=moment, **how)]
+            return [row["id"] for row in store.found.jobs(since=moment, **how)]
 
         assert since(NOW) == [again, waits, runs, over]
         assert since(NOW + 1) == [again, over]

@@ -7,7 +7,8 @@ import pytest
 
 from gpuq.core.bounds import Bounds, CpuBound, Enforcement, MemBound, weaker_promise
 from gpuq.core.ending import cause_to_end
-from gpuq.core.model import EndCause, Exit, Outcome, Policy
+from gpuq.core.model import EndCause, Exit, Outcome
+from gpuq.core.policy import Policy
 from gpuq.core.spec import Spec, read_spec
 from gpuq.core.states import conclude, explain, why_active
 from gpuq.errors import UsageError

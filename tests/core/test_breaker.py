@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from gpuq.core import model
+from gpuq.core import decisions
 from gpuq.core.breaker import (
     OF_APPLICATIONS,
     bar_of,
@@ -23,23 +23,10 @@ from gpuq.core.breaker import (
     speaks_against_gpu,
     tell_xid,
 )
-from gpuq.core.model import (
-    Bar,
-    Decision,
-    Drain,
-    Exit,
-    Gpu,
-    GpuHealth,
-    GpuState,
-    Lease,
-    Outcome,
-    Policy,
-    Readmit,
-    ResumeWish,
-    SetAsideGpu,
-    Snapshot,
-    Start,
-)
+from gpuq.core.decisions import Decision, Readmit, SetAsideGpu, Start
+from gpuq.core.gpu import Bar, Gpu, GpuState
+from gpuq.core.model import Drain, Exit, GpuHealth, Lease, Outcome, ResumeWish, Snapshot
+from gpuq.core.policy import Policy
 from gpuq.core.scheduler import plan
 from tests.builders import STEADY, foreign, gpu, job, lease, uuid, world
 
@@ -84,7 +71,7 @@ def only(card: Gpu, known: GpuHealth | None = None, **more: object) -> Decision 
 
 
 def is_test(decision: Decision | None) -> bool:
-    return isinstance(decision, model.TestGpu)
+    return isinstance(decision, decisions.TestGpu)
 
 
 # ─── what sets a GPU aside ───────────────────────────────────────────────────────────────────────
@@ -174,7 +161,7 @@ def test_what_did_not_come_as_far_as_its_gpus_says_nothing_of_them() -> None:
 
 def test_three_quick_failures_in_a_row_get_a_gpu_tested() -> None:
     assert only(gpu(), health(fast_failures=2)) is None
-    assert only(gpu(), health(fast_failures=3)) == model.TestGpu(
+    assert only(gpu(), health(fast_failures=3)) == decisions.TestGpu(
         gpu="GPU-0", why="3 jobs in a row failed within 30 s on it"
     )
     assert is_test(only(gpu(), health(fast_failures=5), fast_failures=5))
@@ -257,7 +244,7 @@ def test_nothing_is_started_on_a_gpu_that_is_tested_or_set_aside_in_the_same_tur
     failing, broken = health(0, fast_failures=3), gpu(1, defect="rows")
     seen = ward([gpu(0), broken, gpu(2)], [failing], jobs=[job(), job(), job()])
     made = plan(seen)
-    assert [type(one) for one in made.decisions] == [model.TestGpu, SetAsideGpu, Start]
+    assert [type(one) for one in made.decisions] == [decisions.TestGpu, SetAsideGpu, Start]
     assert [one.gpus for one in made.decisions if isinstance(one, Start)] == [("GPU-2",)]
     assert made.reasons[2] == (
         "wants 1 GPU, 0 free (in use by job 1; GPU 0 being tested: 3 jobs in a row failed within 30 s"
@@ -269,7 +256,7 @@ def test_a_gpu_is_tested_once_the_last_job_on_it_is_cool() -> None:
     """Before the next one gets it."""
     held = [lease(0, 7, cooling_since=900.0)]
     seen = ward([gpu()], [health(fast_failures=3)], held, jobs=[job()], read_at=950.0)
-    assert [type(one) for one in plan(seen).decisions] == [model.Release, model.TestGpu]
+    assert [type(one) for one in plan(seen).decisions] == [decisions.Release, decisions.TestGpu]
 
 
 def test_a_gpu_under_test_is_not_tested_again() -> None:
@@ -319,7 +306,7 @@ def test_what_the_driver_goes_on_saying_no_test_takes_back() -> None:
 def test_who_resumes_a_gpu_has_it_tested_at_once(known: GpuHealth) -> None:
     wished = replace(known, resume=ResumeWish(actor="ann"))
     bad = gpu(defect="rows")
-    assert only(gpu(), wished) == model.TestGpu(gpu="GPU-0", why="resumed by ann")
+    assert only(gpu(), wished) == decisions.TestGpu(gpu="GPU-0", why="resumed by ann")
     assert is_test(only(bad, wished))
     good = judge_test(wished, bad, is_good=True, trouble=None)
     assert good == Readmit(gpu="GPU-0", why="its test was good; resumed by ann", accepts="rows")
@@ -470,15 +457,15 @@ class Ward(RuleBasedStateMachine):
         for _ in range(SETTLED):
             jobs = [job(id=self.jobs + 1), job(id=self.jobs + 2)]
             seen = ward(list(self.seen()), list(self.known.values()), self.leases, jobs=jobs)
-            decisions = plan(replace(seen, boottime=self.boottime)).decisions
+            made = plan(replace(seen, boottime=self.boottime)).decisions
             before = dict(self.known)
-            for decision in decisions:
+            for decision in made:
                 self.carry_out(decision, before)
             for name in self.known:
                 self.hold(name, test_wished_by=None)
-            if not decisions:
+            if not made:
                 return
-        raise AssertionError(f"it never comes to rest: {decisions}")
+        raise AssertionError(f"it never comes to rest: {made}")
 
     def seen(self) -> list[Gpu]:
         bars = {name: bar_of(self.cards[name], self.known[name], POLICY) for name in self.cards}
@@ -496,7 +483,7 @@ class Ward(RuleBasedStateMachine):
                 self.leases.append(
                     Lease(gpu=name, slot=0, job=decision.job, attempt=1, exclusive=True)
                 )
-            case model.TestGpu():
+            case decisions.TestGpu():
                 self.may_test(decision.gpu)
                 self.hold(decision.gpu, under_test=decision.why)
             case SetAsideGpu():

@@ -2,7 +2,9 @@
 
 import pytest
 
-from gpuq.core.model import Decision, Gpu, GpuProcess, Lease, MarkDirty, Release, Snapshot
+from gpuq.core.decisions import Decision, MarkDirty, Release
+from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.model import Lease, Snapshot
 from gpuq.core.scheduler import plan
 from tests.builders import foreign, gpu, job, lease, ours, started, uuid, world
 

@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.model import (
-    ActiveJob,
-    Closing,
-    Decision,
-    EndCause,
-    JobState,
-    OverMemory,
-    Pause,
-    Resume,
-    Signal,
-)
+from gpuq.core.decisions import Decision, Pause, Resume, Signal
+from gpuq.core.model import ActiveJob, Closing, EndCause, JobState
+from gpuq.core.policy import OverMemory
 from gpuq.core.scheduler import plan
 from tests.builders import STEADY, active, carried_out, lease, stop, world
 

@@ -3,8 +3,10 @@
 import pytest
 
 from gpuq.core.fitting import find_gpus, is_allowed, is_meant, matches, never_fits
+from gpuq.core.gpu import Gpu
 from gpuq.core.hours import parse_hours
-from gpuq.core.model import Gpu, Policy, Request
+from gpuq.core.model import Request
+from gpuq.core.policy import Policy
 from gpuq.errors import UsageError
 from tests.builders import GIB, gpu, request
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.core.hours import DAY_MINUTES, DAYS, format_hours, is_within, parse_hours
-from gpuq.core.model import WeekSpan
+from gpuq.core.policy import WeekSpan
 from tests.builders import STEADY
 
 MON, TUE, WED, THU, FRI, SAT, SUN = range(7)

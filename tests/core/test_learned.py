@@ -17,7 +17,8 @@ from gpuq.core.learned import (
     remember,
     resolve,
 )
-from gpuq.core.model import Policy, Request
+from gpuq.core.model import Request
+from gpuq.core.policy import Policy
 from gpuq.core.spec import Spec, read_spec
 from gpuq.errors import UsageError
 from tests.builders import GIB, MIB, STEADY, gpu

@@ -19,20 +19,10 @@ from hypothesis.stateful import (
 )
 
 from gpuq.core.condition import count_calm
-from gpuq.core.model import (
-    Bar,
-    Gpu,
-    GpuProcess,
-    GpuState,
-    Lease,
-    LeaseState,
-    MarkDirty,
-    Policy,
-    Release,
-    Request,
-    Start,
-    WaitingJob,
-)
+from gpuq.core.decisions import MarkDirty, Release, Start
+from gpuq.core.gpu import Bar, Gpu, GpuProcess, GpuState
+from gpuq.core.model import Lease, LeaseState, Request, WaitingJob
+from gpuq.core.policy import Policy
 from gpuq.core.scheduler import plan
 from tests.builders import GIB, MIB, STEADY, active, gpu, request, uuid, world
 

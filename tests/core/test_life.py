@@ -13,6 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from gpuq.core.decisions import Undelay
 from gpuq.core.model import (
     ActiveJob,
     Closing,
@@ -21,7 +22,6 @@ from gpuq.core.model import (
     JobState,
     Request,
     StopWish,
-    Undelay,
     WaitingJob,
 )
 from gpuq.core.scheduler import plan

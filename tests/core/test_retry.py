@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.core.fitting import matches, never_fits
+from gpuq.core.gpu import Gpu
 from gpuq.core.ledger import Ledger
-from gpuq.core.model import Gpu, Outcome, Policy, Request
+from gpuq.core.model import Outcome, Request
+from gpuq.core.policy import Policy
 from gpuq.core.retry import (
     DEFAULT_BACKOFF,
     DEFAULT_ON,

@@ -6,21 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from gpuq.core.decisions import Cancel, Decision, Release, Signal, Start, Undelay
+from gpuq.core.gpu import Gpu
 from gpuq.core.model import (
     ActiveJob,
-    Cancel,
     Closing,
-    Decision,
     DelayedJob,
     EndCause,
-    Gpu,
     Lease,
-    Release,
-    Signal,
     Snapshot,
-    Start,
     StopWish,
-    Undelay,
     WaitingJob,
 )
 from gpuq.core.scheduler import plan

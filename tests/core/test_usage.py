@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.model import Gpu, GpuProcess
+from gpuq.core.gpu import Gpu, GpuProcess
 from gpuq.core.usage import (
     LONGEST_STRETCH_S,
     TOLERANCE_BYTES,

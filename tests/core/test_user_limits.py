@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.model import ActiveJob, Lease, Policy, Request, Snapshot, Start, WaitingJob
+from gpuq.core.decisions import Start
+from gpuq.core.model import ActiveJob, Lease, Request, Snapshot, WaitingJob
+from gpuq.core.policy import Policy
 from gpuq.core.scheduler import MOST_PROTECTED, plan
 from gpuq.core.user_limits import more_than_allowed, too_many_queued
 from tests.builders import STEADY, active, gpu, job, lease, request, started, world

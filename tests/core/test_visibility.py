@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.model import Gpu
+from gpuq.core.gpu import Gpu
 from gpuq.core.visibility import job_gpu_environment
 from gpuq.protocol import DROPPED_VARIABLES
 

@@ -7,7 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gpuq.core.model import Exit, Gpu, Lease, Outcome, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Exit, Lease, Outcome, Request
 from gpuq.core.spec import Spec
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store

@@ -754,11 +754,11 @@ def test_who_meets_a_damaged_page_meets_it_once(tmp_path: Path, reading: str) ->
         elif reading == "value":
             store.database.value("select count(length(argv)) from specs")
         else:
-            store.seen.jobs()
+            store.found.jobs()
 
     with pytest.raises(StoreDamaged, match=re.escape(f"{path}: the database is damaged")):
         meet()
-    for again in (meet, lambda: submit(store), lambda: store.seen.state(1)):
+    for again in (meet, lambda: submit(store), lambda: store.current.state(1)):
         with pytest.raises(StoreDamaged):
             again()
     store.close()

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.model import EndCause, Exit, Gpu, JobState, LeaseState, Outcome, Policy, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import EndCause, Exit, JobState, LeaseState, Outcome, Request
+from gpuq.core.policy import Policy
 from gpuq.daemon.chronicle import MOST_RETURNS, Chronicle
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.store import Store
@@ -58,7 +60,7 @@ class Told(Watchers):
         self.published: list[tuple[int, str, str]] = []
 
     def publish(self, job: int, moment: str) -> None:
-        state = self.store.seen.state(job) or "gone"
+        state = self.store.current.state(job) or "gone"
         self.published.append((job, moment, state))
         super().publish(job, moment)
 
@@ -120,7 +122,7 @@ def test_news_is_written_down_in_the_order_in_which_it_came(desk: Desk) -> None:
     )
     told = stored.kinds(desk.store, job)
     assert told == ["submitted", "starting", "running", "main_ended", "ended"]
-    kept = desk.store.seen.attempts(job)[0]
+    kept = desk.store.found.attempts(job)[0]
     assert (kept["started_mono"], kept["main_ended_mono"]) == (MONO - 1, MONO - 0.5)
     assert desk.lookout.told == 1
 
@@ -195,7 +197,7 @@ def test_a_moment_that_is_still_to_come_is_not_believed(desk: Desk, ahead_s: flo
     start(desk.store, job)
     desk.hear(running(job, mono=MONO + ahead_s))
     desk.hear(MainEnded(job=job, attempt=1, left=1, mono=MONO + ahead_s))
-    (read,) = desk.store.seen.active()
+    (read,) = desk.store.current.active()
     assert (read.running_since, read.main_ended_at) == (MONO, MONO)
 
 
@@ -287,7 +289,7 @@ def test_what_went_with_its_machine_is_tried_again_where_lost_jobs_are(
     step(desk.store, job, cause=EndCause.SHUTDOWN, mono=MONO)
     told = desk.exits(job, Exit(signal=15, ended_mono=MONO + 1))
     assert told["state"] == ("queued" if again else "ended")
-    assert desk.store.seen.attempts(job)[0]["outcome"] == "lost"
+    assert desk.store.found.attempts(job)[0]["outcome"] == "lost"
 
 
 # ─── tried again ─────────────────────────────────────────────────────────────────────────────────
@@ -300,7 +302,7 @@ def test_a_wait_is_measured_on_the_clock_that_nobody_sets_and_told_on_the_other(
     told = desk.exits(job, CODE)
     assert (told["state"], told["delayed_until_at"]) == ("queued", NOW + 30)
     assert told["reason"] == "exit code 3; attempt 2 of 3 in 30 s"
-    assert desk.store.seen.delayed()[0].until == BOOTTIME + 30
+    assert desk.store.current.delayed()[0].until == BOOTTIME + 30
     desk.store.happened.undelay(job, now=NOW)
     start(desk.store, job, attempt=2)
     assert desk.exits(job, CODE, attempt=2)["delayed_until_at"] == NOW + 60
@@ -314,7 +316,7 @@ def test_the_usual_wait_is_by_chance_a_quarter_shorter_or_longer(
         monkeypatch.setattr("random.random", lambda: luck)  # noqa: B023
         start(desk.store, job)
         desk.exits(job, CODE)
-    assert [one.until - BOOTTIME for one in desk.store.seen.delayed()] == [7.5, 10.0]
+    assert [one.until - BOOTTIME for one in desk.store.current.delayed()] == [7.5, 10.0]
 
 
 def test_the_last_attempt_says_that_it_was(desk: Desk) -> None:
@@ -325,7 +327,7 @@ def test_the_last_attempt_says_that_it_was(desk: Desk) -> None:
     told = desk.exits(job, CODE, attempt=2)
     assert (told["state"], told["attempt"]) == ("ended", 2)
     assert told["reason"] == "exit code 3; attempt 2 of 2 was the last"
-    assert desk.store.seen.attempts(job)[0]["reason"] == "exit code 3"
+    assert desk.store.found.attempts(job)[0]["reason"] == "exit code 3"
 
 
 def test_what_somebody_wanted_gone_is_not_tried_again_though_it_failed_by_itself(
@@ -364,7 +366,7 @@ def test_a_limit_that_was_reached_is_tried_again_only_where_that_was_asked_for(
     step(desk.store, job, cause=EndCause.TIME_LIMIT)
     told = desk.exits(job, Exit(signal=15))
     assert told["state"] == ("queued" if retry_on else "ended")
-    assert desk.store.seen.attempts(job)[0]["outcome"] == "timed_out"
+    assert desk.store.found.attempts(job)[0]["outcome"] == "timed_out"
 
 
 SHARE = Request(gpu_mem_bytes=8 * GIB, exclusive=False)
@@ -372,7 +374,7 @@ SHARE = Request(gpu_mem_bytes=8 * GIB, exclusive=False)
 
 def request_of(desk: Desk, job: int) -> Request:
     desk.store.happened.undelay(job, now=NOW)
-    return next(one.request for one in desk.store.seen.waiting(9) if one.id == job)
+    return next(one.request for one in desk.store.current.waiting(9) if one.id == job)
 
 
 @pytest.mark.parametrize("has_read", [True, False], ids=["a reading", "no reading yet"])
@@ -398,7 +400,7 @@ def test_who_had_the_largest_gpu_to_itself_is_told_why_not(desk: Desk) -> None:
 def test_who_ran_out_of_the_machines_memory_asks_for_the_same(desk: Desk) -> None:
     job = runs(desk, "GPU-0", request=SHARE, retries=1, backoff="0s")
     told = desk.exits(job, Exit(signal=9, oom_kills=1))
-    assert desk.store.seen.attempts(job)[0]["outcome"] == Outcome.OUT_OF_MEMORY
+    assert desk.store.found.attempts(job)[0]["outcome"] == Outcome.OUT_OF_MEMORY
     assert told["state"] == "queued"
     assert request_of(desk, job) == SHARE
 
@@ -416,7 +418,7 @@ def test_real_gpus_cool_and_simulated_ones_are_cool_at_once(
     start(desk.store, two, lease(two, "GPU-1"), simulated=True, cool_at_once=True)
     desk.exits(one, CODE)
     desk.exits(two, CODE)
-    (held,) = desk.store.seen.leases()
+    (held,) = desk.store.current.leases()
     assert (held.gpu, held.state, held.cooling_since) == ("GPU-0", LeaseState.COOLING, MONO)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from gpuq import config
-from gpuq.core.model import Exit, GpuProcess, JobState, Outcome, Plan, Request
+from gpuq.core.decisions import Plan
+from gpuq.core.gpu import GpuProcess
+from gpuq.core.model import Exit, JobState, Outcome, Request
 from gpuq.core.states import explain
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Discretion, Sight, of_event, of_job
@@ -124,7 +126,7 @@ class Desk:
         }
 
     def secret_job(self, **changes: Any) -> int:
-        number = self.store.seen.last_id() or 0
+        number = self.store.found.last_id() or 0
         job = submit_one(self.store, **(self.secrets(str(number)) | changes))
         stored.write(self.store, "update environments set content = ?", b"A=Eenvironment\0")
         return job
@@ -354,7 +356,7 @@ def test_every_field_of_a_job_an_attempt_and_an_event_is_known_to_be_open_or_not
     known = row(desk.store, desk.failed)
     job = job_view(known, Plan(), "/state", sight=Sight.ALL)
     assert set(discretion.JOB) - {"place"} == set(job)
-    (attempt,) = desk.store.seen.attempts(desk.failed)
+    (attempt,) = desk.store.found.attempts(desk.failed)
     assert set(attempt_view(attempt, known, "/state", sight=Sight.ALL)) == set(discretion.ATTEMPT)
     event = event_view(stored.events(desk.store)[0], [], sight=Sight.ALL)
     hidden = {"uid", "open_cause"}
@@ -385,7 +387,7 @@ def test_an_event_of_a_job_that_nobody_thought_of_tells_that_it_was() -> None:
 def test_an_event_of_a_job_that_is_forgotten_is_still_its_owners(desk: Desk) -> None:
     desk.ask(OWNER, "prune", refs=[str(desk.failed)])
     desk.store.pruned.forget(desk.store.pruned.wished(9), {}, now=NOW)
-    assert desk.store.seen.owner(desk.failed) is None
+    assert desk.store.found.owner(desk.failed) is None
 
     def cause(peer: Peer) -> Any:
         events = desk.ask(peer, "events", since=0)["events"]

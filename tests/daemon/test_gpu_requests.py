@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from gpuq.core.breaker import bar_of
-from gpuq.core.model import Gpu, GpuHealth, Policy
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import GpuHealth
+from gpuq.core.policy import Policy
 from gpuq.daemon.callers.discretion import Discretion
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.gpu_refs import find_gpus

@@ -10,19 +10,11 @@ from typing import Any
 
 import pytest
 
+from gpuq.core.decisions import Plan
+from gpuq.core.gpu import Gpu, GpuProcess
 from gpuq.core.learned import Known
-from gpuq.core.model import (
-    EndCause,
-    Exit,
-    Gpu,
-    GpuProcess,
-    Lease,
-    Outcome,
-    OverMemory,
-    Plan,
-    Policy,
-    Request,
-)
+from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
+from gpuq.core.policy import OverMemory, Policy
 from gpuq.core.usage import LONGEST_STRETCH_S, GpuUse
 from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.chronicle import Chronicle
@@ -74,7 +66,7 @@ class Desk:
     def read(self, *gpus: Gpu, after_s: float = 1.0) -> bool:
         self.clock.after_s += after_s
         self.gpus = gpus
-        return self.usage.observe(gpus, self.store.seen.leases(), self.clock.monotonic())
+        return self.usage.observe(gpus, self.store.current.leases(), self.clock.monotonic())
 
     def watch(self, *gpus: Gpu, for_s: float, every_s: float = 5.0) -> None:
         for _ in range(round(for_s / every_s)):
@@ -110,7 +102,7 @@ class Desk:
         """What a lookout does."""
 
     def written(self, job: int) -> dict[str, Any]:
-        return self.store.seen.attempts(job)[-1]
+        return self.store.found.attempts(job)[-1]
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in stored.events(self.store) if event["kind"] == kind]
@@ -796,6 +788,6 @@ def test_errors_of_its_gpus_are_shown_with_the_job_and_with_the_attempt(desk: De
     desk.store.health.tell_xids("GPU-0", 0, (31,), [(job, 1)], now=NOW)
     (error,) = shown(desk, job)["gpu_errors"]
     assert error.startswith("XID 31 on GPU 0: ")
-    attempt = desk.store.seen.attempts(job)[0]
+    attempt = desk.store.found.attempts(job)[0]
     view = attempt_view(attempt, row(desk.store, job), "/state", sight=Sight.ALL)
     assert view["gpu_errors"] == [error]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.model import EndCause, Gpu, GpuState, Request
+from gpuq.core.gpu import Gpu, GpuState
+from gpuq.core.model import EndCause, Request
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
@@ -50,7 +51,7 @@ def state(daemon: Alive, index: int = 0) -> tuple[GpuState, str | None]:
     from gpuq.core.condition import assess
 
     (seen,) = (one for one in daemon.loop.gpus or () if one.index == index)
-    held = [lease for lease in daemon.store.seen.leases() if lease.gpu == seen.uuid]
+    held = [lease for lease in daemon.store.current.leases() if lease.gpu == seen.uuid]
     return assess(seen, held, daemon.config.policy())
 
 

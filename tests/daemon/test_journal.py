@@ -189,7 +189,7 @@ def test_without_a_journal_the_same_lines_are_json_on_stderr(tmp_path: Path) -> 
 
 
 def story_of(store: Store, ear: Ear) -> Story:
-    return Story(store.seen, Watchers(), Journal(refused, ear.address))
+    return Story(store.told, Watchers(), Journal(refused, ear.address))
 
 
 def test_the_journal_tells_the_story_of_a_job(ear: Ear) -> None:

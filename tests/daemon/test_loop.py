@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.model import EndCause, Gpu, LeaseState, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import EndCause, LeaseState, Request
 from gpuq.daemon import deeds
 from gpuq.daemon import loop as loop_module
 from gpuq.daemon.linux import processes
@@ -421,7 +422,7 @@ def test_every_gpu_is_cool_after_a_restart_of_the_machine(tmp_path: Path, strang
     before_the_reboot(tmp_path, stranger)
 
     async def deed(daemon: Alive) -> None:
-        assert daemon.store.seen.leases() == []
+        assert daemon.store.current.leases() == []
 
     with_alive(tmp_path, deed, wall_at(stored.NOW + 10))
 
@@ -594,7 +595,7 @@ def test_jobs_in_control_groups_live_and_end_like_all_others(tmp_path: Path) -> 
 
 
 def leases(daemon: Alive) -> dict[str, LeaseState]:
-    return {held.gpu: held.state for held in daemon.store.seen.leases()}
+    return {held.gpu: held.state for held in daemon.store.current.leases()}
 
 
 def card(**changes: Any) -> Gpu:
@@ -663,7 +664,7 @@ def test_a_gpu_that_is_not_cool_in_time_is_dirty_until_a_reading_shows_it_clean(
         daemon.clock.awake_s += 31.0
         await daemon.turn()
         assert leases(daemon) == {"GPU-0": LeaseState.DIRTY}
-        assert daemon.store.seen.leases()[0].dirt == why
+        assert daemon.store.current.leases()[0].dirt == why
         await daemon.show(card(**warm))
         assert leases(daemon) == {"GPU-0": LeaseState.DIRTY}
         await daemon.show(card(**clean))
@@ -686,7 +687,7 @@ def test_a_dirty_gpu_tells_who_has_its_device_open(
         daemon.clock.awake_s += 31.0
         with (tmp_path / "nvidia5").open():
             await daemon.turn()
-        dirt = daemon.store.seen.leases()[0].dirt or ""
+        dirt = daemon.store.current.leases()[0].dirt or ""
         assert dirt.startswith("outside gpuq: 8G in use, and no process to be seen; ")
         assert dirt.endswith(f"nvidia5 is open in {processes.command(os.getpid())} {os.getpid()}")
 
@@ -702,7 +703,7 @@ def test_a_gpu_that_was_not_read_since_is_dirty_and_clean_at_the_next_reading(
         following = await ended_on(daemon, card())
         daemon.clock.awake_s += 31.0
         await daemon.turn()
-        assert daemon.store.seen.leases()[0].dirt == "no reading of this GPU since its job ended"
+        assert daemon.store.current.leases()[0].dirt == "no reading of this GPU since its job ended"
         await daemon.show(card())
         await daemon.ended(following)
 

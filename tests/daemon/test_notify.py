@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.core.model import Bar, GpuState, Policy
+from gpuq.core.gpu import Bar, GpuState
+from gpuq.core.policy import Policy
 from gpuq.daemon.linux import processes
 from gpuq.daemon.status_line import status_line
 from gpuq.daemon.systemd.notify import Notifier, notifier_of

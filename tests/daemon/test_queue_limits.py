@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gpuq import config
-from gpuq.core.model import JobState, Plan
+from gpuq.core.decisions import Plan
+from gpuq.core.model import JobState
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.store import Store
@@ -72,7 +73,7 @@ def test_a_batch_that_would_be_too_many_is_refused_as_a_whole(tmp_path: Path) ->
         assert stored.count(store, "jobs") == 2
         asyncio.run(submit_to(handlers, BEN, plain_jobs(3)))
         asyncio.run(submit_to(handlers, ANN, plain_jobs(1)))
-        assert (store.seen.queued(ANN.uid), store.seen.queued(BEN.uid)) == (3, 3)
+        assert (store.counted.queued(ANN.uid), store.counted.queued(BEN.uid)) == (3, 3)
 
 
 def test_of_many_that_come_at_once_no_more_are_taken_than_there_is_room_for(
@@ -104,17 +105,17 @@ def test_who_asks_again_for_what_was_taken_is_not_refused(tmp_path: Path) -> Non
 def test_what_has_left_the_queue_does_not_count(tmp_path: Path, state: JobState) -> None:
     with closing(Store(":memory:")) as store:
         job_in(store, state)
-        assert store.seen.queued(ALICE.uid) == 0
+        assert store.counted.queued(ALICE.uid) == 0
         waits = submit_one(store)
-        assert store.seen.queued(ALICE.uid) == 1
+        assert store.counted.queued(ALICE.uid) == 1
         store.wished.stop(waits, grace_s=1.0, actor="alice", now=NOW)
-        assert store.seen.queued(ALICE.uid) == 0, "it is about to be cancelled"
+        assert store.counted.queued(ALICE.uid) == 0, "it is about to be cancelled"
 
 
 def test_what_waits_for_another_attempt_counts(tmp_path: Path) -> None:
     with closing(Store(":memory:")) as store:
         fail(store, job_in(store, RUNNING, retries=1))
-        assert store.seen.queued(ALICE.uid) == 1
+        assert store.counted.queued(ALICE.uid) == 1
 
 
 def test_a_job_for_more_gpus_than_one_user_may_have_is_refused(tmp_path: Path) -> None:
@@ -132,5 +133,5 @@ def test_the_scheduler_sees_whose_the_jobs_are() -> None:
     with closing(Store(":memory:")) as store:
         job_in(store, RUNNING)
         stored.submit(store, by=BOB)
-        assert [(job.uid, job.user) for job in store.seen.waiting(9)] == [(BOB.uid, "bob")]
-        assert [job.uid for job in store.seen.active()] == [ALICE.uid]
+        assert [(job.uid, job.user) for job in store.current.waiting(9)] == [(BOB.uid, "bob")]
+        assert [job.uid for job in store.current.active()] == [ALICE.uid]

@@ -12,7 +12,7 @@ ALICE = Peer(uid=2001, gid=2001, pid=1, user="alice")
 
 def test_ranges_that_overlap_or_touch_are_one() -> None:
     """Each would be looked up on its own, and a thousand of them look at each job a thousand times."""
-    refs = References(open_store(":memory:").seen)
+    refs = References(open_store(":memory:").found)
     assert refs.resolve(["5-9", "1-3,7-20", "4", "30", "30"], ALICE) == [
         range(1, 21),
         range(30, 31),
@@ -30,4 +30,4 @@ def test_ranges_that_overlap_or_touch_are_one() -> None:
 )
 def test_one_request_names_no_more_than_a_person_would(refs: list[str]) -> None:
     with pytest.raises(UsageError, match="name up to"):
-        References(open_store(":memory:").seen).resolve(refs, ALICE)
+        References(open_store(":memory:").found).resolve(refs, ALICE)

@@ -55,7 +55,7 @@ class Place:
         self.changes += 1
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
-        rows, _ = self.store.seen.events(0, 100)
+        rows, _ = self.store.told.events(0, 100)
         return [row for row in rows if row["kind"].startswith(kind)]
 
     def told(self) -> list[tuple[str, str]]:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from gpuq import config
-from gpuq.core.model import Outcome, Plan
+from gpuq.core.decisions import Plan
+from gpuq.core.model import Outcome
 from gpuq.daemon import order
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.check import command as check
@@ -170,7 +171,7 @@ def test_logs_are_kept_for_as_long_as_is_set_and_no_longer(house: House) -> None
     assert house.left(job) == []
     assert house.row(job)["files_removed_at"] == house.clock.now
     assert house.row(job)["outcome"] == "succeeded", "the row stays, as history"
-    assert len(house.store.seen.attempts(job)) == 1
+    assert len(house.store.found.attempts(job)) == 1
     (told,) = house.told("files_removed")
     assert (told["jobs"], told["bytes"] > 4096) == (str(job), True)
 
@@ -628,7 +629,7 @@ def test_old_events_go_from_the_front(house: House) -> None:
     run(house.store, new, at=NOW + 20 * DAY)
     house.tidy(after_days=31)
     told = house.events()
-    pruned = house.store.seen.fact("events_pruned_to")
+    pruned = house.store.machine.fact("events_pruned_to")
     assert {event["job"] for event in told} == {new, None}
     assert [event["seq"] for event in told] == list(range(pruned["seq"] + 1, told[-1]["seq"] + 1))
     assert pruned["at"] < house.clock.now - 30 * DAY
@@ -653,7 +654,7 @@ def test_events_go_in_portions(house: House, monkeypatch: pytest.MonkeyPatch) ->
         submit(house.store)
     house.tidy(after_days=31)
     assert house.events() == []
-    assert house.store.seen.fact("events_pruned_to") == {"seq": 10, "at": NOW}
+    assert house.store.machine.fact("events_pruned_to") == {"seq": 10, "at": NOW}
 
 
 def test_tokens_are_kept_for_a_day(house: House) -> None:
@@ -687,8 +688,8 @@ def test_what_is_to_be_forgotten_goes_with_all_that_it_left(house: House) -> Non
     house.tidy(everything=False)
     assert house.left(gone) == []
     assert house.left(kept) == everything(kept)
-    assert [row["id"] for row in house.store.seen.jobs()] == [kept]
-    assert house.store.seen.attempts(gone) == []
+    assert [row["id"] for row in house.store.found.jobs()] == [kept]
+    assert house.store.found.attempts(gone) == []
     (told,) = house.told("pruned")
     assert (told["jobs"], told["count"]) == (str(gone), 1)
     assert told["bytes"] >= 4096

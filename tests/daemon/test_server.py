@@ -25,7 +25,9 @@ from hypothesis import strategies as st
 import gpuq
 from gpuq import config, paths, protocol
 from gpuq.client import Client
-from gpuq.core.model import Gpu, JobState, Plan
+from gpuq.core.decisions import Plan
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import JobState
 from gpuq.daemon import server as server_module
 from gpuq.daemon.callers import names, shares
 from gpuq.daemon.callers.names import Lookup
@@ -973,8 +975,8 @@ def test_nobody_drains_a_daemon_or_touches_jobs_that_are_not_theirs(path: Path) 
                     await handle({"do": do, "refs": [1]}, stranger)
             with pytest.raises(NotPermitted, match="only an admin may drain"):
                 await handle({"do": "drain", "reason": "because"}, stranger)
-            assert store.seen.drain() is None
-            assert not store.seen.active()[0].pause_wished
+            assert store.current.drain() is None
+            assert not store.current.active()[0].pause_wished
 
     asyncio.run(main())
 
@@ -1101,7 +1103,7 @@ def test_a_job_does_not_run_without_a_gpu_because_the_driver_fails_just_now(path
                     "ok"
                 ]
                 assert taken["note"] is None
-                waiting = store.seen.waiting(9)
+                waiting = store.current.waiting(9)
                 assert [job.request.gpus for job in waiting] == [1, 9], "neither is refused"
 
     asyncio.run(main())

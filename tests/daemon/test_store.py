@@ -72,14 +72,14 @@ def test_no_gpu_is_given_twice(
     assert start(store, one, first(one))
     with pytest.raises(LeaseRefused, match="GPU-0"):
         start(store, two, second(two))
-    assert [held.job for held in store.seen.leases()] == [one]
+    assert [held.job for held in store.current.leases()] == [one]
 
 
 def test_a_cooling_gpu_is_not_given_either(store: Store) -> None:
     one, two = submit(store, 2)
     start(store, one, lease(one))
     end(store, one, cooling=(5.0, "boot"))
-    assert store.seen.leases()[0].state is LeaseState.COOLING
+    assert store.current.leases()[0].state is LeaseState.COOLING
     with pytest.raises(LeaseRefused):
         start(store, two, lease(two))
     store.machine.release("GPU-0", 0, now=NOW)
@@ -92,7 +92,7 @@ def test_sharing_jobs_get_slots_of_their_own(store: Store) -> None:
     start(store, two, share(two))
     end(store, one)
     start(store, three, share(three))
-    assert {held.job: held.slot for held in store.seen.leases()} == {three: 0, two: 1}
+    assert {held.job: held.slot for held in store.current.leases()} == {three: 0, two: 1}
 
 
 def test_a_gpu_has_room_for_64_and_no_more(store: Store) -> None:
@@ -116,8 +116,8 @@ def test_a_refused_lease_leaves_everything_as_it_was(store: Store) -> None:
     with pytest.raises(LeaseRefused):
         start(store, third, lease(third, "GPU-0"), lease(third, "GPU-1"), passed=[waiting])
     assert states(store)[third] == "queued"
-    assert store.seen.attempts(third) == []
-    assert {held.job for held in store.seen.leases()} == {first}
+    assert store.found.attempts(third) == []
+    assert {held.job for held in store.current.leases()} == {first}
     assert store.database.value("select passes from jobs where id = ?", (waiting,)) == 0
     assert len(events(store)) == seen
 
@@ -132,7 +132,11 @@ def test_a_start_is_one_transaction(store: Store) -> None:
     )
     with pytest.raises(apsw.ConstraintError, match="planted"):
         start(store, job, lease(job))
-    assert (states(store)[job], store.seen.leases(), count(store, "attempts")) == ("queued", [], 0)
+    assert (states(store)[job], store.current.leases(), count(store, "attempts")) == (
+        "queued",
+        [],
+        0,
+    )
 
 
 @given(st.lists(st.tuples(st.sampled_from(GPUS), st.booleans(), st.booleans()), max_size=20))
@@ -142,11 +146,11 @@ def test_whatever_is_asked_the_leases_stay_possible(
     with closing(Store(":memory:")) as store:
         with_gpus(store)
         for gpu, exclusive, end_first in asked:
-            held = store.seen.leases()
+            held = store.current.leases()
             if end_first and held:
                 end(store, held[0].job)
             job = submit_one(store)
-            before = {h.gpu: h.exclusive for h in store.seen.leases()}
+            before = {h.gpu: h.exclusive for h in store.current.leases()}
             free = gpu not in before or not (before[gpu] or exclusive)
             try:
                 start(store, job, lease(job, gpu) if exclusive else share(job, gpu))
@@ -154,7 +158,7 @@ def test_whatever_is_asked_the_leases_stay_possible(
                 assert not free
             else:
                 assert free
-            _check_leases(store.seen.leases())
+            _check_leases(store.current.leases())
 
 
 def _check_leases(leases: list[Lease]) -> None:
@@ -341,7 +345,7 @@ def test_a_submission_is_a_contiguous_range(store: Store) -> None:
     assert submit(store, 2, by=BOB) == range(4, 6)
     rows = store.database.rows("select id, group_id from jobs order by id")
     assert {row["id"]: row["group_id"] for row in rows} == {1: 1, 2: 1, 3: 1, 4: 4, 5: 4}
-    assert store.seen.group(4) == range(4, 6)
+    assert store.found.group(4) == range(4, 6)
 
 
 def test_ids_are_never_given_again(path: Path) -> None:
@@ -388,7 +392,7 @@ def test_an_environment_is_kept_once_for_each_user(store: Store) -> None:
 def test_bytes_that_are_no_text_come_back_as_they_were(store: Store) -> None:
     words = (b"run", b"\xff\xfe", b"", b"a b\n\"'", b"\xe2\x82")
     job = submit_one(store, argv=words, cwd=b"/data/\xff", changes={b"X": b"\x80="})
-    row = store.seen.to_run(job)
+    row = store.agreed.to_run(job)
     assert row["argv"] == b"".join(word + b"\0" for word in words)
     assert (row["cwd"], row["changes"]) == (b"/data/\xff", b"X=\x80=\0")
 
@@ -421,9 +425,9 @@ def test_a_key_lives_as_long_as_its_job(store: Store) -> None:
 def test_a_list_of_thousands_of_jobs_can_be_asked_for(store: Store) -> None:
     jobs = submit(store, 3000)
     wanted = [range(job, job + 1) for job in jobs[::2]]
-    assert [row["id"] for row in store.seen.jobs(ids=wanted, ended=False)] == list(jobs[::2])
+    assert [row["id"] for row in store.found.jobs(ids=wanted, ended=False)] == list(jobs[::2])
     overlapping = [range(1, 3), range(2, 4), range(1, 10**30)]
-    assert len(store.seen.jobs(ids=overlapping, limit=5)) == 5
+    assert len(store.found.jobs(ids=overlapping, limit=5)) == 5
 
 
 # ─── durable ─────────────────────────────────────────────────────────────────────────────────────
@@ -872,7 +876,7 @@ def test_the_first_few_of_each_class_are_read_in_order(store: Store) -> None:
     large = list(submit(store, 3, request=Request(gpus=2)))
     bobs = list(submit(store, 1, by=BOB))
     urgent = submit_one(store, priority=5)
-    read = store.seen.waiting(3)
+    read = store.current.waiting(3)
     assert [job.id for job in read] == [urgent, *small[:2], *large, *bobs]
     assert [job.priority for job in read][:2] == [5, 0]
     assert len({job.class_id for job in read}) == 3
@@ -887,7 +891,7 @@ def test_what_may_not_start_is_not_among_them(store: Store) -> None:
     start(store, ended)
     end(store, ended)
     store.wished.stop(unwanted, grace_s=0.0, actor="alice", now=NOW)
-    read = {job.id: job.stop for job in store.seen.waiting(10)}
+    read = {job.id: job.stop for job in store.current.waiting(10)}
     assert set(read) == {waiting, unwanted}
     assert read[waiting] is None
     assert read[unwanted] is not None
@@ -914,12 +918,12 @@ def traced(store: Store) -> Iterator[Traced]:
 def look(store: Store) -> Traced:
     """What the loop reads of the jobs in each turn."""
     with traced(store) as seen:
-        store.seen.waiting(16)
-        store.seen.active()
-        store.seen.delayed()
-        store.seen.drain()
-        store.seen.leases()
-        store.seen.has_waiting()
+        store.current.waiting(16)
+        store.current.active()
+        store.current.delayed()
+        store.current.drain()
+        store.current.leases()
+        store.current.has_waiting()
     return seen
 
 
@@ -975,6 +979,6 @@ def test_a_turn_costs_the_same_with_a_hundred_thousand_jobs() -> None:
         with closing(Store(":memory:")) as store:
             queue_many(store, number)
             seen = look(store)
-            assert len(store.seen.waiting(16)) == 16
+            assert len(store.current.waiting(16)) == 16
             costs.append(sum(steps for _, steps in seen))
     assert costs[1] < 2 * costs[0]

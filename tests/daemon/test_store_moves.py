@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from gpuq.core.gpu import Gpu
 from gpuq.core.model import (
     DelayedJob,
     Drain,
     EndCause,
     Exit,
-    Gpu,
     JobState,
     LeaseState,
     Outcome,
@@ -58,7 +58,7 @@ def store() -> Iterator[Store]:
 
 
 def attempt(store: Store, job: int, number: int = 1) -> dict[str, Any]:
-    return store.seen.attempts(job)[number - 1]
+    return store.found.attempts(job)[number - 1]
 
 
 # ─── moves ───────────────────────────────────────────────────────────────────────────────────────
@@ -107,7 +107,7 @@ def test_an_attempt_that_never_ran_is_forgotten_with_its_number(store: Store) ->
     start(store, job, lease(job))
     store.happened.return_to_queue(job, 1, cause="its runner was gone", now=NOW)
     assert states(store)[job] == "queued"
-    assert (store.seen.attempts(job), store.seen.leases()) == ([], [])
+    assert (store.found.attempts(job), store.current.leases()) == ([], [])
     assert start(store, job, lease(job), attempt=1)
 
 
@@ -117,14 +117,14 @@ def test_an_attempt_that_ran_is_never_forgotten(store: Store) -> None:
     run(store, job)
     store.happened.return_to_queue(job, 1, cause="a mistake", now=NOW)
     assert states(store)[job] == "running"
-    assert (len(store.seen.attempts(job)), len(store.seen.leases())) == (1, 1)
+    assert (len(store.found.attempts(job)), len(store.current.leases())) == (1, 1)
 
 
 def test_what_nobody_wants_any_more_does_not_start(store: Store) -> None:
     job = submit_one(store)
     store.wished.stop(job, grace_s=10.0, actor="alice", now=NOW)
     assert not start(store, job, lease(job))
-    assert (states(store)[job], store.seen.leases()) == ("queued", [])
+    assert (states(store)[job], store.current.leases()) == ("queued", [])
 
 
 def test_nothing_starts_once_a_drain_was_answered(store: Store) -> None:
@@ -132,7 +132,7 @@ def test_nothing_starts_once_a_drain_was_answered(store: Store) -> None:
     job = submit_one(store)
     store.wished.drain("new driver", actor="bob", now=NOW)
     assert not start(store, job, lease(job))
-    assert (states(store)[job], store.seen.leases()) == ("queued", [])
+    assert (states(store)[job], store.current.leases()) == ("queued", [])
     store.wished.drain(None, actor="bob", now=NOW)
     assert start(store, job, lease(job))
 
@@ -188,7 +188,7 @@ def test_every_attempt_is_kept_with_how_it_ended(store: Store) -> None:
         store.happened.undelay(job, now=NOW)
     start(store, job, attempt=3)
     end(store, job, attempt=3)
-    kept = [(one["attempt"], one["outcome"], one["reason"]) for one in store.seen.attempts(job)]
+    kept = [(one["attempt"], one["outcome"], one["reason"]) for one in store.found.attempts(job)]
     assert kept == [(1, "failed", "end 1"), (2, "lost", "end 2"), (3, "succeeded", "exit code 0")]
     told = row(store, job)
     assert (told["state"], told["outcome"], told["attempt"]) == ("ended", "succeeded", 3)
@@ -202,8 +202,8 @@ def test_a_job_that_is_tried_again_waits_and_says_for_what(store: Store) -> None
     assert (told["started_at"], told["ended_at"]) == (None, None)
     assert told["delayed_until_at"] == NOW + 60
     assert told["reason"] == "exit code 3; attempt 2 of 3 in 60 s"
-    assert store.seen.delayed() == [DelayedJob(id=job, until=MONO + 60)]
-    assert store.seen.waiting(9) == []
+    assert store.current.delayed() == [DelayedJob(id=job, until=MONO + 60)]
+    assert store.current.waiting(9) == []
     assert kinds(store, job)[-2:] == ["attempt_ended", "backoff"]
 
 
@@ -212,8 +212,8 @@ def test_nothing_starts_before_its_delay_is_over(store: Store) -> None:
     fail(store, job)
     assert not start(store, job, attempt=2)
     store.happened.undelay(job, now=NOW)
-    assert (store.seen.delayed(), row(store, job)["reason"]) == ([], None)
-    assert [(one.id, one.attempt) for one in store.seen.waiting(9)] == [(job, 2)]
+    assert (store.current.delayed(), row(store, job)["reason"]) == ([], None)
+    assert [(one.id, one.attempt) for one in store.current.waiting(9)] == [(job, 2)]
     assert start(store, job, attempt=2)
 
 
@@ -239,11 +239,11 @@ def test_what_an_attempt_held_is_given_back_or_cools_by_itself(store: Store) -> 
     start(store, two, lease(two, "GPU-1"))
     fail(store, one)
     fail(store, two, cooling=(MONO, BOOT))
-    assert [(h.gpu, h.state) for h in store.seen.leases()] == [("GPU-1", LeaseState.COOLING)]
+    assert [(h.gpu, h.state) for h in store.current.leases()] == [("GPU-1", LeaseState.COOLING)]
     store.happened.undelay(two, now=NOW)
     assert start(store, two, lease(two, "GPU-0"), attempt=2), "beside its own, which cools still"
     store.machine.release("GPU-1", 0, now=NOW)
-    assert [(held.gpu, held.attempt) for held in store.seen.leases()] == [("GPU-0", 2)]
+    assert [(held.gpu, held.attempt) for held in store.current.leases()] == [("GPU-0", 2)]
 
 
 def test_who_asks_for_something_else_waits_in_another_class(store: Store) -> None:
@@ -251,20 +251,20 @@ def test_who_asks_for_something_else_waits_in_another_class(store: Store) -> Non
     start(store, job)
     fail(store, job, request=Request(gpu_mem_bytes=12, exclusive=False))
     store.happened.undelay(job, now=NOW)
-    read = {one.id: one for one in store.seen.waiting(9)}
+    read = {one.id: one for one in store.current.waiting(9)}
     assert read[job].request.gpu_mem_bytes == 12
     assert read[other].request.gpu_mem_bytes == 8
     assert read[job].class_id != read[other].class_id
     again = submit_one(store, request=Request(gpu_mem_bytes=12, exclusive=False))
-    assert next(j for j in store.seen.waiting(9) if j.id == again).class_id == read[job].class_id
+    assert next(j for j in store.current.waiting(9) if j.id == again).class_id == read[job].class_id
 
 
 def test_a_job_that_waits_again_can_be_cancelled(store: Store) -> None:
     job = job_in(store, RUNNING)
     fail(store, job)
     store.wished.stop(job, grace_s=10.0, actor="alice", now=NOW)
-    assert store.seen.delayed() == [], "it waits for nothing any more"
-    assert [(one.id, one.stop) for one in store.seen.waiting(9)] == [
+    assert store.current.delayed() == [], "it waits for nothing any more"
+    assert [(one.id, one.stop) for one in store.current.waiting(9)] == [
         (job, StopWish(grace_s=10.0, actor="alice"))
     ]
     store.happened.cancel(job, actor="alice", now=NOW)
@@ -285,7 +285,7 @@ def test_the_next_delay_to_end_is_read_first_however_somebody_has_set_the_clock(
         delay = Delay(boottime=MONO + number, boot_id=BOOT, at=NOW + later)
         failed = ended(job, exit=Exit(exit_code=3), outcome=Outcome.FAILED)
         store.happened.try_again(failed, delay, request=None, why="again", now=NOW)
-    read = store.seen.delayed()
+    read = store.current.delayed()
     assert [one.id for one in read] == list(jobs)[: len(read)]
     assert len(read) < len(jobs)
 
@@ -295,10 +295,10 @@ def test_a_wait_of_another_boot_is_known_by_the_wall_clock_and_its_length(store:
     fail(store, old, wait_s=60.0)
     fail(store, new, wait_s=5.0)
     write(store, "update jobs set delayed_boot = 'earlier' where id = ?", old)
-    assert store.seen.delayed_elsewhen(BOOT) == [(old, NOW + 60, 60.0)]
+    assert store.inherited.stale_delays(BOOT) == [(old, NOW + 60, 60.0)]
     store.happened.delay_anew(old, Delay(boottime=7.0, boot_id=BOOT, at=NOW + 60))
-    assert store.seen.delayed_elsewhen(BOOT) == []
-    assert DelayedJob(id=old, until=7.0) in store.seen.delayed()
+    assert store.inherited.stale_delays(BOOT) == []
+    assert DelayedJob(id=old, until=7.0) in store.current.delayed()
     assert row(store, old)["delayed_until_at"] == NOW + 60
 
 
@@ -306,9 +306,9 @@ def test_a_job_that_waits_again_keeps_no_place_in_line(store: Store) -> None:
     first, second = submit(store, 2)
     start(store, first)
     fail(store, first)
-    assert store.seen.place_in_class(second) == 1
+    assert store.counted.place_in_class(second) == 1
     store.happened.undelay(first, now=NOW)
-    assert [store.seen.place_in_class(job) for job in (first, second)] == [1, 2]
+    assert [store.counted.place_in_class(job) for job in (first, second)] == [1, 2]
 
 
 # ─── towards the end ─────────────────────────────────────────────────────────────────────────────
@@ -318,7 +318,7 @@ def test_asking_again_shortens_the_grace_and_never_lengthens_it(store: Store) ->
     job = submit_one(store)
     for grace_s, actor in ((10.0, "alice"), (2.0, "bob"), (60.0, "bob")):
         assert store.wished.stop(job, grace_s=grace_s, actor=actor, now=NOW)
-    assert store.seen.waiting(9)[0].stop == StopWish(grace_s=2.0, actor="alice")
+    assert store.current.waiting(9)[0].stop == StopWish(grace_s=2.0, actor="alice")
     store.happened.cancel(job, actor="alice", now=NOW)
     assert not store.wished.stop(job, grace_s=0.0, actor="bob", now=NOW)
 
@@ -329,7 +329,7 @@ def test_a_step_is_noted_once_and_the_first_cause_stays(store: Store) -> None:
     step(store, job, cause=ASKED, mono=MONO + 2)
     step(store, job, kill=True, cause=ASKED, mono=MONO + 3)
     step(store, job, kill=True, cause=ASKED, mono=MONO + 4)
-    (read,) = store.seen.active()
+    (read,) = store.current.active()
     assert (read.ending, read.term_sent_at, read.kill_sent_at) == (TIME_LIMIT, MONO + 1, MONO + 3)
     assert kinds(store, job)[-2:] == ["term_sent", "kill_sent"]
 
@@ -340,17 +340,17 @@ def test_a_term_from_before_the_job_was_there_is_noted_again_once_it_is(store: S
     run(store, job, mono=MONO)
     step(store, job, mono=MONO + 1)
     step(store, job, mono=MONO + 2)
-    assert store.seen.active()[0].term_sent_at == MONO + 1
+    assert store.current.active()[0].term_sent_at == MONO + 1
 
 
 def test_pauses_add_up_and_are_noted_as_they_begin_and_end(store: Store) -> None:
     job = job_in(store, RUNNING)
     for since, until in ((10, 15), (20, 22)):
         store.happened.pause(job, 1, mono=MONO + since, now=NOW)
-        assert store.seen.active()[0].paused_since == MONO + since
+        assert store.current.active()[0].paused_since == MONO + since
         store.happened.resume(job, 1, mono=MONO + until, now=NOW)
         store.happened.resume(job, 1, mono=MONO + until + 1, now=NOW)  # it goes on already
-    (read,) = store.seen.active()
+    (read,) = store.current.active()
     assert (read.paused_since, read.paused_s, read.resumed_at) == (None, 7.0, MONO + 22)
     assert kinds(store, job)[-4:] == ["paused", "resumed", "paused", "resumed"]
 
@@ -358,7 +358,7 @@ def test_pauses_add_up_and_are_noted_as_they_begin_and_end(store: Store) -> None
 def test_who_was_never_paused_is_not_resumed(store: Store) -> None:
     job = job_in(store, RUNNING)
     store.happened.resume(job, 1, mono=MONO + 5, now=NOW)
-    assert store.seen.active()[0].resumed_at is None
+    assert store.current.active()[0].resumed_at is None
     assert "resumed" not in kinds(store, job)
 
 
@@ -366,15 +366,15 @@ def test_the_end_of_the_main_process_is_noted_once(store: Store) -> None:
     job = job_in(store, RUNNING)
     for mono in (MONO + 5, MONO + 9):
         store.happened.main_ended(job, 1, left=3, mono=mono, now=NOW)
-    assert store.seen.active()[0].main_ended_at == MONO + 5
+    assert store.current.active()[0].main_ended_at == MONO + 5
     assert kinds(store, job).count("main_ended") == 1
 
 
 def test_what_survives_kill_is_told_in_words(store: Store) -> None:
     job = job_in(store, RUNNING)
-    assert not store.seen.active()[0].is_unkillable
+    assert not store.current.active()[0].is_unkillable
     store.happened.unkillable(job, 1, "4711 (python) hangs in the driver", now=NOW)
-    assert store.seen.active()[0].is_unkillable
+    assert store.current.active()[0].is_unkillable
     assert row(store, job)["unkillable"] == "4711 (python) hangs in the driver"
     assert events(store)[-1]["cause"] == "4711 (python) hangs in the driver"
 
@@ -382,10 +382,10 @@ def test_what_survives_kill_is_told_in_words(store: Store) -> None:
 def test_the_scheduler_sees_all_that_an_end_depends_on(store: Store) -> None:
     job = submit_one(store, grace_s=7.0, time_limit_s=60.0, heartbeat_s=5.0)
     start(store, job, lease(job))
-    (early,) = store.seen.active()
+    (early,) = store.current.active()
     assert (early.state, early.running_since) == (STARTING, None)
     run(store, job, mono=MONO)
-    (read,) = store.seen.active()
+    (read,) = store.current.active()
     assert (read.state, read.running_since) == (RUNNING, MONO)
     assert (read.grace_s, read.time_limit_s, read.heartbeat_s) == (7.0, 60.0, 5.0)
     assert (read.paused_s, read.pause_wished, read.stop, read.ending) == (0.0, False, None, None)
@@ -396,14 +396,14 @@ def test_an_end_is_judged_by_the_terms_of_its_job(store: Store) -> None:
         store, time_limit_s=60.0, heartbeat_s=5.0, retries=3, backoff="2s", retry_on="lost"
     )
     start(store, job, lease(job, "GPU-1"), gpu_indices=(1,), simulated=True, cool_at_once=True)
-    terms = store.seen.terms(job, 1)
+    terms = store.agreed.terms(job, 1)
     assert (terms.time_limit_s, terms.heartbeat_s) == (60.0, 5.0)
     assert (terms.retries, terms.backoff, terms.retry_on) == (3, "2s", "lost")
     assert (terms.attempt, terms.gpus, terms.request) == (1, ("GPU-1",), Request())
     assert (terms.ending, terms.stop) == (None, None)
     store.wished.stop(job, grace_s=1.0, actor="bob", now=NOW)
     step(store, job, cause=HEARTBEAT)
-    terms = store.seen.terms(job, 1)
+    terms = store.agreed.terms(job, 1)
     assert (terms.ending, terms.stop) == (HEARTBEAT, StopWish(grace_s=1.0, actor="bob"))
 
 
@@ -411,7 +411,7 @@ def test_an_end_is_judged_by_the_terms_of_its_job(store: Store) -> None:
 
 
 def wishes(store: Store) -> list[tuple[int, ...]]:
-    return [one.signal_wishes for one in store.seen.active()]
+    return [one.signal_wishes for one in store.current.active()]
 
 
 def test_signals_are_wished_for_a_running_job_and_each_is_sent_once_in_order(
@@ -468,24 +468,24 @@ def test_a_pause_is_wished_for_what_runs_and_only_where_it_changes_something(
     assert not wish(True)
     start(store, job)
     assert (wish(False), wish(True), wish(True)) == (False, True, False)
-    assert store.seen.active()[0].pause_wished
+    assert store.current.active()[0].pause_wished
     assert row(store, job)["paused_by"] == "alice"
     assert (wish(False), wish(False)) == (True, False)
-    assert not store.seen.active()[0].pause_wished
+    assert not store.current.active()[0].pause_wished
     end(store, job)
     assert not wish(True)
     assert kinds(store, job)[2:4] == ["pause_asked", "resume_asked"]
 
 
 def test_a_drain_stands_until_it_is_withdrawn(store: Store) -> None:
-    assert store.seen.drain() is None
+    assert store.current.drain() is None
     assert not store.wished.drain(None, actor="bob", now=NOW)
     assert store.wished.drain("new driver", actor="bob", now=NOW)
-    assert store.seen.drain() == Drain(actor="bob", reason="new driver")
+    assert store.current.drain() == Drain(actor="bob", reason="new driver")
     assert store.wished.drain("a new card as well", actor="alice", now=NOW)
-    assert store.seen.drain() == Drain(actor="alice", reason="a new card as well")
+    assert store.current.drain() == Drain(actor="alice", reason="a new card as well")
     assert store.wished.drain(None, actor="bob", now=NOW)
-    assert store.seen.drain() is None
+    assert store.current.drain() is None
     assert [(one["kind"], one["actor"], one["cause"]) for one in events(store)] == [
         ("drained", "bob", "new driver"),
         ("drained", "alice", "a new card as well"),
@@ -505,21 +505,21 @@ def cool(store: Store, gpu: str = "GPU-0", boot: str = BOOT) -> int:
 
 def test_a_gpu_cools_until_it_is_released(store: Store) -> None:
     job = cool(store)
-    (held,) = store.seen.leases()
+    (held,) = store.current.leases()
     assert (held.job, held.state, held.cooling_since) == (job, LeaseState.COOLING, MONO)
-    assert store.seen.held() == [], "nobody uses it"
+    assert store.current.held() == [], "nobody uses it"
     store.machine.release("GPU-0", 0, now=NOW)
-    assert store.seen.leases() == []
+    assert store.current.leases() == []
     assert "gpu_clean" not in kinds(store), "it never was anything else"
 
 
 def test_a_dirty_gpu_says_why_and_that_it_is_clean_again(store: Store) -> None:
     cool(store)
     store.machine.mark_dirty("GPU-0", 0, "5G in use", now=NOW)
-    (held,) = store.seen.leases()
+    (held,) = store.current.leases()
     assert (held.state, held.dirt, held.cooling_since) == (LeaseState.DIRTY, "5G in use", MONO)
     store.machine.release("GPU-0", 0, now=NOW)
-    assert store.seen.leases() == []
+    assert store.current.leases() == []
     told = [(one["kind"], one["gpu"], one["cause"]) for one in events(store)[-2:]]
     assert told == [("gpu_dirty", "GPU-0", "5G in use"), ("gpu_clean", "GPU-0", None)]
 
@@ -527,10 +527,10 @@ def test_a_dirty_gpu_says_why_and_that_it_is_clean_again(store: Store) -> None:
 def test_what_a_job_holds_is_neither_released_nor_dirty(store: Store) -> None:
     job = submit_one(store)
     start(store, job, lease(job))
-    before = store.seen.leases()
+    before = store.current.leases()
     store.machine.release("GPU-0", 0, now=NOW)
     store.machine.mark_dirty("GPU-0", 0, "a mistake", now=NOW)
-    assert store.seen.leases() == before
+    assert store.current.leases() == before
     assert kinds(store) == ["submitted", "starting"]
 
 
@@ -543,7 +543,7 @@ def test_what_cools_since_an_earlier_boot_is_told_apart(store: Store) -> None:
     store.machine.mark_dirty("GPU-2", 0, "5G in use", now=NOW)
     running = submit_one(store)
     start(store, running, boot_id="earlier")
-    assert [held.gpu for held in store.seen.stale_cooling(BOOT)] == ["GPU-0", "GPU-2"]
+    assert [held.gpu for held in store.inherited.stale_cooling(BOOT)] == ["GPU-0", "GPU-2"]
 
 
 def test_shares_of_one_gpu_cool_one_by_one(store: Store) -> None:
@@ -551,12 +551,12 @@ def test_shares_of_one_gpu_cool_one_by_one(store: Store) -> None:
     for job in (one, two):
         start(store, job, share(job))
     end(store, one, cooling=(MONO, BOOT))
-    assert {h.job: h.state for h in store.seen.leases()} == {
+    assert {h.job: h.state for h in store.current.leases()} == {
         one: LeaseState.COOLING,
         two: LeaseState.ACTIVE,
     }
     store.machine.release("GPU-0", 0, now=NOW)
-    assert [held.job for held in store.seen.leases()] == [two]
+    assert [held.job for held in store.current.leases()] == [two]
 
 
 def test_simulated_gpus_are_forgotten_once_others_are_chosen_and_real_ones_are_not(
@@ -569,7 +569,7 @@ def test_simulated_gpus_are_forgotten_once_others_are_chosen_and_real_ones_are_n
     store.machine.forget_other_simulations(toys, "sim:2")
 
     def known() -> list[str]:
-        return [gpu.uuid for gpu in store.seen.known_gpus()]
+        return [gpu.uuid for gpu in store.machine.known_gpus()]
 
     store.machine.see_gpus([], now=NOW)
     store.machine.forget_other_simulations([], "sim:2")
@@ -582,10 +582,10 @@ def test_simulated_gpus_are_forgotten_once_others_are_chosen_and_real_ones_are_n
 
 
 def test_a_fact_is_kept_as_it_was_last_noted(store: Store) -> None:
-    assert store.seen.fact("probe") is None
+    assert store.machine.fact("probe") is None
     store.machine.note("probe", ["boot", 1, 2])
     store.machine.note("probe", ["boot", 3, 4])
-    assert store.seen.fact("probe") == ["boot", 3, 4]
+    assert store.machine.fact("probe") == ["boot", 3, 4]
 
 
 # ─── what people ask for ─────────────────────────────────────────────────────────────────────────
@@ -606,7 +606,7 @@ def test_jobs_are_found_by_what_they_do_meanwhile(store: Store) -> None:
     end(store, done)
 
     def found(*states: str) -> list[int]:
-        return [one["id"] for one in store.seen.jobs(states=states, ended=False)]
+        return [one["id"] for one in store.found.jobs(states=states, ended=False)]
 
     assert found("held") == [held]
     assert found("backoff") == [again]
@@ -616,23 +616,23 @@ def test_jobs_are_found_by_what_they_do_meanwhile(store: Store) -> None:
     assert found("delayed") == []
     assert found("queued") == [waiting, held, again]
     assert found("backoff", "paused") == [again, paused]
-    assert store.seen.counts(ALICE.uid) == {"queued": 3, "running": 5, "queued_yours": 3}
+    assert store.counted.for_user(ALICE.uid) == {"queued": 3, "running": 5, "queued_yours": 3}
 
 
 def test_a_job_that_waits_again_counts_as_waiting(store: Store) -> None:
-    assert not store.seen.has_waiting()
+    assert not store.current.has_waiting()
     fail(store, job_in(store, RUNNING))
-    assert store.seen.has_waiting()
+    assert store.current.has_waiting()
 
 
 def test_what_an_earlier_daemon_left_is_known_by_its_runner_and_its_group(store: Store) -> None:
     job = submit_one(store, stop_to="main")
     start(store, job, cgroup="/sys/fs/cgroup/gpuq/leaf")
-    (left,) = store.seen.unended_attempts()
+    (left,) = store.inherited.unended_attempts()
     assert (left.job, left.attempt, left.state) == (job, 1, STARTING)
     assert (left.boot_id, left.runner_pid, left.runner_start) == (BOOT, 4242, 99)
     assert (left.cgroup, left.stop_to) == ("/sys/fs/cgroup/gpuq/leaf", "main")
     run(store, job)
-    assert store.seen.unended_attempts()[0].state is RUNNING
+    assert store.inherited.unended_attempts()[0].state is RUNNING
     fail(store, job)
-    assert store.seen.unended_attempts() == []
+    assert store.inherited.unended_attempts() == []

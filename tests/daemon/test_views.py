@@ -7,18 +7,10 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.model import (
-    EndCause,
-    Exit,
-    Gpu,
-    GpuState,
-    JobState,
-    Lease,
-    Outcome,
-    Plan,
-    Policy,
-    Request,
-)
+from gpuq.core.decisions import Plan
+from gpuq.core.gpu import Gpu, GpuState
+from gpuq.core.model import EndCause, Exit, JobState, Lease, Outcome, Request
+from gpuq.core.policy import Policy
 from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.store import Store
 from gpuq.daemon.views import attempt_view, gpu_view, job_view
@@ -164,7 +156,7 @@ def test_an_unkillable_job_says_what_survives(store: Store) -> None:
     store.happened.unkillable(job, 1, "4711 (python) hangs in the driver", now=NOW)
     survives = "survives KILL: 4711 (python) hangs in the driver"
     assert told(store, job) == ("running", "unkillable", survives)
-    (attempt,) = store.seen.attempts(job)
+    (attempt,) = store.found.attempts(job)
     view = attempt_view(attempt, row(store, job), "/state", sight=Sight.ALL)
     assert view["unkillable"] == "4711 (python) hangs in the driver"
 
@@ -197,7 +189,7 @@ def test_a_job_that_was_cancelled_between_two_attempts_did_not_end_as_the_last_o
     store.happened.cancel(job, actor="bob", now=NOW)
     view = shown(store, job)
     assert (view["outcome"], view["exit_code"], view["signal"]) == ("cancelled", None, None)
-    (attempt,) = store.seen.attempts(job)
+    (attempt,) = store.found.attempts(job)
     kept = attempt_view(attempt, row(store, job), "/state", sight=Sight.ALL)
     assert (kept["outcome"], kept["exit_code"]) == ("failed", 3)
 
@@ -211,7 +203,7 @@ def test_each_attempt_is_shown_with_its_own_end_and_its_own_log(store: Store) ->
     start(store, job, attempt=2, cgroup="/sys/fs/cgroup/x")
     first, second = (
         attempt_view(one, row(store, job), "/state", sight=Sight.ALL)
-        for one in store.seen.attempts(job)
+        for one in store.found.attempts(job)
     )
     assert (first["outcome"], first["reason"], first["gpus"]) == ("failed", "exit code 3", [0])
     assert (first["log"], first["output_dir"]) == (
@@ -227,7 +219,7 @@ def test_each_attempt_is_shown_with_its_own_end_and_its_own_log(store: Store) ->
 def test_a_log_that_was_asked_for_elsewhere_is_every_attempts(store: Store) -> None:
     job = submit_one(store, output=b"/data/\xff.log")
     start(store, job)
-    (attempt,) = store.seen.attempts(job)
+    (attempt,) = store.found.attempts(job)
     view = attempt_view(attempt, row(store, job), "/state", sight=Sight.ALL)
     assert view["log"] == "/data/\udcff.log"
     assert shown(store, job)["log"] == "/data/\udcff.log"

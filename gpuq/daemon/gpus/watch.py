@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from gpuq.core.condition import assess, count_calm, is_busy_outside
-from gpuq.core.model import Gpu, GpuProcess, GpuState, Lease, LeaseState, Policy
+from gpuq.core.gpu import Gpu, GpuProcess, GpuState
+from gpuq.core.model import Lease, LeaseState
+from gpuq.core.policy import Policy
 from gpuq.daemon.gpus.backend import is_identified
 
 # A reading that comes so much too early still counts as the next one.

@@ -15,3 +15,11 @@ def class_id(db: Database, uid: int, request: Request) -> int:
     if known is not None:
         return int(known)
     return db.insert("classes", {"uid": uid, "request": shape})
+
+
+def read_request(text: str) -> Request:
+    """A class's request as stored; fields of a newer gpuq are unknown to an older database only."""
+    fields = json.loads(text)
+    for name in ("gpu_ids", "exclude_gpus"):
+        fields[name] = tuple(fields.get(name, ()))
+    return Request(**fields)

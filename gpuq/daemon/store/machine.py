@@ -1,17 +1,29 @@
-"""What the machine is and does: its GPUs, when they cool, facts. Written by the loop alone."""
+"""What the machine is and does: its GPUs, when they cool, facts. The loop alone writes here."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpuq.core.model import Gpu
-from gpuq.daemon.store.connection import Database
+from gpuq.core.gpu import Gpu
+from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.events import record_event
 
 
 class Machine:
     def __init__(self, db: Database) -> None:
         self._db = db
+
+    # ── read ──
+
+    def known_gpus(self) -> list[Gpu]:
+        """Every GPU that this machine has shown, as far as it is remembered: no readings."""
+        return [_known_gpu(row) for row in self._db.rows("select * from gpus order by idx")]
+
+    def fact(self, name: str) -> Any:
+        value = self._db.value("select value from facts where name = ?", (name,))
+        return None if value is None else json.loads(value)
+
+    # ── written by the loop ──
 
     def release(self, gpu: str, slot: int, *, now: float) -> None:
         which = "where gpu = ? and slot = ? and state <> 'active'"
@@ -101,3 +113,16 @@ def _gpu_row(gpu: Gpu, now: float) -> Mapping[str, Any]:
         "baseline_bytes": gpu.baseline_bytes,
         "now": now,
     }
+
+
+def _known_gpu(row: Row) -> Gpu:
+    return Gpu(
+        index=row["idx"],
+        uuid=row["uuid"],
+        model=row["model"],
+        simulated=bool(row["simulated"]),
+        bus_id=row["bus_id"],
+        memory_total_bytes=row["memory_total_bytes"],
+        memory_reserved_bytes=row["memory_reserved_bytes"],
+        baseline_bytes=row["baseline_bytes"],
+    )

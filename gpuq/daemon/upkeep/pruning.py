@@ -67,7 +67,7 @@ class Pruning:
     async def prune(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """These jobs are to be forgotten. Those that have been already are none any more, so that it
         can be asked twice."""
-        rows = self._store.seen.jobs(ids=self._refs.resolve(fields.named(request), peer))
+        rows = self._store.found.jobs(ids=self._refs.resolve(fields.named(request), peer))
         self._check(rows, peer)
         asked = self._store.wished.prune(
             [row["id"] for row in rows],

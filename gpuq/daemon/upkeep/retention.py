@@ -197,7 +197,7 @@ class Housekeeper:
         """(path, uid): a runner removes its job's temporary directory, one that died cannot."""
         found = []
         for lost in self._store.pruned.lost_attempts([job.id for job in jobs if job.attempts]):
-            row = self._store.seen.to_run(lost["job"])
+            row = self._store.agreed.to_run(lost["job"])
             found += [(path, row["uid"]) for path in order.tmp_dirs(row, lost["nonce"])]
         return found
 

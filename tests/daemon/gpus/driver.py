@@ -9,7 +9,7 @@ from typing import Any
 
 import pynvml
 
-from gpuq.core.model import Gpu
+from gpuq.core.gpu import Gpu
 from gpuq.daemon.gpus.holders import FIRST_PID_NAMESPACE
 from gpuq.daemon.gpus.nvml import NvmlBackend
 

@@ -21,7 +21,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gpuq.core.model import Gpu, Lease, Policy, Request
+from gpuq.core.gpu import Gpu
+from gpuq.core.model import Lease, Request
+from gpuq.core.policy import Policy
 from gpuq.daemon.attempt import gate as gates
 from gpuq.daemon.gpus import GpuWatch
 from gpuq.daemon.gpus.locks import LEAVING, NAME, NAMELESS, GpuLocks
@@ -616,7 +618,7 @@ def test_a_gpu_that_another_daemon_has_given_away_is_not_given_away_again(
         await two.show(gpu(0), gpu(1))
         assert two.row(second)["state"] == "queued", "it cools, and is the first one's until it has"
         await one.show(gpu(0), gpu(1))
-        assert one.store.seen.leases() == []
+        assert one.store.current.leases() == []
         await left(one, first)
         await show_calm(two)
         assert (await two.ended(second))["outcome"] == "succeeded"
@@ -734,7 +736,7 @@ def test_simulated_gpus_are_locked_by_nobody(tmp_path: Path) -> None:
         async with alive(tmp_path, gpus="sim:1x24G") as daemon:
             job = daemon.submit(WAITS, request=WHOLE)
             await daemon.running(job)
-            (held,) = daemon.store.seen.leases()
+            (held,) = daemon.store.current.leases()
             assert daemon.loop._locks.descriptors([held.gpu]) == ()
             (tmp_path / "go").touch()
             await daemon.ended(job)

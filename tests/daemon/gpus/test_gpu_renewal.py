@@ -378,13 +378,13 @@ def test_the_driver_is_doubted_once_a_minute_at_most(
     seen: set[tuple[int, int]] = set()
 
     def probes(daemon: Alive) -> int:
-        pid, start = daemon.store.seen.fact("probe")[1:]
+        pid, start = daemon.store.machine.fact("probe")[1:]
         seen.add((pid, start))
         return len(seen)
 
     async def failed(daemon: Alive) -> None:
         await daemon.ended(daemon.submit("exit 1", request=WHOLE))
-        await until(lambda: not daemon.store.seen.leases(), "a reading after its end")
+        await until(lambda: not daemon.store.current.leases(), "a reading after its end")
 
     async def main() -> None:
         async with alive(tmp_path, **CALM_AT_ONCE) as daemon:
@@ -407,10 +407,10 @@ def test_simulated_gpus_are_not_doubted(tmp_path: Path) -> None:
             await daemon.ended(daemon.submit("exit 1", request=WHOLE))
             await daemon.ended(daemon.submit("exit 0", request=WHOLE))
             assert daemon.loop._lookout._probe._stale is None
-            assert daemon.store.seen.fact("probe") == before
+            assert daemon.store.machine.fact("probe") == before
 
     async def until_noted(daemon: Alive) -> Any:
         await until(lambda: daemon.loop.gpus, "a reading")
-        return daemon.store.seen.fact("probe")
+        return daemon.store.machine.fact("probe")
 
     asyncio.run(main())

@@ -5,7 +5,9 @@ from itertools import count
 from typing import Any
 
 from gpuq.core.condition import assess
-from gpuq.core.model import Gpu, GpuProcess, GpuState, Lease, LeaseState, Policy
+from gpuq.core.gpu import Gpu, GpuProcess, GpuState
+from gpuq.core.model import Lease, LeaseState
+from gpuq.core.policy import Policy
 from gpuq.daemon.gpus import GpuWatch
 from gpuq.daemon.gpus.backend import unidentified
 

@@ -1,0 +1,73 @@
+"""How many jobs there are, for everybody and for one user, and how far in front one of them is."""
+
+from gpuq.daemon.store.connection import Database, Row
+
+
+class Counted:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def totals(self) -> tuple[int, int]:
+        """How many jobs run, and how many are queued."""
+        row = self._db.row(
+            """
+            select count(*) filter (where state <> 'queued') as running,
+                   count(*) filter (where state = 'queued') as queued
+            from jobs indexed by jobs_unended where state <> 'ended'
+            """
+        )
+        assert row is not None
+        return row["running"], row["queued"]
+
+    def for_user(self, uid: int) -> Row:
+        """How many are queued and running, how many of the queued are this user's."""
+        row = self._db.row(
+            """
+            select count(*) filter (where j.state = 'queued') as queued,
+                   count(*) filter (where j.state in ('starting', 'running')) as running,
+                   count(*) filter (where j.state = 'queued' and s.uid = ?) as queued_yours
+            from jobs j indexed by jobs_unended join specs s on s.id = j.spec
+            where j.state <> 'ended'
+            """,
+            (uid,),
+        )
+        assert row is not None
+        return row
+
+    def queued(self, uid: int) -> int:
+        """How many jobs a user has in the queue, without those that are about to be cancelled. Costs
+        as much as there are such jobs, not as there are others."""
+        return int(
+            self._db.value(
+                """
+                select coalesce(sum(j.last_id - j.id + 1), 0)
+                from classes c cross join jobs j indexed by jobs_queued on j.class = c.id
+                where c.uid = ? and j.state = 'queued' and j.stop_asked_at is null
+                """,
+                (uid,),
+            )
+        )
+
+    def place_in_class(self, job: int) -> int | None:
+        """Its 1-based place among the jobs of its class; None where it does not wait."""
+        row = self._db.row(
+            """
+            select class, priority from jobs
+            where id = ? and state = 'queued' and held_by is null and stop_asked_at is null
+              and delayed_until_at is null
+            """,
+            (job,),
+        )
+        if row is None:
+            return None
+        return 1 + int(
+            self._db.value(
+                """
+                select count(*) from jobs
+                where state = 'queued' and held_by is null and stop_asked_at is null
+                  and delayed_until_at is null and class = :class
+                  and (priority > :priority or (priority = :priority and id < :id))
+                """,
+                row | {"id": job},
+            )
+        )

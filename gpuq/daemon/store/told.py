@@ -1,0 +1,52 @@
+"""The events that were recorded, read on from a cursor in the order in which they happened."""
+
+import json
+from collections.abc import Sequence
+
+from gpuq.daemon.store.connection import Database, Row
+
+
+class Told:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def last_event(self) -> int:
+        return int(self._db.value("select max(seq) from events") or 0)
+
+    def events(
+        self, since: int, limit: int, jobs: Sequence[range] | None = None
+    ) -> tuple[list[Row], int]:
+        """The next events after a cursor, and the cursor behind all that was looked at: where only
+        some jobs are asked for, nothing of the others is looked at twice."""
+        if jobs is None:
+            sql = "select * from events where seq > ? order by seq limit ?"
+            rows = self._db.rows(sql, (since, limit))
+        else:
+            spans = json.dumps([(span.start, span.stop - 1) for span in jobs])
+            rows = self._db.rows(_EVENTS_OF_JOBS, (spans, since, limit))
+        if len(rows) == limit:
+            return rows, int(rows[-1]["seq"])
+        return rows, max(self.last_event(), since)
+
+    def story(self, since: int, limit: int) -> list[Row]:
+        """The next events of jobs after a cursor, each with the job's user and the GPUs that the
+        attempt has or had; None where those are not known any more."""
+        return self._db.rows(
+            """
+            select e.seq, e.kind, e.job, e.attempt, e.actor, e.cause, e.detail, s.user, a.gpus
+            from events e
+            left join jobs j on j.id = e.job
+            left join specs s on s.id = j.spec
+            left join attempts a on a.job = e.job and a.attempt = e.attempt
+            where e.seq > ? and e.job is not null
+            order by e.seq limit ?
+            """,
+            (since, limit),
+        )
+
+
+_EVENTS_OF_JOBS = """
+select e.* from json_each(?) span
+cross join events e on e.job between span.value ->> 0 and span.value ->> 1
+where e.seq > ? order by e.seq limit ?
+"""
