@@ -209,6 +209,9 @@ def _settings_in_force(client: Client, there: dict[str, Any]) -> Iterator[Findin
     yield Finding("ok", f"settings of {said['config']}, flags, the environment and the defaults")
     for note in there.get("config_notes", ()):
         yield Finding("warning", note, "See: gpuq config")
+    # One's own daemon may be started again, and then goes by the file as it is found from here.
+    if there["mode"] != "system" and (found := _config(client)).level == "failure":
+        yield found
 
 
 def _config(client: Client) -> Finding:
