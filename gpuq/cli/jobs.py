@@ -238,7 +238,8 @@ def _picture(
         number = 0 if some else _active(answer) - len(jobs)
         how = ": --limit 0" if rows is None else ""
         hidden = f", {f'{number} ' if number > 0 else ''}more not shown{how}"
-    foot = [] if query.refs and not hidden else [plain(_foot(answer, hidden), look)]
+    where = "" if query.filters.get("all") else " | finished: gpuq status -a"
+    foot = [] if query.refs and not hidden else [plain(_foot(answer, hidden) + where, look)]
     if drained := answer.get("drained"):
         why = printable(f"{drained['actor']}: {drained['reason']}")
         foot.append(plain(f"drained by {why}. It starts nothing: gpuq drain --off", look))
@@ -262,10 +263,7 @@ def _foot(answer: dict[str, Any], hidden: str) -> str:
     yours = counts["queued_yours"]
     whose = f" ({yours} yours)" if yours != counts["queued"] else ""
     machine = f" | {census(answer['gpus'])}" if are_simulated(answer["gpus"]) else ""
-    return (
-        f"{counts['running']} running, {counts['queued']} queued{whose}{hidden}{machine}"
-        " | finished: gpuq status -a"
-    )
+    return f"{counts['running']} running, {counts['queued']} queued{whose}{hidden}{machine}"
 
 
 def show(

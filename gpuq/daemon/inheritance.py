@@ -74,7 +74,8 @@ class Inheritance:
             if left.boot_id != self._boot_id:
                 self._hear(self._end_of_earlier_boot(left))
             else:
-                log.info("adopting", job=left.job, attempt=left.attempt)
+                taken_over = "it runs on, taken over from an earlier daemon"
+                log.info(taken_over, job=left.job, attempt=left.attempt)
                 has_run = left.state is JobState.RUNNING
                 uid = uid_of_job(self._config, left.uid)
                 self._supervisor.adopt(known_as(left, left.stop_to, uid=uid, has_run=has_run))

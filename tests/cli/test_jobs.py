@@ -55,6 +55,7 @@ def test_an_empty_queue_says_so_on_a_terminal_and_nothing_on_a_pipe(
 ) -> None:
     fake.answers["status"] = page()
     assert gpuq(terminal=True).out == "0 running, 0 queued | finished: gpuq status -a\n"
+    assert gpuq("status", "-a", terminal=True).out == "0 running, 0 queued\n"
     assert gpuq() == (0, "", "")
 
 
