@@ -20,6 +20,8 @@ SOCKET_NAME = "gpuq.sock"
 DATABASE_NAME = "gpuq.db"
 LOCK_NAME = "lock"
 LOG_NAME = "daemon.log"  # the daemon's own output, where it was started detached
+# Where root finds programs, whoever started it with whatever environment.
+TRUSTED_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes with its closing NUL
 
 # File systems on which neither locks nor SQLite's shared memory can be trusted.

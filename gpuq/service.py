@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     import subprocess
 
 SERVICE, SOCKET = "gpuqd.service", "gpuqd.socket"
-TOOLS = (
-    "/usr/sbin:/usr/bin:/sbin:/bin"  # where programs of systemd are looked for, and nowhere else
-)
+TOOLS = paths.TRUSTED_PATH  # where programs of systemd are looked for, and nowhere else
 BOOTED = "/run/systemd/system"  # it is there where systemd runs this machine: sd_booted(3)
 LINGERING = "/var/lib/systemd/linger"
 LEAVES_S = 30.0

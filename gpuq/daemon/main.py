@@ -41,8 +41,6 @@ from gpuq.daemon.systemd.scopes import Scopes
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, UsageError
 
-# Where a daemon that is root finds programs, whoever started it with whatever environment.
-TRUSTED_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 SCRUBBED = ("GPUQ_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "JOURNAL_STREAM")
 MOST_DESCRIPTORS = 65536
 
@@ -95,7 +93,7 @@ def _serve(settings: config.Config, asked: argparse.Namespace, notifier: Notifie
         faults.arm(os.environ)
     _scrub_environment()
     if settings.mode == "system":
-        os.environ["PATH"] = TRUSTED_PATH
+        os.environ["PATH"] = paths.TRUSTED_PATH
     make_state_dir(settings, must_be_empty=asked.throwaway is not None)
     os.chdir("/")
     os.umask(0o077)
@@ -170,24 +168,34 @@ async def _run(
     hosting = asyncio.ensure_future(host.run())
     reachable = asyncio.ensure_future(server.stay_reachable())
     leaving = asyncio.ensure_future(loop.stopping())
-    tasks = (turning, reloading, hosting, reachable, telling, leaving)
     try:
-        # A daemon that lives on without its loop is the worst state of all: the first to end,
-        # by a fault or by a wish, ends all.
+        await _until_first_ends(
+            (turning, reloading, hosting, reachable, telling, leaving), loop, server, notifier
+        )
+    finally:
+        await asyncio.gather(system_bus.close(), user_bus.close())
+    if store.database.damage is not None:
+        raise store.database.damage
+    log.info("left", why=loop.stop_reason)
+
+
+async def _until_first_ends(
+    tasks: Sequence[asyncio.Future[None]], loop: Loop, server: Server, notifier: Notifier
+) -> None:
+    """A daemon that lives on without its loop is the worst state of all: the first to end, by a fault
+    or by a wish, ends all."""
+    try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
             task.result()
     finally:
         faults.here("main.leaving")
-        notifier.stopping(f"leaving, jobs go on: {loop.stop_reason or 'a fault, see its log'}")
-        await server.close(loop.stop_reason or "a fault, see its log", back=loop.is_replaced)
+        why = loop.stop_reason or "a fault, see its log"
+        notifier.stopping(f"leaving, jobs go on: {why}")
+        await server.close(why, back=loop.is_replaced)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(system_bus.close(), user_bus.close())
-    if store.database.damage is not None:
-        raise store.database.damage
-    log.info("left", why=loop.stop_reason)
 
 
 def _bus(*, system: bool) -> Bus:

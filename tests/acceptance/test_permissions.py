@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from gpuq import paths
 from gpuq.daemon.linux import processes
-from gpuq.daemon.main import TRUSTED_PATH
 from gpuq.errors import NothingMatched, NotPermitted
 from tests.conftest import BIN, until
 from tests.many_users import UIDS as UID
@@ -279,7 +279,7 @@ def test_a_daemon_that_is_root_finds_programs_where_root_alone_puts_them(box: Ma
     ]
     assert launchers
     for pid in launchers:
-        assert f"PATH={TRUSTED_PATH}".encode() in proc(pid, "environ").split(b"\0")
+        assert f"PATH={paths.TRUSTED_PATH}".encode() in proc(pid, "environ").split(b"\0")
 
 
 def proc(pid: int, name: str) -> bytes:
