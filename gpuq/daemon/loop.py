@@ -34,7 +34,7 @@ from gpuq.daemon.starting import CannotStart, Starter
 from gpuq.daemon.status_line import status_line
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
-from gpuq.daemon.supervisor import Exited, News, Running, Supervisor
+from gpuq.daemon.supervisor import Exited, News, Supervisor
 from gpuq.daemon.systemd.bus import Bus
 from gpuq.daemon.systemd.notify import Notifier
 from gpuq.daemon.systemd.pulse import Pulse
@@ -107,7 +107,8 @@ class Loop:
             self._lookout,
             self._locks,
             scopes,
-            self.wake,
+            wake=self.wake,
+            watch_memory=self._memory.begun,
         )
         self._deeds = Deeds(
             store,
@@ -266,8 +267,6 @@ class Loop:
             self._beats.pop((news.job, news.attempt), None)
             self._housekeeper.job_ended()
             news = self._with_memory_peak(news)
-        elif isinstance(news, Running):
-            self._memory.begun()
         self._chronicle.inbox.append(news)
         self.wake()
 

@@ -44,7 +44,7 @@ class MemoryWatch:
         return self._peaks.get((job, attempt))
 
     def begun(self) -> None:
-        """A job has begun to run, perhaps one that is to be watched."""
+        """One that is to be watched has begun."""
         self._has_begun.set()
 
     async def run(self) -> None:

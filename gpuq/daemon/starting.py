@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from gpuq.config import Config
+from gpuq.core.bounds import MemBound
 from gpuq.core.decisions import Start
 from gpuq.core.fitting import matches
 from gpuq.core.gpu import Gpu
@@ -36,6 +37,8 @@ class CannotStart(Exception):
 
 
 class Starter:
+    """`watch_memory` is called when an attempt is started whose memory is to be watched."""
+
     def __init__(
         self,
         store: Store,
@@ -45,7 +48,9 @@ class Starter:
         lookout: Lookout,
         locks: GpuLocks,
         scopes: Scopes,
+        *,
         wake: Callable[[], None],
+        watch_memory: Callable[[], None],
     ) -> None:
         self._readying = Readying(self._take_runner, scopes, wake)
         self.is_under_way = self._readying.is_under_way
@@ -57,6 +62,7 @@ class Starter:
         self._supervisor = supervisor
         self._lookout = lookout
         self._locks = locks
+        self._watch_memory = watch_memory
         self._boot_id = processes.boot_id()
 
     async def start(self, start: Start, snapshot: Snapshot) -> bool:
@@ -90,6 +96,8 @@ class Starter:
             self._supervisor.dismiss(gate)
             return False
         self._dispatch(gate, new, gpus, ready.scope)
+        if new.mem_bound_by is MemBound.WATCHED:
+            self._watch_memory()
         faults.here("loop.dispatched")
         return True
 
