@@ -54,6 +54,8 @@ class EndCause(StrEnum):
     HOST_MEMORY = "host_memory"  # the same of the machine's, where gpuq watches that
     SHUTDOWN = "shutdown"  # the machine goes down
     LOGOUT = "logout"  # systemd stops the services of its user
+    PREEMPTED = "preempted"  # it gives way to a job of a higher priority, and runs again later
+    REQUEUED = "requeued"  # somebody wants it to begin anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class Request:
     max_util: int | None = None  # percent: only where less is computed, by whomever
     gpu_ids: tuple[str, ...] = ()  # uuids: only on these
     exclude_gpus: tuple[str, ...] = ()  # uuids: not on these
+    lasts_s: float | None = None  # how long it runs at the most, as far as anybody knows
 
     @property
     def cpu_slots(self) -> int:
@@ -109,7 +112,12 @@ class WaitingJob:
     request: Request
     uid: int = 0
     user: str = ""
+    queue: str = ""
+    group: int | None = None  # where its group has a limit
+    tags: tuple[str, ...] = ()  # those that have a limit
     priority: int = 0
+    rank: int = 0  # among its user's own: lower goes first
+    place: int = 0  # in the queue
     passes: int = 0  # how many later jobs have started on what this one waits for
     attempt: int = 1  # the number its next attempt gets
     stop: StopWish | None = None
@@ -117,8 +125,8 @@ class WaitingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayedJob:
-    """A job that waits between two attempts, until a moment on CLOCK_BOOTTIME (s): the time in which
-    the machine is suspended counts."""
+    """A job that is not to start before a moment on CLOCK_BOOTTIME (s), on which the time counts in
+    which the machine is suspended."""
 
     id: int
     until: float
@@ -134,6 +142,15 @@ class ActiveJob:
     state: JobState
     request: Request
     uid: int = 0
+    user: str = ""
+    queue: str = ""
+    group: int = 0
+    tags: tuple[str, ...] = ()
+    priority: int = 0
+    preemptible: bool = False
+    preempt_signal: int | None = None  # None: the usual
+    preemptions: int = 0  # how often it gave way before
+    requeue_wished: bool = False
     grace_s: float = 10.0
     time_limit_s: float | None = None
     heartbeat_s: float | None = None

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuq.config import Config
+from gpuq.core.elements import Element, read_elements
 from gpuq.core.gpu import Gpu
 from gpuq.core.soft_limits import soft_limits
 from gpuq.core.spec import split, to_text
@@ -32,6 +33,7 @@ def compose(
     job_dir = f"{config.state_dir}/jobs/{known.job}/{known.attempt}"
     variables = _inherited(row)
     tmp_dir = _tmp_dir(variables, known.job, known.nonce)
+    element = _element(row)
     variables |= job_gpu_environment(gpus, whole=whole, visible=row["visible"])
     if share_bytes is not None and config.soft_limits:
         variables |= soft_limits(share_bytes, gpus, variables)
@@ -41,13 +43,13 @@ def compose(
         "GPUQ_JOB_ID": str(known.job),
         "GPUQ_ATTEMPT": str(known.attempt),
         "GPUQ_OUTPUT_DIR": f"{job_dir}/output",
-        "GPUQ_SEED": str((row["seed"] + (row["array_index"] or 0)) % 2**32),
+        "GPUQ_SEED": str((row["seed"] + (0 if element is None else element.index)) % 2**32),
         "GPUQ_SOCKET": config.socket,
         "GPUQ_REPORT": f"{job_dir}/report",
         "GPUQ_MARK": known.mark.decode().removeprefix("GPUQ_MARK="),
     }
-    if row["array_index"] is not None:
-        variables["GPUQ_ARRAY_INDEX"] = str(row["array_index"])
+    if element is not None:
+        variables["GPUQ_ARRAY_INDEX"] = str(element.index)
     return {
         "version": runner.VERSION,
         "job": known.job,
@@ -72,6 +74,12 @@ def compose(
         "grace_s": row["grace_s"],
         "scope": scope,
     } | (_identity(row, known, config) if config.mode == "system" else {})
+
+
+def _element(row: Mapping[str, Any]) -> Element | None:
+    if row["element"] is None:
+        return None
+    return read_elements(row["elements"]).at(row["element"])
 
 
 def _identity(row: Mapping[str, Any], known: Known, config: Config) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from gpuq.core.breaker import explain_xid
 from gpuq.core.condition import assess
 from gpuq.core.decisions import Plan
+from gpuq.core.elements import read_elements
 from gpuq.core.gpu import Gpu
 from gpuq.core.model import EndCause, JobState, Lease, Substate
 from gpuq.core.policy import Policy
@@ -40,7 +41,6 @@ def _job(
     state = JobState(row["state"])
     gpus = json.loads(row["gpus"]) if row["gpus"] and row["attempt"] else {}
     has_gpus = state is not JobState.QUEUED
-    is_array = row["array_base"] is not None
     # A job that was cancelled between two attempts did not end as the last of them did.
     has_ended_so = state is JobState.ENDED and row["attempt_outcome"] == row["outcome"]
     return {
@@ -48,7 +48,7 @@ def _job(
         "name": row["name"],
         "user": row["user"],
         "group": f"g{row['group_id']}",
-        "array_index": row["array_index"] if is_array else None,
+        "array_index": _array_index(row),
         "queue": row["queue"],
         "tags": json.loads(row["tags"]),
         "state": state.value,
@@ -107,6 +107,12 @@ def _job(
         "progress": None,
         "metrics": {},
     }
+
+
+def _array_index(row: Mapping[str, Any]) -> int | None:
+    if row["element"] is None:
+        return None
+    return read_elements(row["elements"]).at(row["element"]).index
 
 
 def _gpu_use(row: Mapping[str, Any]) -> View:

@@ -940,13 +940,13 @@ def test_a_turn_reads_jobs_by_their_index_alone(store: Store) -> None:
 def queue_many(store: Store, number: int) -> None:
     """As many jobs of one class as wanted, and as many that have ended, and that wait again."""
     first = submit_one(store)
-    columns = "last_id, group_id, spec, class, submitted_at"
+    columns = "last_id, group_id, place, spec, class, submitted_at"
     write(
         store,
         f"""
         with recursive n (id) as (select ? union all select id + 1 from n where id < ?)
-        insert into jobs (id, {columns}, attempt, delayed_until_at, delayed_until_boottime)
-        select n.id, n.id, j.group_id, j.spec, j.class, j.submitted_at, 1, n.id, n.id
+        insert into jobs (id, {columns}, attempt, delayed_until_at, delayed_until_boottime, delayed_for)
+        select n.id, n.id, j.group_id, n.id, j.spec, j.class, j.submitted_at, 1, n.id, n.id, 'backoff'
         from n, jobs j where j.id = ?
         """,
         *(first + 2 * number + 1, first + 3 * number, first),
@@ -956,7 +956,7 @@ def queue_many(store: Store, number: int) -> None:
         f"""
         with recursive n (id) as (select ? union all select id + 1 from n where id < ?)
         insert into jobs (id, {columns})
-        select n.id, n.id, j.group_id, j.spec, j.class, j.submitted_at
+        select n.id, n.id, j.group_id, n.id, j.spec, j.class, j.submitted_at
         from n, jobs j where j.id = ?
         """,
         *(first + 1, first + number - 1, first),
@@ -966,7 +966,7 @@ def queue_many(store: Store, number: int) -> None:
         f"""
         with recursive n (id) as (select ? union all select id + 1 from n where id < ?)
         insert into jobs (id, {columns}, state, outcome, ended_at)
-        select n.id, n.id, j.group_id, j.spec, j.class, j.submitted_at, 'ended', 'succeeded', 1
+        select n.id, n.id, j.group_id, n.id, j.spec, j.class, j.submitted_at, 'ended', 'succeeded', 1
         from n, jobs j where j.id = ?
         """,
         *(first + number, first + 2 * number, first),

@@ -43,8 +43,7 @@ class Agreed:
         row = self._db.row(
             """
             select s.*, e.content as environment_content, j.id as job,
-                   case when j.array_base is null then null
-                        else j.array_base + j.id - j.group_id end as array_index,
+                   case when j.array_first is null then null else j.id - j.array_first end as element,
                    j.attempt as attempts_before
             from jobs j join specs s on s.id = j.spec
             join environments e on e.uid = s.uid and e.hash = s.environment

@@ -58,6 +58,9 @@ class Asked:
             group = range(first, first + len(specs))
             for job, spec in zip(group, specs, strict=True):
                 self._submit_one(by, spec, job, group, now)
+            self._db.insert("groups", {"id": first, "uid": by.uid})
+            span = {"group_id": first, "first": first, "last": group.stop - 1}
+            self._db.insert("group_spans", span)
             if token is not None:
                 self._db.write(
                     "insert into tokens (uid, token, first_id, count, at) values (?, ?, ?, ?, ?)",
@@ -109,6 +112,7 @@ class Asked:
             "id": job,
             "last_id": job,
             "group_id": group.start,
+            "place": job,
             "spec": spec_id,
             "class": class_id(self._db, by.uid, spec.request),
             "submitted_at": now,

@@ -54,7 +54,7 @@ class Counted:
             """
             select class, priority from jobs
             where id = ? and state = 'queued' and held_by is null and stop_asked_at is null
-              and delayed_until_at is null
+              and delayed_until_at is null and open_needs = 0
             """,
             (job,),
         )
@@ -65,7 +65,7 @@ class Counted:
                 """
                 select count(*) from jobs
                 where state = 'queued' and held_by is null and stop_asked_at is null
-                  and delayed_until_at is null and class = :class
+                  and delayed_until_at is null and open_needs = 0 and class = :class
                   and (priority > :priority or (priority = :priority and id < :id))
                 """,
                 row | {"id": job},

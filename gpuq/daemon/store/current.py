@@ -73,7 +73,9 @@ class Current:
 
 
 _WAITING_COLUMNS = """
-j.id, j.class, c.request, c.uid, j.priority, j.passes, j.attempt, j.stop_asked_at, j.stop_grace_s,
+j.id, j.class, c.request, c.uid, c.queue, c.group_id, c.tags, j.priority, j.rank,
+j.place, j.passes, j.attempt,
+j.stop_asked_at, j.stop_grace_s,
 j.stop_actor, (select user from specs where id = j.spec) as user
 """
 
@@ -81,11 +83,11 @@ _HEADS = f"""
 with recursive class_ids (id) as (
   select min(class) from jobs indexed by jobs_eligible
   where state = 'queued' and held_by is null and stop_asked_at is null
-    and delayed_until_at is null
+    and delayed_until_at is null and open_needs = 0
   union all
   select (select min(class) from jobs indexed by jobs_eligible
           where state = 'queued' and held_by is null and stop_asked_at is null
-            and delayed_until_at is null and class > class_ids.id)
+            and delayed_until_at is null and open_needs = 0 and class > class_ids.id)
   from class_ids where class_ids.id is not null
 )
 select {_WAITING_COLUMNS}
@@ -94,8 +96,8 @@ join classes c on c.id = class_ids.id
 join jobs j on j.id in (
   select id from jobs indexed by jobs_eligible
   where state = 'queued' and held_by is null and stop_asked_at is null
-    and delayed_until_at is null and class = class_ids.id
-  order by priority desc, id limit ?
+    and delayed_until_at is null and open_needs = 0 and class = class_ids.id
+  order by priority desc, rank, place limit ?
 )
 order by j.priority desc, j.id
 """
@@ -109,7 +111,7 @@ order by j.id limit {CANCELS_PER_TURN}
 
 _DELAYED = f"""
 select id, delayed_until_boottime from jobs indexed by jobs_delayed
-where delayed_until_at is not null and state = 'queued' and stop_asked_at is null
+where delayed_until_boottime is not null and state = 'queued' and stop_asked_at is null
 order by delayed_until_boottime limit {DELAYED_PER_TURN}
 """
 
@@ -136,7 +138,12 @@ def _waiting_job(row: Row) -> WaitingJob:
         request=read_request(row["request"]),
         uid=row["uid"],
         user=row["user"],
+        queue=row["queue"],
+        group=row["group_id"] or None,
+        tags=tuple(json.loads(row["tags"])),
         priority=row["priority"],
+        rank=row["rank"],
+        place=row["place"],
         passes=row["passes"],
         attempt=row["attempt"] + 1,
         stop=stop_wish(row),

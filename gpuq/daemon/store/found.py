@@ -97,8 +97,7 @@ select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s
        a.gpu_util_mean, a.gpu_util_peak, a.gpu_energy_j, a.idle_since_at, a.contended_at,
        a.contended_by, a.over_memory, a.xids, s.gpu_mem_from, s.mem_bytes, s.cpu_bound,
        a.mem_bound_by, a.cpu_bound_by, a.memory_peak_bytes,
-       case when j.array_base is null then null else j.array_base + j.id - j.group_id end
-         as array_index
+       s.elements, case when j.array_first is null then null else j.id - j.array_first end as element
 from jobs j
 join specs s on s.id = j.spec
 join classes c on c.id = j.class

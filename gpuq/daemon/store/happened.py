@@ -162,6 +162,7 @@ class Happened:
                 update jobs set state = 'queued', started_at = null,
                   reason = :reason, open_reason = :open_reason,
                   delayed_until_at = :at, delayed_until_boottime = :boottime, delayed_boot = :boot,
+                  delayed_for = 'backoff',
                   -- signals that this attempt did not get were not meant for the next one
                   signal_sent = coalesce((select max(id) from signals where job = :job), signal_sent)
                 where id = :job
@@ -187,7 +188,7 @@ class Happened:
             changed = self._db.write(
                 """
                 update jobs set reason = null, open_reason = null, delayed_until_at = null,
-                  delayed_until_boottime = null, delayed_boot = null
+                  delayed_until_boottime = null, delayed_boot = null, delayed_for = null
                 where id = ? and delayed_until_at is not null
                 """,
                 (job,),
@@ -401,7 +402,8 @@ class Happened:
         self._db.write(
             """
             update jobs set state = 'ended', outcome = ?, reason = ?, open_reason = ?, ended_at = ?,
-              delayed_until_at = null, delayed_until_boottime = null, delayed_boot = null
+              delayed_until_at = null, delayed_until_boottime = null, delayed_boot = null,
+              delayed_for = null
             where id = ?
             """,
             (outcome.value, reason, open_reason, ended_at, job),

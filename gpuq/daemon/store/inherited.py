@@ -52,7 +52,7 @@ class Inherited:
             select j.id, j.delayed_until_at as until_at, j.delayed_until_at - a.ended_at as length_s
             from jobs j indexed by jobs_delayed
             join attempts a on a.job = j.id and a.attempt = j.attempt
-            where j.delayed_until_at is not null and j.delayed_boot <> ?
+            where j.delayed_until_boottime is not null and j.delayed_boot <> ?
             """,
             (boot_id,),
         )

@@ -17,13 +17,16 @@ create table environments (
   primary key (uid, hash)
 ) without rowid;
 
--- What jobs that are interchangeable for the scheduler have in common.
+-- What jobs that are interchangeable for the scheduler have in common. The group and the tags stand
+-- here only where they have a limit of their own; group 0: it has none.
 create table classes (
   id       integer primary key,
   uid      integer not null,
   queue    text    not null default '',
   request  text    not null check (json_valid(request)),
-  unique (uid, queue, request)
+  group_id integer not null default 0,
+  tags     text    not null default '[]' check (json_valid(tags)),
+  unique (uid, queue, request, group_id, tags)
 );
 
 -- What to run. An array shares one row, however many elements it has.
@@ -55,9 +58,26 @@ create table specs (
   output       blob,               -- the log goes to this file instead
   stderr       blob,
   tags         text    not null default '[]' check (json_valid(tags)),
+  elements     text    check (json_valid(elements)),  -- what an array's elements differ in
+  script       blob,               -- runs in place of argv[0], which is what it was called
+  interpreter  blob,               -- of that script: words, each closed by a NUL
+  as_slurm     integer not null default 0 check (as_slurm in (0, 1)),  -- with SLURM_… set
+  preemptible  integer not null default 0 check (preemptible in (0, 1)),
+  preempt_signal integer,          -- what it is sent to give way; null: the usual
+  commit_id    text,               -- of the git work tree that it was submitted in
+  snapshot     text,               -- the copy of that work tree that it runs in
   foreign key (uid, environment) references environments (uid, hash)
 );
 create index specs_environment on specs (uid, environment);
+create index specs_snapshot on specs (uid, snapshot) where snapshot is not null;
+
+-- The values of an array that came from a table, element by element: a JSON list of texts.
+create table parameters (
+  spec     integer not null references specs (id),
+  element  integer not null,         -- counted from 0
+  "values" text    not null check (json_valid("values")),
+  primary key (spec, element)
+) without rowid;
 
 -- A submit that was answered is not done twice, however often its client asks.
 create table tokens (
@@ -70,24 +90,43 @@ create table tokens (
 ) without rowid;
 create index tokens_age on tokens (at);
 
--- A job, or a run of elements of an array that do not differ yet (id to last_id). Ids are never
--- reused; a submission owns a contiguous range of them, and its group is called g<first id>.
+-- A submission, called g<its first id>. One that is long comes in several pieces.
+create table groups (
+  id           integer primary key,
+  uid          integer not null,
+  max_running  integer check (max_running >= 0),  -- of its jobs at a time, as somebody wishes
+  limited_by   text
+);
+create table group_spans (
+  group_id  integer not null references groups (id),
+  first     integer not null,
+  last      integer not null check (last >= first),
+  primary key (group_id, first)
+) without rowid;
+
+-- A job, or a run of elements of an array that do not differ yet (id to last_id): an element has a row
+-- of its own only once it does. Ids are never reused; a submission owns a contiguous range of them.
 create table jobs (
   id            integer primary key autoincrement,
   last_id       integer not null,
   group_id      integer not null,
-  array_base    integer,           -- array index of the element whose id is group_id; null: no array
+  array_first   integer,           -- the id of its array's first element; null: it is of no array
   spec          integer not null references specs (id),
   submitted_at  real    not null,
   key           text,              -- "<uid>:<key>": no other job of that key while this one lives
 
   -- Wished
+  version        integer not null default 0,  -- counts what was wished: who edits compares it
   priority       integer not null default 0,
+  rank           integer not null default 0,  -- among its user's own: lower goes first
   held_by        text,
   stop_asked_at  real,
   stop_grace_s   real,
   stop_actor     text,
   paused_by      text,             -- who wants it to stand still for now
+  requeue_asked_at real,           -- it is to run once more; if it runs, after this attempt
+  requeue_actor  text,
+  requeue_kind   text check (requeue_kind in ('requeue', 'undo')),  -- undo: in its old place
   prune_asked_at real,             -- it has ended, and is to be forgotten with all that it left
   prune_actor    text,
   prune_outputs  integer not null default 0 check (prune_outputs in (0, 1)),  -- those too
@@ -96,12 +135,16 @@ create table jobs (
   state        text    not null default 'queued'
                check (state in ('queued', 'starting', 'running', 'ended')),
   class        integer not null references classes (id),  -- another once it ran out of memory
+  place        integer not null,             -- in the queue: its id, or later once it was requeued
+  open_needs   integer not null default 0,   -- how many things it waits for must end before it starts
+  preemptions  integer not null default 0,   -- how often it gave way
   attempt      integer not null default 0,   -- the last one committed; 0 before the first
   passes       integer not null default 0,   -- later jobs started on what this one waits for
   signal_sent  integer not null default 0,   -- the id of the last signal delivered
-  delayed_until_at       real,               -- not before that: between two attempts
-  delayed_until_boottime real,
+  delayed_until_at       real,               -- not before that
+  delayed_until_boottime real,               -- null: by the wall clock, whoever sets it
   delayed_boot           text,
+  delayed_for  text    check (delayed_for in ('begin', 'backoff')),  -- backoff: between two attempts
   outcome      text    check (outcome in ('succeeded', 'failed', 'cancelled', 'timed_out',
                                           'out_of_memory', 'lost', 'skipped')),
   reason       text,                         -- the sentence of the end
@@ -114,32 +157,86 @@ create table jobs (
   prune_trouble    text,                     -- and why
 
   check (last_id >= id),
-  check (last_id = id or state = 'queued'),
+  check (last_id = id or (attempt = 0 and state in ('queued', 'ended'))),
   check ((state = 'ended') = (outcome is not null)),
   check ((state = 'ended') = (ended_at is not null)),
   check (state not in ('starting', 'running') or attempt > 0),
   check ((stop_asked_at is null) = (stop_grace_s is null)),
   check (delayed_until_at is null or state = 'queued'),
-  check ((delayed_until_at is null) = (delayed_until_boottime is null)),
+  check (delayed_until_at is not null or delayed_until_boottime is null),
+  check ((delayed_until_at is null) = (delayed_for is null)),
+  check ((requeue_asked_at is null) = (requeue_kind is null)),
   check (state = 'ended' or (prune_asked_at is null and files_bytes is null)),
   check (files_removed_at is null or files_bytes is not null)
 );
 
 -- The eligible: what the scheduler looks at, in its order, class by class.
-create index jobs_eligible on jobs (class, priority desc, id)
-  where state = 'queued' and held_by is null and stop_asked_at is null and delayed_until_at is null;
+create index jobs_eligible on jobs (class, priority desc, rank, place)
+  where state = 'queued' and held_by is null and stop_asked_at is null and delayed_until_at is null
+    and open_needs = 0;
 create index jobs_queued on jobs (class) where state = 'queued' and stop_asked_at is null;
-create index jobs_delayed on jobs (delayed_until_boottime) where delayed_until_at is not null;
+create index jobs_delayed on jobs (delayed_until_boottime) where delayed_until_boottime is not null;
+create index jobs_delayed_by_wall on jobs (delayed_until_at)
+  where delayed_until_at is not null and delayed_until_boottime is null;
+create index jobs_to_requeue on jobs (id) where requeue_asked_at is not null;
 create unique index jobs_key on jobs (key) where key is not null and state <> 'ended';
 create index jobs_to_cancel on jobs (id) where state = 'queued' and stop_asked_at is not null;
 create index jobs_active on jobs (id) where state in ('starting', 'running');
 create index jobs_unended on jobs (id) where state <> 'ended';
 create index jobs_ended on jobs (ended_at) where state = 'ended';
-create index jobs_group on jobs (group_id);
+create index jobs_group on jobs (group_id, state, outcome, id, last_id);
 create index jobs_spec on jobs (spec);
 create index jobs_unmeasured on jobs (id) where state = 'ended' and files_bytes is null;
 create index jobs_with_files on jobs (ended_at) where files_bytes > 0 and files_removed_at is null;
 create index jobs_to_prune on jobs (id) where prune_asked_at is not null;
+
+-- What must have ended before the jobs `first` to `last` may start: those from on_first to on_last. Ids
+-- are given in order and only earlier ones can be named, so nothing ever waits for itself.
+create table needs (
+  id         integer primary key,
+  first      integer not null,
+  last       integer not null check (last >= first),
+  on_first   integer not null,
+  on_last    integer not null check (on_last >= on_first and on_last < first),
+  condition  text    not null check (condition in ('ok', 'any', 'fail')),
+  each       integer not null default 0 check (each in (0, 1)),  -- the first for the first, and so on
+  state      text    not null default 'open' check (state in ('open', 'met', 'broken')),
+  touched    integer not null default 1 check (touched in (0, 1)),  -- to be looked at (again)
+  broken_by  integer,              -- the job that did not end so
+  check (not each or last - first = on_last - on_first),
+  check ((state = 'broken') = (broken_by is not null))
+);
+create index needs_of on needs (first);
+create index needs_on_one on needs (on_first) where state = 'open' and on_last = on_first;
+create index needs_on_many on needs (on_last) where state = 'open' and on_last > on_first;
+create index needs_touched on needs (id) where touched;
+create index needs_broken on needs (broken_by) where state = 'broken';
+
+-- What one user, or all jobs of one tag, may have at a time. null: as much as there is.
+create table limits (
+  kind         text    not null check (kind in ('user', 'tag')),
+  name         text    not null,
+  max_running  integer check (max_running >= 0),
+  max_gpus     integer check (max_gpus >= 0),
+  actor        text    not null,
+  at           real    not null,
+  primary key (kind, name)
+) without rowid;
+
+-- GPUs set aside for a user and a time, which the wall clock tells.
+create table reservations (
+  id        integer primary key autoincrement,
+  uid       integer not null,       -- for whom
+  user      text    not null,
+  gpus      text    not null check (json_valid(gpus)),  -- uuids
+  begin_at  real    not null,
+  end_at    real    not null check (end_at > begin_at),
+  reason    text,
+  actor     text    not null,
+  made_at   real    not null,
+  cancelled_at real
+);
+create index reservations_end on reservations (end_at) where cancelled_at is null;
 
 -- Signals to be sent by hand, each once and in this order. Those up to jobs.signal_sent have been.
 create table signals (
@@ -193,7 +290,8 @@ create table attempts (
   resumed_mono  real,
   paused_s      real    not null default 0,  -- how long it stood still before that
   ending        text    check (ending in ('asked', 'time_limit', 'heartbeat', 'gpu_memory',
-                                          'host_memory', 'shutdown', 'logout')),  -- why gpuq ends it
+                                          'host_memory', 'shutdown', 'logout', 'preempted',
+                                          'requeued')),  -- why gpuq ends it
   term_mono     real,
   term_delivered integer not null default 0 check (term_delivered in (0, 1)),
   kill_mono     real,               -- the first KILL
@@ -281,6 +379,25 @@ create table learned (
   primary key (uid, command)
 ) without rowid;
 
+-- How long a command has run before, at the most, for those who run it again.
+create table durations (
+  uid         integer not null,
+  command     blob    not null check (length(command) = 32),
+  longest_s   real    not null,
+  runs        integer not null,
+  last_job    integer not null,
+  at          real    not null,
+  primary key (uid, command)
+) without rowid;
+
+-- What each user has had of the GPUs, fading with time: GPU-seconds as of `at`.
+create table shares (
+  uid     integer primary key,
+  user    text    not null,
+  gpu_s   real    not null check (gpu_s >= 0),
+  at      real    not null
+);
+
 -- Who holds what. The key alone makes it impossible to give a slot twice, and the triggers make it
 -- impossible to sit beside an exclusive lease.
 create table leases (
@@ -344,9 +461,11 @@ create table facts (
   value  text not null
 ) without rowid;
 
--- An ended job stays ended, and a job never loses attempts that may have run.
+-- An ended job stays ended unless somebody wants it once more, or what it was skipped for is run once
+-- more; and a job never loses attempts that may have run.
 create trigger ended_is_ended before update of state, outcome on jobs
-when old.state = 'ended'
+when old.state = 'ended' and not (new.state = 'queued' and new.outcome is null
+  and (old.requeue_asked_at is not null or old.outcome = 'skipped'))
 begin
   select raise(abort, 'this job has ended');
 end;
