@@ -58,7 +58,7 @@ create table specs (
   output       blob,               -- the log goes to this file instead
   stderr       blob,
   tags         text    not null default '[]' check (json_valid(tags)),
-  elements     text    check (json_valid(elements)),  -- what an array's elements differ in
+  elements     text    check (elements is null or json_valid(elements)),  -- what an array's elements differ in
   script       blob,               -- runs in place of argv[0], which is what it was called
   interpreter  blob,               -- of that script: words, each closed by a NUL
   as_slurm     integer not null default 0 check (as_slurm in (0, 1)),  -- with SLURM_… set
