@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuq.core.bounds import Bounds
+from gpuq.core.elements import Elements
 from gpuq.core.fitting import find_gpus
 from gpuq.core.gpu import Gpu
 from gpuq.core.model import Request
+from gpuq.core.needs import Need
 from gpuq.core.retry import parse_backoff, parse_retry_on
 from gpuq.errors import UsageError
 
@@ -56,6 +58,26 @@ class Spec:
     gpu_mem_auto: bool = False  # as much of a GPU as its command used before
     gpu_mem_from: str | None = None  # what came of that, in words
     bounds: Bounds = field(default_factory=Bounds)  # on what it uses of the machine
+    queue: str = ""
+    held: bool = False  # until somebody releases it
+    begin_at: float | None = None  # not before that moment of the wall clock, s since the epoch
+    begin_in_s: float | None = None  # or not before so much time has passed
+    needs: tuple[Need, ...] = ()
+    elements: Elements | None = None  # of an array
+    rows: tuple[tuple[str, ...], ...] = ()  # for each element the values of `elements.columns`
+    max_running: int | None = None  # of its elements at a time
+    preemptible: bool = False
+    preempt_signal: int | None = None  # None: the usual
+    script: bytes | None = None  # what runs in place of argv[0], by its `interpreter`
+    interpreter: tuple[bytes, ...] = ()
+    as_slurm: bool = False  # with SLURM_… in its environment
+    commit_id: str | None = None  # of the git work tree that it was submitted in
+    snapshot: str | None = None  # the copy of that tree that it runs in
+
+    @property
+    def count(self) -> int:
+        """How many jobs it is."""
+        return 1 if self.elements is None else len(self.elements)
 
 
 def read_spec(

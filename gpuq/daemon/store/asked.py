@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gpuq.core.elements import write_elements
 from gpuq.core.spec import Spec, join
 from gpuq.daemon.store.classes import class_id
 from gpuq.daemon.store.connection import Database
@@ -106,6 +107,14 @@ class Asked:
                 "gpu_mem_from": spec.gpu_mem_from,
                 "mem_bytes": spec.bounds.mem_bytes,
                 "cpu_bound": spec.bounds.cpus,
+                "elements": None if spec.elements is None else write_elements(spec.elements),
+                "script": spec.script,
+                "interpreter": join(spec.interpreter) or None,
+                "as_slurm": int(spec.as_slurm),
+                "preemptible": int(spec.preemptible),
+                "preempt_signal": spec.preempt_signal,
+                "commit_id": spec.commit_id,
+                "snapshot": spec.snapshot,
             },
         )
         row = {
