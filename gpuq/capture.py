@@ -10,6 +10,7 @@ from typing import Any
 
 from gpuq import protocol
 from gpuq.errors import GpuqError, UsageError
+from gpuq.work_tree.commit import commit_of
 
 Job = dict[str, Any]
 
@@ -49,13 +50,30 @@ OPTIONS = frozenset(
             "limits",
         ),
         *("time_limit_s", "heartbeat_s", "stop_to", "retries", "backoff", "retry_on", "key"),
-        *("max_util", "gpu_ids", "exclude_gpus", "gpu_mem", "mem_bytes"),
+        *("max_util", "gpu_ids", "exclude_gpus", "gpu_mem", "mem_bytes", "queue", "snapshot"),
+        *("after", "begin_at", "begin_in_s", "preemptible", "preempt_signal"),
+        *("held", "array", "grid", "params", "script", "interpreter", "as_slurm"),
     )
 )
 
 
-def spec(options: Job) -> Job:
-    """A job as it goes over the wire, with what this process would have given to a child."""
+class Process:
+    """What this process would have given to a child, looked up once for jobs that go together."""
+
+    def __init__(self) -> None:
+        self.umask = _umask()
+        self.limits = _soft_limits()
+        self._commits: dict[str, str | None] = {}
+
+    def commit(self, directory: str) -> str | None:
+        if directory not in self._commits:
+            self._commits[directory] = commit_of(directory)
+        return self._commits[directory]
+
+
+def spec(options: Job, process: Process | None = None) -> Job:
+    """A job as it goes over the wire."""
+    process = process or Process()
     if unknown := sorted(options.keys() - OPTIONS):
         raise UsageError(_unknown(unknown[0]))
     spec = {name: value for name, value in options.items() if value is not None}
@@ -68,12 +86,48 @@ def spec(options: Job) -> Job:
     spec["cwd"] = os.path.abspath(spec.get("cwd") or _working_directory())
     for field in ("output", "stderr"):
         if field in spec:
-            spec[field] = os.path.join(spec["cwd"], spec[field])
+            # A sign like %j stands for something in the name of the file alone.
+            spec[field] = os.path.join(spec["cwd"].replace("%", "%%"), spec[field])
     spec["changes"] = spec.pop("env", {})
-    spec.setdefault("umask", _umask())
-    spec.setdefault("limits", _soft_limits())
+    if not _OF_MANY.isdisjoint(spec):
+        _make_array(spec)
+    if "script" in spec and "interpreter" not in spec:
+        spec["interpreter"] = _interpreter(spec["script"])
+    if (commit := process.commit(spec["cwd"])) is not None:
+        spec["commit_id"] = commit
+    spec.setdefault("umask", process.umask)
+    spec.setdefault("limits", process.limits)
     spec.setdefault("seed", int.from_bytes(os.urandom(4), "little"))
     return spec
+
+
+_OF_MANY = frozenset(("array", "grid", "params"))
+
+
+def _make_array(spec: Job) -> None:
+    """From what `array`, `grid` and `params` say to the elements of an array."""
+    from gpuq.core.arrays import rows_of, to_wire
+
+    array, grid, rows = (spec.pop(name, None) for name in ("array", "grid", "params"))
+    if isinstance(array, dict):  # they have been made already
+        spec["array"] = array
+        return
+    try:
+        values = {name: list(map(str, values)) for name, values in (grid or {}).items()}
+        made = to_wire(array, values, None if rows is None else rows_of(rows))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if made is not None:
+        spec["array"] = made
+
+
+def _interpreter(script: str) -> list[str]:
+    from gpuq.core.scripts import interpreter_of
+
+    try:
+        return interpreter_of(script)
+    except ValueError as error:
+        raise UsageError(f"script: {error}") from None
 
 
 def _unknown(option: str) -> str:

@@ -94,30 +94,90 @@ class Client:
 
         Options, as `gpuq submit` has them but with units in their names: gpus, gpu_mem_bytes
         (or gpu_mem="auto"), exclusive, max_util, gpu_model, gpu_ids, exclude_gpus, cpus, mem_bytes,
-        name, priority, cwd, env (a dict set over this process's environment), grace_s, tags, output,
-        stderr, visible, seed, time_limit_s, heartbeat_s, stop_to, retries, backoff, retry_on, key.
+        name, queue, priority, cwd, env (a dict set over this process's environment), grace_s, tags,
+        output, stderr, visible, seed, time_limit_s, heartbeat_s, stop_to, retries, backoff, retry_on,
+        key, snapshot (True: run in a copy of the git work tree as it stands now), begin_at (s since the
+        epoch) or begin_in_s: not before that. after: a list of jobs that have to end first, each
+        like {"jobs": "12-18,20", "when": "ok"} ("any", "fail"), {"jobs": "g12", "each": True} from
+        element to element, or {"entry": 0} for the first of those submitted together.
+
+        Many at once: array="0-99%4", grid={"lr": [0.1, 0.01]} or params=[{"lr": 0.1}, …]; {i} and {lr}
+        in argv, name, output, stderr and env stand for what each has. Returned is the id of the first,
+        and g<id> names them all. script: a text that is run by what its first line names, or by
+        `interpreter`; argv[0] is what it is called. as_slurm: with SLURM_… in its environment.
         """
         return self.submit_many([dict(options, argv=argv)])[0]
 
-    def submit_many(self, jobs: Sequence[Job]) -> range:
-        """Queues several jobs in one go, all or none; returns their ids."""
+    def submit_many(
+        self, jobs: Sequence[Job], *, group: str | None = None, token: str | None = None
+    ) -> range:
+        """Queues several jobs in one go, all or none; returns their ids. Without `group` they make one
+        of their own, named g and the first id; with it they are added to that one. Who asks again with
+        the same `token` (up to 64 ASCII signs) within a day gets the same jobs."""
+        answer = self._submit(jobs, group, token)
+        return range(answer["first"], answer["first"] + answer["count"])
+
+    def submit_entries(self, jobs: Sequence[Job]) -> list[range]:
+        """The same, and returns the ids of each of them: an array has several."""
+        return [range(first, last + 1) for first, last in self._submit(jobs)["entries"]]
+
+    def _submit(
+        self, jobs: Sequence[Job], group: str | None = None, token: str | None = None
+    ) -> Job:
         from gpuq import capture
+
+        process = capture.Process()
 
         environment = capture.environment()
         request: Job = {
-            "jobs": [capture.spec(job) for job in jobs],
+            "jobs": [self._in_snapshot(capture.spec(job, process)) for job in jobs],
             "env_hash": capture.digest(environment),
-            "token": os.urandom(12).hex(),
+            "token": token or os.urandom(12).hex(),
         }
+        if group is not None:
+            request["group"] = group
         answer = self.call("submit", **request)
         if answer.get("wanted") == "environment":
             answer = self.call("submit", environment=environment, **request)
         if answer.get("note"):
             self._say(answer["note"])
-        return range(answer["first"], answer["first"] + answer["count"])
+        return answer
+
+    def dry_run(self, argv: Sequence[str], **options: Any) -> Job:
+        """What would become of a job that was submitted so; nothing is queued. Raises what `submit`
+        would raise. `words` say it; `starting` of `count` would start now, on these `gpus`; else
+        `reason` is why not, `waits_for` are jobs of which one has to end, and `expected_start_at` is
+        when that may be (s since the epoch; None: nobody knows)."""
+        return self.dry_run_many([dict(options, argv=argv)])[0]
+
+    def dry_run_many(self, jobs: Sequence[Job]) -> list[Job]:
+        """The same for several that would be submitted in one go, a verdict for each."""
+        from gpuq import capture
+
+        process = capture.Process()
+        specs = [capture.spec(job, process) for job in jobs]
+        for spec in specs:
+            spec.pop("snapshot", None)  # no copy is made for what is not to run
+        digest = capture.digest(capture.environment())
+        answer = self.call("dry_run", jobs=specs, env_hash=digest)
+        if answer.get("note"):
+            self._say(answer["note"])
+        verdicts: list[Job] = answer["verdict"]
+        return verdicts
+
+    def _in_snapshot(self, spec: Job) -> Job:
+        """Of a work tree that was to be copied: the job runs in the copy."""
+        if not spec.pop("snapshot", False):
+            return spec
+        from gpuq.work_tree.snapshot import take
+
+        copy = take(spec["cwd"], self.call("snapshots")["folder"], self._say)
+        changes = {"GPUQ_WORK_TREE": copy.top, **spec["changes"]}
+        return spec | {"cwd": copy.cwd, "snapshot": copy.name, "changes": changes}
 
     def jobs(self, refs: Refs = (), **filters: Any) -> list[Job]:
-        """Jobs as `gpuq status --json` shows them; without refs the active ones."""
+        """Jobs as `gpuq status --json` shows them; without refs the active ones. With fold=True a group
+        of several is one entry, as with --fold."""
         jobs: list[Job] = []
         before: int | None = None
         limit = filters.pop("limit", None)
@@ -152,8 +212,10 @@ class Client:
 
     def kill(self, refs: Refs, **how: Any) -> list[Job]:
         """Ends jobs: `grace_s` between TERM and KILL (0: KILL at once), or `signal` to send one
-        signal without ending. Returns what was done to each."""
+        signal without ending. Returns what was done to each, as runs from `id` to `last_id`."""
         answer = self.call("kill", refs=_names(refs), **how)
+        for sentence in answer.get("stranded", ()):
+            self._say(sentence)
         done: list[Job] = answer["jobs"]
         return done
 
@@ -165,6 +227,46 @@ class Client:
     def resume(self, refs: Refs) -> list[Job]:
         """Lets paused jobs go on."""
         done: list[Job] = self.call("pause", refs=_names(refs), off=True)["jobs"]
+        return done
+
+    def hold(self, refs: Refs) -> list[Job]:
+        """Keeps jobs that wait from starting until they are released; returns what was done to each,
+        as all of these do: a job that cannot be changed so is "refused", with the reason in "why"."""
+        return self._change("hold", refs)
+
+    def release(self, refs: Refs) -> list[Job]:
+        return self._change("hold", refs, off=True)
+
+    def requeue(self, refs: Refs) -> list[Job]:
+        """Runs jobs once more, with the same number; those that run are ended for that."""
+        return self._change("requeue", refs)
+
+    def set_priority(self, refs: Refs, priority: int) -> list[Job]:
+        """Jobs that wait go before those of lower priority. Above 0 it is for admins to raise."""
+        return self._change("priority", refs, priority=priority)
+
+    def move(self, refs: Refs, *, before: int | str | None = None) -> list[Job]:
+        """Puts jobs that wait before all others of their own user, or before one of those."""
+        return self._change("move", refs, before=None if before is None else str(before))
+
+    def undo(self, refs: Refs = ()) -> list[Job]:
+        """Takes back the cancel of jobs that waited; without refs that of the caller's last kill."""
+        return self._change("undo", refs)
+
+    def editable(self, refs: Refs) -> Job:
+        """What can be changed of a job that waits: its "version" and its "options", named as `edit`
+        takes them."""
+        return self.call("editable", refs=_names(refs))
+
+    def edit(self, refs: Refs, *, version: int | None = None, **changes: Any) -> list[Job]:
+        """Changes what jobs that wait ask for: options of `submit`, each with its new value, or None
+        for the usual one; `env` is set over what they have of it, a variable with None is taken out.
+        With `version`, as `editable` gave it, only where nothing was changed since."""
+        return self._change("edit", refs, version=version, changes=changes)
+
+    def _change(self, do: str, refs: Refs, **how: Any) -> list[Job]:
+        token = os.urandom(12).hex()  # so that it is done once, however often it has to be asked
+        done: list[Job] = self.call(do, refs=_names(refs), token=token, **how)["jobs"]
         return done
 
     def drain(self, reason: str | None) -> Job:

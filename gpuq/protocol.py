@@ -20,6 +20,10 @@ from gpuq.errors import BY_CODE, GpuqError, UsageError
 PROTOCOL = 1
 SCHEMA = 1  # of what --json prints
 
+# What the process that empties a spool folder says by its exit code: there is more to be taken at
+# once; there is something that is not ready yet, or that the daemon cannot take now.
+SPOOL_MORE, SPOOL_LATER = 76, 75
+
 HELLO_LIMIT = 4 * 1024
 FRAME_LIMIT = 8 * 1024 * 1024
 

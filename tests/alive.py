@@ -98,8 +98,8 @@ class Alive:
         self.loop.wake()
         return job
 
-    def kill(self, job: int, grace_s: float = 10.0) -> None:
-        self.store.wished.stop(job, grace_s=grace_s, actor="ann", now=self.clock.wall())
+    def kill(self, job: int, grace_s: float = 10.0, *, last: int | None = None) -> None:
+        self.store.wished.stop(job, last, grace_s=grace_s, actor="ann", now=self.clock.wall())
         self.loop.wake()
 
     def pause(self, job: int, paused: bool = True) -> None:
@@ -184,7 +184,7 @@ async def alive(
 
 async def _end_everything(daemon: Alive) -> None:
     for job in daemon.store.found.jobs(ended=False):
-        daemon.kill(job["id"], grace_s=0.0)
+        daemon.kill(job["id"], grace_s=0.0, last=job["last_id"])
     await until(lambda: not daemon.store.found.jobs(ended=False), "the end of all jobs")
 
 

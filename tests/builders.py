@@ -27,6 +27,7 @@ from gpuq.core.model import (
     WaitingJob,
 )
 from gpuq.core.policy import Policy
+from gpuq.core.states import GIVES_BACK
 from gpuq.core.units import parse_bytes
 
 MIB, GIB = 2**20, 2**30
@@ -115,18 +116,25 @@ def job(
     stop: StopWish | None = None,
     uid: int = 0,
     user: str = "",
+    limit_s: float | None = None,
+    lasts_s: float | None = None,
+    **more: object,
 ) -> WaitingJob:
-    """A waiting job. Without an id it gets its place in the world's list, counted from 1."""
-    return WaitingJob(
+    """A waiting job. Without an id it gets its place in the world's list, counted from 1. Its time
+    limit is a promise; `lasts_s` is only what it took before."""
+    asked = request(gpus, mem, exclusive=exclusive, model=model, cpus=cpus)
+    plain = WaitingJob(
         id=id,
         class_id=0,
         uid=uid,
         user=user,
-        request=request(gpus, mem, exclusive=exclusive, model=model, cpus=cpus),
+        request=replace(asked, lasts_s=lasts_s if limit_s is None else limit_s),
         priority=priority,
         passes=passes,
         stop=stop,
+        time_limit_s=limit_s,
     )
+    return replace(plain, **more)  # type: ignore[arg-type]
 
 
 def active(
@@ -205,10 +213,9 @@ def world(
     if isinstance(gpus, int):
         gpus = [gpu(index) for index in range(gpus)]
     numbered = [one if one.id else replace(one, id=n) for n, one in enumerate(jobs, start=1)]
-    classes: dict[tuple[int, Request], int] = {}
+    classes: dict[object, int] = {}
     sorted_out = [
-        replace(one, class_id=classes.setdefault((one.uid, one.request), len(classes) + 1))
-        for one in numbered
+        replace(one, class_id=classes.setdefault(_kind(one), len(classes) + 1)) for one in numbered
     ]
     settings: dict[str, object] = {"cpu_slots": 8} | policy
     return Snapshot(
@@ -228,14 +235,23 @@ def world(
     )
 
 
+def _kind(one: WaitingJob) -> object:
+    """What jobs of one class have in common."""
+    return one.uid, one.request, one.queue, one.group, one.tags
+
+
 def window(jobs: Iterable[WaitingJob], per_class: int | None) -> list[WaitingJob]:
     """The first few of each class, as the store shows them; jobs only to be cancelled beside."""
     classes: dict[int, list[WaitingJob]] = defaultdict(list)
     for one in jobs:
         classes[0 if one.stop else one.class_id].append(one)
     leaving = classes.pop(0, [])
-    heads = (sorted(held, key=lambda one: (-one.priority, one.id)) for held in classes.values())
+    heads = (sorted(held, key=_in_class) for held in classes.values())
     return [one for held in heads for one in held[:per_class]] + leaving
+
+
+def _in_class(job: WaitingJob) -> tuple[int, int, int, int]:
+    return -job.priority, job.rank, job.place, job.id
 
 
 def started(plan: Plan) -> dict[int, tuple[int, ...]]:
@@ -265,7 +281,8 @@ def carried_out(running: ActiveJob, decision: Decision, now: float) -> ActiveJob
             noted = replace(running, term_sent_at=now)
         case _:
             raise AssertionError(f"{decision} is not for a job that runs")
-    return replace(_resumed(noted, now), ending=running.ending or cause)
+    is_final = running.ending is not None and running.ending not in GIVES_BACK
+    return replace(_resumed(noted, now), ending=running.ending if is_final else cause)
 
 
 def _resumed(running: ActiveJob, now: float) -> ActiveJob:

@@ -12,7 +12,7 @@ import pytest
 from gpuq import config, paths
 from gpuq.config import SETTINGS, Config, Setting, table
 from gpuq.config.forms import whole_number
-from gpuq.core.policy import Policy, WeekSpan
+from gpuq.core.policy import Policy, Rate, WeekSpan
 from gpuq.errors import UsageError
 
 MIB = 2**20
@@ -91,16 +91,22 @@ SAID: list[tuple[str, str, str, Any, str | None]] = [
     ("cpu_slots", "3", "3", 3, "cpu_slots"),
     ("default_gpus", "2", "2", 2, None),
     ("max_bypass", "0", "0", 0, "max_bypass"),
+    ("start_rate", '"5/s"', "5/s", Rate(count=5, per_s=1.0), "start_rate"),
     ("grace", '"2m30s"', "2m30s", 150.0, None),
     ("unkillable_after", '"5m"', "300", 300.0, "unkillable_s"),
     ("shutdown_grace", '"5m"', "300", 300.0, None),
     ("inhibit_shutdown", '"delay"', "delay", "delay", None),
     ("cgroup", '"none"', "none", "none", None),
     ("scopes", '"none"', "none", "none", None),
+    ("preempt_signal", '"USR1"', "10", 10, "preempt_signal"),
+    ("preempt_after", '"5m"', "300", 300.0, "preempt_after_s"),
+    ("unknown_job_time", '"12h"', "12h", 43200.0, "unknown_job_s"),
+    ("spool", "false", "no", False, None),
     ("log_cap", '"100M"', "100M", 100 * MIB, None),
     ("keep_free", '"2G"', "2G", 2048 * MIB, None),
     ("keep_for", '"7d"', "7d", 7 * 86400.0, None),
     ("keep_size", '"50G"', "50G", 50 * 1024 * MIB, None),
+    ("undo_for", '"10m"', "10m", 600.0, None),
     ("allow_gpus", '[3, "GPU-8f2c"]', "3, GPU-8f2c", ("3", "GPU-8f2c"), "allow_gpus"),
     ("deny_gpus", '["0000:3b:00.0"]', "0000:3b:00.0", ("0000:3b:00.0",), "deny_gpus"),
     ("gpu_order", "[1, 0]", "1,0", ("1", "0"), "gpu_order"),
@@ -130,12 +136,16 @@ SAID: list[tuple[str, str, str, Any, str | None]] = [
     ("max_queued_per_user", "100", "100", 100, None),
     ("max_running_per_user", "8", "8", 8, "max_running_per_user"),
     ("max_gpus_per_user", "2", "2", 2, "max_gpus_per_user"),
+    ("fair_share", "true", "yes", True, "fair_share"),
+    ("fair_share_half_life", '"14d"', "14d", 14 * 86400.0, "fair_share_half_life_s"),
 ]
 
 
 def test_all_settings_but_paths_are_tried_below() -> None:
     assert [name for name, *_ in SAID] == [one.name for one in SETTINGS if one.form != "PATH"]
-    assert {place for *_, place in SAID} == {None, *(field.name for field in fields(Policy))}
+    elsewhere = {"queues"}  # a table each, see test_queue_settings
+    known = {field.name for field in fields(Policy)} - elsewhere
+    assert {place for *_, place in SAID} == {None, *known}
 
 
 @pytest.mark.parametrize(("name", "in_file", "as_flag", "value", "place"), SAID)
@@ -209,7 +219,7 @@ def test_what_is_shown_can_be_written(tmp_path: Path) -> None:
     words = shown(first)
     lengths = ("grace", "keep_for", "unkillable_after", "settle")
     assert [words[name] for name in lengths] == ["150s", "7d", "0.5s", "1234567s"]
-    quoted = {"SIZE", "TIME", "LIST", "HOURS", "WORD", "TEXT"}
+    quoted = {"SIZE", "TIME", "LIST", "HOURS", "WORD", "TEXT", "RATE", "SIGNAL"}
     text = "".join(
         f"{one.name} = {json.dumps(words[one.name]) if one.form in quoted else words[one.name]}\n"
         for one in SETTINGS
@@ -407,6 +417,10 @@ def test_an_unknown_setting_suggests_a_known_one(tmp_path: Path, line: str, hint
         ("fast_failures", 0, "0 is not a whole number from 1 to 1000"),
         ("fast_failure_within", "soon", "'soon' is no length of time"),
         ("strict_health", "on", "'on' is neither true nor false"),
+        ("start_rate", "fast", "'fast' is no rate: write it like 5/s, 30/m or 2/10s"),
+        ("start_rate", 5, "5 is no rate"),
+        ("fair_share", "on", "'on' is neither true nor false"),
+        ("fair_share_half_life", "0s", "'0s' is no half-life"),
         ("state_dir", "", "'' is no path"),
         ("socket", 5, "5 is no path"),
         ("gpus", 4, "4 is not text"),
@@ -623,7 +637,8 @@ def test_the_example_of_the_page_is_a_file_that_can_be_read(tmp_path: Path) -> N
 
 def test_values_may_be_written_as_the_page_says(tmp_path: Path) -> None:
     forms = {"SIZE": "headroom", "TIME": "grace", "N": "max_bypass", "BOOL": "soft_limits"}
-    forms |= {"LIST": "deny_gpus", "HOURS": "reserve_hours", "TEXT, WORD": "cgroup"}
+    forms |= {"RATE": "start_rate", "LIST": "deny_gpus", "HOURS": "reserve_hours"}
+    forms |= {"TEXT, WORD": "cgroup"}
     for form, name in forms.items():
         (line,) = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| {form} |")]
         _, in_file, as_flag = line.strip("|").split("|")

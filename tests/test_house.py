@@ -33,12 +33,17 @@ DOORS = {
 # All that the core may know beside itself: nothing that reads a clock, a file or a socket.
 PURE = {
     "collections",
+    "csv",
     "dataclasses",
     "enum",
+    "heapq",
     "itertools",
+    "json",
     "math",
+    "datetime",
     "re",
     "signal",
+    "string",
     "typing",
     "gpuq.errors",
 }

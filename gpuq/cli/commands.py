@@ -25,20 +25,35 @@ class Entry(NamedTuple):
     summary: str
     panel: str = "Jobs"
     takes_words: bool = False  # what follows its first word belongs to the job
+    kind: str = "Command"
 
 
 COMMANDS = {
     "submit": Entry("submit:submit", "queue a command", takes_words=True),
     "run": Entry("submit:run", "queue a command, follow it, exit as it does", takes_words=True),
+    "spool": Entry("spool:spool", "a folder whose files become jobs"),
     "status": Entry("jobs:status", "what runs and what waits (also st, ls, or nothing)"),
     "show": Entry("jobs:show", "all about one job"),
     "why": Entry("why:why", "why a job waits or how it ended; what a GPU or a process does"),
     "logs": Entry("logs:logs", "what a job wrote"),
     "wait": Entry("kill:wait", "wait until jobs have ended"),
     "kill": Entry("kill:kill", "end jobs (also cancel)"),
+    "undo": Entry("change:undo", "take back the cancel of jobs that waited"),
+    "hold": Entry("change:hold", "keep jobs that wait from starting"),
+    "release": Entry("change:release", "let them go again"),
+    "requeue": Entry("change:requeue", "run jobs once more: those that ended, or that run"),
+    "edit": Entry("edit:edit", "change what jobs that wait ask for", kind="EditCommand"),
+    "priority": Entry(
+        "change:priority", "let jobs go before others, or behind them", kind="NumberCommand"
+    ),
+    "move": Entry("change:move", "put jobs before others of mine"),
     "events": Entry("events:events", "what happened, in order; -f: what happens"),
     "pause": Entry("pause:pause", "let running jobs stand still"),
     "resume": Entry("pause:resume", "let them go on"),
+    "reserve": Entry("reserve:reserve", "set GPUs aside for a user and a time", "Machine"),
+    "queues": Entry("limits:queues", "the named queues, and who may use them", "Machine"),
+    "limit": Entry("limits:limit", "how many jobs may run of a user, a tag, a group", "Machine"),
+    "usage": Entry("usage:usage", "who has had how much of the GPUs", "Machine"),
     "drain": Entry("pause:drain", "start nothing any more, or go on (--off)", "Machine"),
     "prune": Entry("prune:prune", "remove jobs that have ended, for good"),
     "gpus": Entry("gpus:gpus", "the GPUs and who is on them; drain one, resume it", "Machine"),
@@ -48,9 +63,11 @@ COMMANDS = {
     "doctor": Entry("doctor:doctor", "what is wrong here, and what to do", "Machine"),
     "demo": Entry("demo:demo", "see it work", "Machine"),
     "completion": Entry("completion:completion", "completion for bash, zsh or fish", "Machine"),
+    "__spool": Entry("spool:empty", "", ""),
     "__complete": Entry("completion:complete", "", "", takes_words=True),
 }
 OPTIONS = "[OPTION ...]"
+COMMAND_BEHIND = "gpuq.command_behind"  # where a context keeps the words behind `--`
 ALIASES = {"st": "status", "ls": "status", "cancel": "kill"}
 
 
@@ -59,7 +76,7 @@ def load(name: str) -> ClickCommand:
     module, attribute = entry.place.split(":")
     found = getattr(__import__(f"gpuq.cli.{module}", fromlist=[attribute]), attribute)
     if not isinstance(found, typer.Typer):
-        found = _alone(found, WordsCommand if entry.takes_words else Command)
+        found = _alone(found, WordsCommand if entry.takes_words else _KINDS[entry.kind])
     return typer.main.get_command(found)
 
 
@@ -93,6 +110,25 @@ class Command(TyperCommand):
 
 class WordsCommand(Command):
     allow_interspersed_args = False
+
+
+class NumberCommand(Command):
+    """What looks like an option that it does not have is an argument: `gpuq priority -5 184`."""
+
+    ignore_unknown_options = True
+
+
+class EditCommand(Command):
+    """Its options stand before or behind its arguments, and a command behind `--`."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            args, ctx.meta[COMMAND_BEHIND] = args[:at], args[at + 1 :]
+        return super().parse_args(ctx, args)
+
+
+_KINDS = {"Command": Command, "NumberCommand": NumberCommand, "EditCommand": EditCommand}
 
 
 class Verbs(TyperGroup):

@@ -72,7 +72,7 @@ def _candidates(before: Sequence[str], begun: str) -> Sequence[str]:
     if _has_begun_words(command, rest, options):
         return ()
     if begun.startswith("-"):
-        return list(options)
+        return [name for name, option in options.items() if not option.hidden]
     if hasattr(command, "list_commands"):
         return command.list_commands(None)  # type: ignore[no-any-return]
     if command.name == "completion":

@@ -75,7 +75,13 @@ def _say(batch: list[Event], look: Look, json: bool) -> None:
 def _job(event: Event) -> str:
     if event["job"] is None:
         return _gpu_name(event)
-    return f"{event['job']}" + (f".{event['attempt']}" if event["attempt"] else "")
+    return _jobs(event) + (f".{event['attempt']}" if event["attempt"] else "")
+
+
+def _jobs(event: Event) -> str:
+    """ "12", or "12-499" where it befell a run of jobs at once."""
+    last = (event["detail"] or {}).get("last")
+    return f"{event['job']}" if last is None else f"{event['job']}-{last}"
 
 
 def _gpu_name(event: Event) -> str:
@@ -87,15 +93,14 @@ def _gpu_name(event: Event) -> str:
 def _cause(event: Event) -> str:
     if event["cause"]:
         return str(event["cause"])
-    detail = event["detail"] or {}
-    return " ".join(f"{name}={value}" for name, value in detail.items() if value is not None)
+    told = {name: value for name, value in (event["detail"] or {}).items() if name != "last"}
+    return " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
 
 
 def _row(event: Event) -> str:
-    told = ("kind", "job", "attempt", "gpu", "actor")
-    return tabbed(
-        [event["seq"], rfc3339(event["at"]), *(event[name] for name in told), _cause(event)]
-    )
+    job = None if event["job"] is None else _jobs(event)
+    told = (event["kind"], job, event["attempt"], event["gpu"], event["actor"])
+    return tabbed([event["seq"], rfc3339(event["at"]), *told, _cause(event)])
 
 
 _COLUMNS = [

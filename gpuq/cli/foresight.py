@@ -9,9 +9,10 @@ from gpuq.cli import console
 from gpuq.cli.render import printable
 
 
-def foresee(asked: dict[str, Any]) -> None:
+def foresee(asked: dict[str, Any], *, dry: bool = False) -> None:
+    all_the_same = "" if dry else "; the job is queued all the same"
     for doubt in _doubts(asked):
-        console.note(f"{printable(doubt)}; the job is queued all the same")
+        console.note(f"{printable(doubt)}{all_the_same}")
 
 
 def _doubts(asked: dict[str, Any]) -> Iterator[str]:
@@ -21,12 +22,21 @@ def _doubts(asked: dict[str, Any]) -> Iterator[str]:
         return
     for option in ("output", "stderr"):
         folder = os.path.dirname(os.path.join(cwd, asked.get(option) or "x"))
-        if not os.path.isdir(folder):
+        if not os.path.isdir(folder) and not {"%", "{"}.intersection(folder):
             yield f"there is no directory {folder} for --{option} at present"
-    program = asked["argv"][0]
+    program = (asked.get("interpreter") or asked["argv"])[0]
     path = (asked.get("env") or {}).get("PATH") or os.environ.get("PATH") or os.defpath
     if not _finds(program, path, cwd):
         yield f"{program!r} is no program that can be found at present{_hint(asked['argv'])}"
+    if _calls_srun(asked.get("script") or "") and not _finds("srun", path, cwd):
+        yield (
+            f"{asked['argv'][0]} calls srun, which is not here: what stands behind it is to be "
+            "called by itself"
+        )
+
+
+def _calls_srun(script: str) -> bool:
+    return any(line.split()[:1] == ["srun"] for line in script.splitlines())
 
 
 def _finds(program: str, path: str, cwd: str) -> bool:

@@ -1,5 +1,6 @@
 """GPUs as text. What is simulated says so in every row."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 from gpuq.cli.render import (
@@ -28,6 +29,7 @@ COLOURS = {
     "quarantined": RED,
     "lost": RED,
 }
+DAY_S = 86400.0
 BARRED = ("drained", "quarantined")  # whose reason says it all
 
 
@@ -47,7 +49,7 @@ def gpu_table(
         ),
         Column("TEMP", lambda gpu: _reading(gpu["temperature_c"], "C"), right=True, unused="–"),
         Column("W", lambda gpu: _power(gpu, full), right=True, unused="–"),
-        Column("JOB", lambda gpu: _occupation(gpu, by_id)),
+        Column("JOB", lambda gpu: _occupation(gpu, by_id, look.now)),
     ]
     return table(columns, gpus, look)
 
@@ -67,7 +69,23 @@ def _power(gpu: Gpu, full: bool) -> str:
     return watts
 
 
-def _occupation(gpu: Gpu, jobs: Mapping[int, Job]) -> Cell:
+def _occupation(gpu: Gpu, jobs: Mapping[int, Job], now: float) -> Cell:
+    """Whose it is, or why it is nobody's, and for whom it is reserved."""
+    words, colour = _held(gpu, jobs)
+    reserved = gpu.get("reservations") or ()
+    spans = [f"reserved for {printable(one['user'])} {span(one, now)}" for one in reserved]
+    return ", ".join([str(words), *spans]), colour
+
+
+def span(one: Job, now: float) -> str:
+    """When a reservation is: "18:00-06:00", with the day where that would be another one."""
+    begin, end = (time.localtime(one[name]) for name in ("begin_at", "end_at"))
+    day = "" if abs(one["begin_at"] - now) < DAY_S else "%m-%d "
+    last = "" if one["end_at"] - one["begin_at"] < DAY_S else "%m-%d "
+    return time.strftime(f"{day}%H:%M", begin) + "-" + time.strftime(f"{last}%H:%M", end)
+
+
+def _held(gpu: Gpu, jobs: Mapping[int, Job]) -> tuple[str, str]:
     """Whose it is, or why it is nobody's."""
     colour = COLOURS.get(gpu["state"], "")
     if gpu["jobs"]:

@@ -73,8 +73,50 @@ def describe(
     cwd: Annotated[
         str | None, placement("-C", "--cwd", metavar="DIR", help="Run it there; here unless said.")
     ] = None,
+    snapshot: Annotated[
+        bool,
+        placement(
+            "--snapshot",
+            help="Run it in a copy of the git work tree as it is now: what you edit then does not "
+            "reach it. What git ignores stays behind; GPUQ_WORK_TREE says where it is.",
+        ),
+    ] = False,
+    queue: Annotated[
+        str | None,
+        order("-q", "--queue", metavar="NAME", help="In this queue of the settings: gpuq queues."),
+    ] = None,
     priority: Annotated[
         int | None, order("-p", "--priority", metavar="N", help="Higher goes first; 0 unless said.")
+    ] = None,
+    preemptible: Annotated[
+        bool,
+        order(
+            "--preemptible",
+            help="It gives way to jobs of higher priority: told so, it has --grace to save, and "
+            "runs again later.",
+        ),
+    ] = False,
+    preempt_signal: Annotated[
+        str | None,
+        order(metavar="SIGNAL", help="How it is told to give way, like USR1; TERM unless said."),
+    ] = None,
+    after: Annotated[
+        list[str] | None,
+        order(
+            metavar="JOB[:HOW]",
+            help="Once these have ended: 12, 12-18,20, @ or g12, and how: ok (unless said), any, fail; "
+            "g12:ok:each: element by element; repeatable.",
+        ),
+    ] = None,
+    dependency: Annotated[
+        str | None, order(metavar="TEXT", help="The same in Slurm's words.", hidden=True)
+    ] = None,
+    begin: Annotated[
+        str | None,
+        order(
+            metavar="WHEN",
+            help="Not before that: 18:00, tomorrow 08:00, 2026-07-31T18:00, or +2h from now.",
+        ),
     ] = None,
     name: Annotated[
         str | None, order("-n", "--name", metavar="NAME", help="What to call it.")
@@ -88,6 +130,9 @@ def describe(
             metavar="TEXT", help="Queue nothing while a job of mine with this key has not ended."
         ),
     ] = None,
+    hold: Annotated[
+        bool, order("-H", "--hold", help="Let it wait until somebody says gpuq release.")
+    ] = False,
     time: Annotated[
         str | None,
         ends("-t", "--time", metavar="TIME", help="End it after so long, like 2h or 1-12:00:00."),
@@ -118,7 +163,12 @@ def describe(
     ] = None,
     output: Annotated[
         str | None,
-        results("-o", "--output", metavar="FILE", help="The log goes there; `gpuq logs` reads it."),
+        results(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The log goes there; `gpuq logs` reads it. %j is the job's id, %a its index.",
+        ),
     ] = None,
     stderr: Annotated[
         str | None, results(metavar="FILE", help="Standard error goes there.")
@@ -161,15 +211,22 @@ def describe(
         "cpus": cpus,
         "mem_bytes": read_option("--mem", parse_bytes, mem),
         "gpu_model": gpu_model,
-        "gpu_ids": _gpu_words("--gpu-id", gpu_id),
-        "exclude_gpus": _gpu_words("--exclude-gpu", exclude_gpu),
+        "gpu_ids": gpu_words("--gpu-id", gpu_id),
+        "exclude_gpus": gpu_words("--exclude-gpu", exclude_gpu),
         "max_util": max_util,
         "visible": visible,
         "cwd": cwd,
+        "snapshot": snapshot or None,
+        "queue": queue,
         "priority": priority,
+        "preemptible": preemptible or None,
+        "preempt_signal": preempt_signal,
         "name": name,
         "tags": tag or [],
         "key": key,
+        "held": hold or None,
+        **_begin(begin),
+        **_after(after, dependency),
         "time_limit_s": read_option("--time", parse_seconds, time),
         "heartbeat_s": read_option("--heartbeat", parse_seconds, heartbeat),
         "grace_s": read_option("--grace", parse_seconds, grace),
@@ -179,12 +236,30 @@ def describe(
         "retry_on": retry_on,
         "output": output,
         "stderr": stderr,
-        "env": _environment(env_file, env or []),
+        "env": environment(env_file, env or []),
         "seed": seed,
     }
 
 
-def _gpu_words(option: str, said: Sequence[str] | None) -> list[str] | None:
+def _begin(text: str | None) -> dict[str, float]:
+    if text is None:
+        return {}
+    from gpuq.cli.moments import read_moment
+
+    moment = read_moment("--begin", text)
+    return {"begin_in_s": moment.in_s} if moment.at is None else {"begin_at": moment.at}
+
+
+def _after(after: Sequence[str] | None, dependency: str | None) -> dict[str, Any]:
+    if not after and dependency is None:
+        return {}
+    from gpuq.cli.after import read_after, read_dependency
+
+    needs = read_after(after)
+    return {"after": needs + (read_dependency(dependency) if dependency is not None else [])}
+
+
+def gpu_words(option: str, said: Sequence[str] | None) -> list[str] | None:
     """Names of GPUs with the ranges among them written out; a UUID has dashes of its own."""
     words: list[str] = []
     for part in ",".join(said or ()).split(",") if said else ():
@@ -211,7 +286,7 @@ def _argv(words: Sequence[str], shell: str | None) -> list[str]:
     return list(words)
 
 
-def _environment(path: str | None, settings: Sequence[str]) -> dict[str, str]:
+def environment(path: str | None, settings: Sequence[str]) -> dict[str, str]:
     """What -e says goes over what the file says."""
     pairs = [_pair(line, path) for line in _lines(path)] if path is not None else []
     return dict(pairs + [_pair(setting, "-e") for setting in settings])
@@ -233,10 +308,11 @@ def _pair(setting: str, where: str | None) -> tuple[str, str]:
     return name.strip(), value
 
 
-def with_options_of(describe: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Gives a command the options of another function in place of its own `**options`."""
+def with_options_of(*offers: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Gives a command the options of other functions in place of its own `**options`."""
     borrowed = [
         parameter
+        for describe in offers
         for parameter in inspect.signature(describe).parameters.values()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]

@@ -3,14 +3,29 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gpuq.cli.expected_text import expected_start, runs_about
 from gpuq.cli.job_text import elapsed, words
-from gpuq.cli.render import Column, Job, Look, clock, command_line, indices, printable, table
+from gpuq.cli.render import (
+    Column,
+    Job,
+    Look,
+    clock,
+    command_line,
+    indices,
+    printable,
+    rfc3339,
+    table,
+)
 from gpuq.core.units import format_bytes, format_energy, format_seconds, parse_bytes
 
 # In the order in which a person asks; what the daemon says beyond that comes after it.
 SHOWN_FIRST = (
     "state",
     "reason",
+    "expected_start",
+    "runs",
+    "after",
+    "needed_by",
     "place",
     "command",
     "cwd",
@@ -44,6 +59,7 @@ SHOWN_ELSEWHERE = frozenset(
     (
         *("id", "name", "substate", "outcome", "attempts", "environment", "gpus_simulated"),
         "hidden",
+        *("expected_start_is_guess", "expected_start_from", "ran_before"),
         *("gpu_peak_bytes", "gpu_util_mean", "gpu_util_peak", "gpu_energy_j"),
         *("cpu_bound", "cpu_bound_by", "mem_bytes", "mem_bound_by"),
         *("idle_since_at", "contended_at", "contended_by", "contended_now"),
@@ -52,14 +68,19 @@ SHOWN_ELSEWHERE = frozenset(
 
 
 # What is so unless somebody asks for something else needs no line.
-USUAL = {"retries": 0, "stop_to": "all", "visible": "auto", "paused_s": 0.0}
+USUAL = {"as_slurm": False, "retries": 0, "stop_to": "all", "visible": "auto", "paused_s": 0.0}
+USUAL |= {"preemptible": False, "preemptions": 0}
 
 
-def job_fields(job: Job) -> list[tuple[str, str]]:
+def job_fields(job: Job, now: float = 0.0) -> list[tuple[str, str]]:
     """Every field that says something, the important ones first."""
     known = dict(job, state=_state(job), gpus=_gpus(job), gpu_use=gpu_use(job))
     known |= {"idle": _idle(job), "contended": _contended(job)}
+    known |= {"expected_start": expected_start(job, now), "runs": runs_about(job)}
     known |= {"memory": _memory(job), "cpus": _cpus(job)}
+    known |= {"script": "as it was at submit" if job.get("script") else None}
+    if job["substate"] == "delayed":
+        known["not_before"] = known.pop("delayed_until")
     names = [*SHOWN_FIRST, *(name for name in known if name not in SHOWN_FIRST)]
     pairs = [("job", f"{job['id']} {job['name']}".rstrip())]
     if job.get("hidden"):
@@ -135,7 +156,9 @@ def shown(name: str, value: Any) -> str:
     """A value as people read it, by the unit that its name says."""
     if name == "command":
         return command_line(value)
-    if name.endswith("_at") or name == "delayed_until":
+    if name == "after":
+        return needs_words(value)
+    if name.endswith("_at") or name in ("delayed_until", "not_before"):
         return clock(value)
     if name.endswith("_bytes"):
         return format_bytes(value)
@@ -188,7 +211,9 @@ def end_of(attempt: Job) -> str:
 
 def submit_line(job: Job) -> list[str]:
     """The words that would submit a job again, as far as the daemon tells them."""
+    job = job | _as_written(job)
     line = ["gpuq", "submit", "-g", str(job["gpu_count"]), "-n", job["name"]]
+    line += _element(job)
     if job.get("gpu_mem_from"):
         line += ["--gpu-mem", "auto"]
     elif job["gpu_mem_bytes"] is not None:
@@ -205,14 +230,64 @@ def submit_line(job: Job) -> list[str]:
         line += ["--mem", exact_size(job["mem_bytes"])]
     if job["priority"]:
         line += ["-p", str(job["priority"])]
+    line += ["-q", job["queue"]] if job.get("queue") else []
+    line += ["--preemptible"] if job.get("preemptible") else []
+    if job.get("preempt_signal"):
+        line += ["--preempt-signal", job["preempt_signal"]]
     if job.get("visible", "auto") != "auto":
         line += ["--visible", job["visible"]]
     for tag in job["tags"]:
         line += ["--tag", tag]
+    line += _after(job)
+    if job["substate"] == "delayed":
+        line += ["--begin", rfc3339(job["delayed_until"]) or "now"]
     line += _ends(job)
     for option in ("output", "stderr"):
         line += [f"--{option}", job[option]] if job.get(option) else []
     return [*line, "-C", job["cwd"], "--", *job["command"]]
+
+
+def _as_written(job: Job) -> Job:
+    """Its texts so that what stands for something in them is not put in once more."""
+    files = ("output", "stderr")
+    texts = {name: job[name].replace("%", "%%") for name in files if job.get(name)}
+    if job.get("array_index") is None:
+        return texts
+    from gpuq.core.arrays import INDEX, escape
+
+    names = [INDEX, *job["parameters"]]
+    texts = {name: escape(text, names) for name, text in (texts | {"name": job["name"]}).items()}
+    return texts | {"command": [escape(word, names) for word in job["command"]]}
+
+
+def _element(job: Job) -> list[str]:
+    """The one element of an array, as an array of its own."""
+    if job.get("array_index") is None:
+        return []
+    from gpuq.core.arrays import write_axis
+
+    line = ["--array", str(job["array_index"])]
+    for name, value in job["parameters"].items():
+        line += ["--grid", write_axis(name, value)]
+    return line
+
+
+def _after(job: Job) -> list[str]:
+    """What it was to wait for."""
+    line = []
+    for need in job.get("after", ()):
+        each = ":each" if need["each"] and "-" in need["jobs"] else ""
+        line += ["--after", f"{need['jobs']}:{need['when']}{each}"]
+    return line
+
+
+def needs_words(needs: Sequence[Job]) -> str:
+    """ "12-18 (ok, met), 20 (any)"."""
+    said = []
+    for need in needs:
+        state = "" if need["state"] == "open" else f", {need['state']}"
+        said.append(f"{need['jobs']} ({need['when']}{state})")
+    return ", ".join(said)
 
 
 def _ends(job: Job) -> list[str]:

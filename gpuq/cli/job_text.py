@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gpuq.cli.expected_text import clock_at, sentence, starts_at
+from gpuq.cli.fold_text import first_id, ids_of, is_folded, name_of, reason_of
 from gpuq.cli.render import (
     CYAN,
     DIM,
@@ -23,7 +25,7 @@ from gpuq.cli.render import (
     tabbed,
     table,
 )
-from gpuq.core.units import format_seconds
+from gpuq.core.units import count, format_seconds
 
 # What a job is at the moment in one letter: its substate, else its outcome, else its state.
 LETTERS = {
@@ -61,7 +63,7 @@ PIPE_COLUMNS = (
 )
 LIFE = ("queued", "starting", "running", "ended")
 ORDERS: dict[str, Callable[[Job], Any]] = {
-    "id": lambda job: job["id"],
+    "id": first_id,
     "priority": lambda job: job["priority"],
     "started": lambda job: job["started_at"],
     "ended": lambda job: job["ended_at"],
@@ -89,14 +91,15 @@ def job_table(jobs: Sequence[Job], look: Look) -> list[str]:
 
 def _columns(jobs: Sequence[Job], look: Look) -> list[Column]:
     columns = [
-        Column("ID", lambda job: str(job["id"])),
+        Column("ID", ids_of),
         Column("ST", letter),
-        Column("NAME", lambda job: printable(job["name"])),
+        Column("NAME", lambda job: printable(name_of(job))),
         Column("USER", lambda job: printable(job["user"]), unused=look.user),
         Column("GPU", gpus_of, unused="-"),
+        Column("QUEUE", lambda job: printable(job["queue"])),
         Column("PRI", lambda job: str(job["priority"]), right=True, unused="0"),
         Column("TIME", lambda job: format_seconds(elapsed(job, look.now)), right=True, unused="-"),
-        Column("LEFT", lambda job: format_seconds(left(job, look.now)), right=True, unused="-"),
+        Column("LEFT", lambda job: _left_words(job, look.now), right=True, unused="-"),
         Column("EXIT", _exit),
         Column("COMMAND / REASON", _command_or_reason),
     ]
@@ -125,6 +128,13 @@ def elapsed(job: Job, now: float) -> float | None:
     return max(float(job["ended_at"] or now) - float(job["started_at"]), 0.0)
 
 
+def _left_words(job: Job, now: float) -> str:
+    """What is left, or for a job that waits when it may or is expected to start."""
+    if job["substate"] == "delayed" and not is_folded(job):
+        return clock_at(float(job["delayed_until"]), now)
+    return starts_at(job, now) or format_seconds(left(job, now))
+
+
 def left(job: Job, now: float) -> float | None:
     """What is left of its time limit, or of its wait for the next attempt. By the wall clock, and so
     for reading: what counts is the daemon's own."""
@@ -137,15 +147,18 @@ def left(job: Job, now: float) -> float | None:
 
 
 def _exit(job: Job) -> str:
+    if is_folded(job):
+        return ""
     if job["signal"] is not None:
         return signal_name(job["signal"])
     return str(job["exit_code"]) if job["exit_code"] else ""
 
 
 def _command_or_reason(job: Job) -> str:
-    waits = job["state"] == "queued" or job["substate"]
-    if waits and job["reason"]:
-        return printable(job["reason"])
+    waits = job["state"] == "queued" or job["substate"] or is_folded(job)
+    never_ran = job["outcome"] == "skipped"
+    if (waits or never_ran) and (reason := reason_of(job)):
+        return printable(reason)
     return _marks(job) + command_of(job)
 
 
@@ -190,14 +203,15 @@ def chosen_table(jobs: Sequence[Job], names: Sequence[str], look: Look) -> list[
 def column_values(now: float) -> dict[str, Callable[[Job], Any]]:
     """What `--columns` knows, as a pipe gets it."""
     return {
-        "id": lambda job: job["id"],
+        "id": ids_of,
         "state": lambda job: job["state"],
         "substate": lambda job: job["substate"],
         "outcome": lambda job: job["outcome"],
         "exit": _exit,
-        "name": lambda job: job["name"],
+        "name": name_of,
         "user": lambda job: job["user"],
         "group": lambda job: job["group"],
+        "queue": lambda job: job["queue"],
         "tags": lambda job: ",".join(job["tags"]),
         "gpus": gpus_of,
         "priority": lambda job: job["priority"],
@@ -205,7 +219,7 @@ def column_values(now: float) -> dict[str, Callable[[Job], Any]]:
         "started": lambda job: rfc3339(job["started_at"]),
         "ended": lambda job: rfc3339(job["ended_at"]),
         "time": lambda job: _whole_seconds(elapsed(job, now)),
-        "reason": lambda job: job["reason"],
+        "reason": reason_of,
         "command": lambda job: command_line(job["command"]),
         "cwd": lambda job: job["cwd"],
     }
@@ -232,13 +246,15 @@ def _cell(value: Callable[[Job], Any]) -> Callable[[Job], Cell]:
 # ── sentences ──
 
 
-def greeting(job: Job, *, simulated: bool) -> str:
+def greeting(job: Job, *, simulated: bool, now: float = 0.0) -> str:
     """What became of a job that was just submitted."""
     if job["state"] in ("starting", "running"):
         return f"Job {job['id']} {job['state']}{on_gpus(job, simulated=simulated)}"
     if job["state"] == "ended":
         return farewell(job)
-    return f"Job {job['id']} queued: {printable(job['reason'] or 'not looked at yet')}"
+    queued = f"Job {job['id']} queued: {printable(job['reason'] or 'not looked at yet')}"
+    at = starts_at(job, now)
+    return queued if at is None else f"{queued}; expected start {at}"
 
 
 def on_gpus(job: Job, *, simulated: bool) -> str:
@@ -266,17 +282,25 @@ def why_lines(job: Job, look: Look, *, simulated: bool, gpus: Sequence[Gpu] = ()
         return [f"{farewell(job)}."]
     if job["state"] == "queued":
         held = "is held" if job["substate"] == "held" else "waits"
-        lines = [f"{name} {held}: {reason}."]
+        lines = [f"{name} {held}: {reason}.", *_given_way(job)]
         if job["place"] is not None:
             lines.append(f"It is the {ordinal(job['place'])} of those that ask for the same.")
-        return lines
+        expected = sentence(job, look.now)
+        return lines if expected is None else [*lines, expected]
     since = format_seconds(elapsed(job, look.now))
     return [
         f"{name} is {words(job['substate'] or job['state'])}"
         f"{on_gpus(job, simulated=simulated)}, for {since} now{f': {reason}' if reason else ''}.",
+        *_given_way(job),
         *_gpu_sentences(job),
         *_gpu_troubles(job, gpus),
     ]
+
+
+def _given_way(job: Job) -> list[str]:
+    """That it was begun before, and to whom it gave way then, is in its attempts."""
+    times = job.get("preemptions")
+    return [f"It gave way {count(times, 'time')}. To whom: gpuq show {job['id']}."] if times else []
 
 
 def _gpu_troubles(job: Job, gpus: Sequence[Gpu]) -> list[str]:

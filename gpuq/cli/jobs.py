@@ -8,6 +8,7 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
+from gpuq.cli.fold_text import active_in, on_gpus
 from gpuq.cli.gpu_text import are_simulated, census, gpu_table
 from gpuq.cli.job_page import attempt_table, end_of, job_fields, submit_line
 from gpuq.cli.job_text import (
@@ -35,6 +36,7 @@ class Query(NamedTuple):
     since: str | None
     order: str | None
     columns: list[str] | None
+    fold: bool = False  # a group of several jobs is one row
 
 
 def status(
@@ -50,6 +52,9 @@ def status(
         ),
     ] = None,
     tag: Annotated[str | None, Option(metavar="TAG", help="Only those with this tag.")] = None,
+    queue: Annotated[
+        str | None, Option("-q", "--queue", metavar="NAME", help="Only those in this queue.")
+    ] = None,
     since: Annotated[
         str | None,
         Option(
@@ -70,6 +75,15 @@ def status(
     watch: Annotated[
         bool, Option("-w", "--watch", help="Redraw it as it changes, until Ctrl-C.")
     ] = False,
+    fold: Annotated[
+        bool | None,
+        Option(
+            "--fold/--unfold",
+            help="One row for a group of jobs; the terminal folds what is not named or chosen by "
+            "state.",
+            show_default=False,
+        ),
+    ] = None,
     no_trunc: Annotated[bool, Option("--no-trunc", help="Cut nothing to fit.")] = False,
     json: Annotated[bool, Option("--json", help="Print all about them as JSON.")] = False,
 ) -> int | None:
@@ -79,18 +93,19 @@ def status(
       gpuq                       the GPUs, and all that runs or waits
       gpuq status -a -s failed   what failed
       gpuq status 12-18,20       these
+      gpuq status g187           each job of a group, which is one row otherwise
       gpuq status -w             watch them
       gpuq status --since 2h --sort -ended
       gpuq status | cut -f1,2    on a pipe: TAB-separated, no head, all columns
       gpuq status --json | jq '.jobs[] | select(.state == "running")'
 
     On a pipe the columns are id, state, substate, outcome, name, user, gpus, priority, started,
-    ended, reason, command; ST is Q queued, H held, B between two attempts, S starting, R running,
-    P paused, K being ended, U unkillable, and of those that have ended C completed, F failed,
-    X cancelled, T timed out, O out of memory, L lost, N skipped. -o also knows exit, group, tags,
-    submitted, time, cwd. With --watch,
-    --json prints a line whenever something has changed. Beside ids a JOB may be @ (your last
-    submission), @~2 (the one before that but one) or a group like g12.
+    ended, reason, command; ST is Q queued, H held, D not due yet, B between two attempts,
+    S starting, R running, P paused, K being ended, U unkillable, and of those that have ended
+    C completed, F failed, X cancelled, T timed out, O out of memory, L lost, N skipped. -o also
+    knows exit, group, queue, tags, submitted, time, cwd. With --watch, --json prints a line whenever
+    something has changed. Beside ids a JOB may be @ (your last submission), @~2 (the one before that
+    but one) or a group like g12.
     """
     filters: dict[str, Any] = {
         "mine": mine,
@@ -98,8 +113,11 @@ def status(
         "user": user,
         "states": split_words(state or []),
         "tag": tag,
+        "queue": queue,
     }
-    query = Query(list(jobs or []), filters, since, _order(sort), _columns(columns))
+    query = Query(list(jobs or []), filters, since, _order(sort), _columns(columns), bool(fold))
+    if fold is None and not json and not jobs and not state:
+        query = query._replace(fold=console.look(context).terminal)
     if json and columns is not None:
         raise UsageError("--columns and --json exclude each other: JSON has every field")
     if watch and no_trunc and not json:
@@ -153,15 +171,38 @@ def _listed(client: Client, query: Query, now: float, limit: int | None) -> list
 def _answer(client: Client, query: Query, now: float, limit: int | None) -> dict[str, Any]:
     """The daemon's answer with the jobs of all its pages, the oldest active or the newest first.
 
-    What is first in another order is known only once all are here.
+    What is first in another order is known only once all are here. Of jobs that are named and more
+    than asked for, what runs or waits comes before what has ended.
     """
     wanted = None if query.order else limit
+    if not query.refs or wanted is None:
+        return _pages(client, query, now, wanted)
+    alive = _pages(client, query, now, wanted, active=True)
+    left = wanted - len(alive["jobs"])
+    if left <= 0:
+        return alive
+    answer = _pages(client, query, now, wanted)
+    known = {job["id"] for job in alive["jobs"]}
+    others = [job for job in answer["jobs"] if job["id"] not in known]
+    return answer | {"jobs": alive["jobs"] + others[:left]}
+
+
+def _pages(
+    client: Client, query: Query, now: float, wanted: int | None, **more: Any
+) -> dict[str, Any]:
     since = None if query.since is None else read_since(query.since, now)
     jobs: list[Job] = []
     before: int | None = None
     while True:
         answer = client.call(
-            "status", refs=query.refs, before=before, limit=wanted, since=since, **query.filters
+            "status",
+            refs=query.refs,
+            before=before,
+            limit=wanted,
+            since=since,
+            fold=query.fold,
+            **query.filters,
+            **more,
         )
         jobs += answer["jobs"]
         before = answer.get("before")
@@ -222,7 +263,7 @@ def _picture(
 ) -> list[str]:
     """At most `limit` jobs, and with what stands around them `rows` lines."""
     found = answer["jobs"]
-    top = [] if query.refs else _gpu_lines(answer["gpus"], found, answer["gpu_trouble"], look)
+    top = [] if query.refs else _gpu_lines(answer, look)
     if rows is not None:
         around = 3 if answer.get("drained") else 2  # a head and the foot
         room = rows - around - len(top)
@@ -235,7 +276,7 @@ def _picture(
     hidden = ""
     if len(found) > len(jobs):
         some = query.since or query.refs or any(query.filters.values())
-        number = 0 if some else _active(answer) - len(jobs)
+        number = 0 if some else _active(answer) - active_in(jobs)
         how = ": --limit 0" if rows is None else ""
         hidden = f", {f'{number} ' if number > 0 else ''}more not shown{how}"
     where = "" if query.filters.get("all") else " | finished: gpuq status -a"
@@ -251,9 +292,10 @@ def _active(answer: dict[str, Any]) -> int:
     return int(counts["running"]) + int(counts["queued"])
 
 
-def _gpu_lines(gpus: list[Gpu], jobs: list[Job], trouble: str | None, look: Look) -> list[str]:
-    lines = gpu_table(gpus, jobs, look)
-    if trouble:
+def _gpu_lines(answer: dict[str, Any], look: Look) -> list[str]:
+    gpus: list[Gpu] = answer["gpus"]
+    lines = gpu_table(gpus, on_gpus(gpus, answer["jobs"]), look)
+    if trouble := answer["gpu_trouble"]:
         lines.append(plain(f"no GPUs: {printable(trouble)}", look))
     return [*lines, ""] if lines else []
 
@@ -272,6 +314,10 @@ def show(
     with_env: Annotated[
         bool, Option("--with-env", help="Its environment, too; only for its owner.")
     ] = False,
+    diff: Annotated[
+        bool,
+        Option("--diff", help="What its copy of a work tree (--snapshot) has over its commit."),
+    ] = False,
     json: Annotated[bool, Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """All about one job: every field, each attempt, why it waits, and how to submit it again.
@@ -279,16 +325,22 @@ def show(
     Examples:
       gpuq show 184
       gpuq show @            your last submission
+      gpuq show --diff 184   what was not committed when it was submitted with --snapshot
       gpuq show --json 184
     """
     with console.connect(context) as client:
         answer = client.call("show", ref=job, with_env=with_env)
         found: Job = answer["job"]
         look = console.look(context)
+    if diff:
+        sys.stdout.buffer.write(snapshot_text().changes(found))
+        return
     if json:
         console.say_json(jobs=[found])
         return
-    console.say(*fields(_pairs(found), look))
+    if found["snapshot"] is not None:
+        found["snapshot"] = snapshot_text().describe(found)
+    console.say(*fields(_pairs(found, look.now), look))
     if not found["attempts"]:
         return
     if look.terminal:
@@ -297,7 +349,14 @@ def show(
         console.say(*(tabbed([f"attempt {a['attempt']}", end_of(a)]) for a in found["attempts"]))
 
 
-def _pairs(job: Job) -> list[tuple[str, str]]:
+def snapshot_text() -> Any:
+    """Imported for those jobs alone that have one."""
+    from gpuq.cli import snapshot_text
+
+    return snapshot_text
+
+
+def _pairs(job: Job, now: float) -> list[tuple[str, str]]:
     again = [] if job.get("hidden") else [("submit again", command_line(submit_line(job)))]
     environment = [("environment", variable) for variable in job.get("environment") or []]
-    return [*job_fields(job), *again, *environment]
+    return [*job_fields(job, now), *again, *environment]

@@ -10,6 +10,7 @@ from typer import Argument, Option
 from gpuq.cli import console
 from gpuq.cli.commands import read_option
 from gpuq.cli.ending import exit_code, own_failures
+from gpuq.cli.fold_text import called, run_of
 from gpuq.cli.job_text import farewell, job_row
 from gpuq.cli.jobs import split_words
 from gpuq.cli.render import Job, plain, printable, tabbed
@@ -40,11 +41,18 @@ def kill(
         selector("-n", "--name", metavar="NAME", help="By name; * and ? stand for any letters."),
     ] = None,
     tag: Annotated[str | None, selector(metavar="TAG", help="Those with this tag.")] = None,
+    queue: Annotated[
+        str | None, selector("-q", "--queue", metavar="NAME", help="Those in this queue.")
+    ] = None,
+    user: Annotated[
+        str | None, selector("-u", "--user", metavar="NAME", help="Theirs; for admins.")
+    ] = None,
     mine: Annotated[bool, selector("-m", "--mine", help="My own.")] = False,
     yes: Annotated[
         bool, Option("-y", "--yes", help="Do not ask where more than one running job is meant.")
     ] = False,
     wait: Annotated[bool, Option("-w", "--wait", help="Return when they are gone.")] = False,
+    json: Annotated[bool, Option("--json", help="Print what was done to each as JSON.")] = False,
 ) -> int:
     """End jobs: TERM, and KILL after the grace, to everything a job started. Queued ones never start.
 
@@ -54,27 +62,34 @@ def kill(
       gpuq kill --mine -s queued   all that I have waiting
       gpuq kill 184 --signal USR1  only a message
 
-    A selector means your own jobs; an admin's means everybody's.
+    A selector means your own jobs; an admin's means everybody's. The cancel of jobs that waited can be
+    taken back for a while: gpuq undo.
     """
     how = _how(grace, now, signal)
     states = split_words(state or [])
-    if jobs and (states or name or tag or mine):
+    wanted = {"states": states, "tag": tag, "queue": queue, "user": user, "mine": mine}
+    selects = bool(name or any(wanted.values()))
+    if jobs and selects:
         raise UsageError(
-            "give either jobs or a selector (--state, --name, --tag, --mine), not both"
+            "give either jobs or a selector (--state, --name, --tag, --queue, --user, --mine), "
+            "not both"
         )
     with console.connect(context) as client:
         refs = list(jobs or [])
-        if states or name or tag or mine:
-            selected = _select(client, states, name, tag, mine)
+        if selects:
+            selected = _select(client, wanted, name)
             if not yes:
                 _ask_first(selected)
-            refs = [str(job["id"]) for job in selected]
+            refs = [run_of(job) for job in selected]
         if not refs:
             raise UsageError("kill what? Give jobs, or a selector such as --mine. See: gpuq status")
         done = client.kill(refs, **how)
-        _report(context, done, how.get("signal"))
+        if json:
+            console.say_json(jobs=done)
+        else:
+            _report(context, done, how.get("signal"))
         if wait:
-            client.wait([job["id"] for job in done])
+            client.wait([run_of(job) for job in done])
     return 1 if any(job["done"] == "not_running" for job in done) else 0
 
 
@@ -104,10 +119,8 @@ def read_signal(text: str) -> int:
         ) from None
 
 
-def _select(
-    client: Client, states: list[str], name: str | None, tag: str | None, mine: bool
-) -> list[Job]:
-    jobs = client.jobs(states=states, tag=tag, mine=mine, changeable=True)
+def _select(client: Client, wanted: dict[str, Any], name: str | None) -> list[Job]:
+    jobs = client.jobs(**wanted, changeable=True, runs=name is None)
     found = [
         job for job in jobs if job["state"] != "ended" and (name is None or _is_called(job, name))
     ]
@@ -146,7 +159,7 @@ def _report(context: typer.Context, done: Sequence[Job], signal: int | None) -> 
         if look.terminal:
             console.say(plain(_sentence(job, signal), look))
         else:
-            console.say(tabbed([job["id"], job["done"]]))
+            console.say(tabbed([run_of(job), job["done"]]))
 
 
 def _sentence(job: Job, signal: int | None) -> str:
@@ -154,14 +167,23 @@ def _sentence(job: Job, signal: int | None) -> str:
 
     grace = f", KILL in {job['grace_s']:g} s" if job.get("grace_s") else ""
     what = {
-        "cancelled": "cancelled: it never started",
+        "cancelled": f"cancelled: it never started (undo: gpuq undo {run_of(job)})",
         "stopping": f"stopping{grace}",
         "killing": "stopping: KILL",
         "signalled": f"got {signal_name(signal or 0)}",
         "already_ended": "had already ended",
         "not_running": "does not run, so there is nothing to signal",
     }
-    return f"Job {job['id']} {what.get(job['done'], job['done'])}"
+    return f"{called(job)} {_plural(job, what.get(str(job['done']), str(job['done'])))}"
+
+
+def _plural(job: Job, said: str) -> str:
+    """What is said of one job, of a run of them."""
+    if run_of(job) == str(job["id"]):
+        return said
+    return said.replace("it never started", "they never started").replace(
+        "does not run, so there", "do not run, so there"
+    )
 
 
 def wait(

@@ -6,6 +6,7 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
+from gpuq.cli.fold_text import called, run_of
 from gpuq.cli.render import plain, printable, tabbed
 from gpuq.core.units import count
 from gpuq.errors import UsageError
@@ -44,19 +45,20 @@ def _ask(context: typer.Context, jobs: list[str], *, off: bool) -> int:
         if look.terminal:
             console.say(plain(_sentence(job, off=off), look))
         else:
-            console.say(tabbed([job["id"], job["done"]]))
+            console.say(tabbed([run_of(job), job["done"]]))
     return 1 if any(job["done"] == "not_running" for job in done) else 0
 
 
 def _sentence(job: dict[str, Any], *, off: bool) -> str:
+    do = "does" if run_of(job) == str(job["id"]) else "do"
     what = {
         "paused": "stands still; its memory, and that of its GPUs, stays in use. "
         f"Go on: gpuq resume {job['id']}",
         "resumed": "goes on",
         "already": "was not paused" if off else "stands still already",
-        "not_running": "does not run, so there is nothing to " + ("resume" if off else "pause"),
+        "not_running": f"{do} not run, so there is nothing to {'resume' if off else 'pause'}",
     }
-    return f"Job {job['id']} {what.get(job['done'], job['done'])}"
+    return f"{called(job)} {what.get(job['done'], job['done'])}"
 
 
 def drain(

@@ -14,7 +14,7 @@ from gpuq.cli.job_text import words
 from gpuq.cli.jobs import split_words
 from gpuq.cli.render import Column, Job, Look, clock, plain, printable, rfc3339, tabbed, table
 from gpuq.client import Client
-from gpuq.core.units import count, format_bytes, format_ranges, parse_seconds
+from gpuq.core.units import count, format_bytes, format_spans, parse_seconds
 from gpuq.errors import UsageError
 
 AT_ONCE = 500  # jobs of one request
@@ -105,14 +105,14 @@ def _find(client: Client, query: dict[str, Any], outputs: bool) -> list[Job]:
 def _remove(client: Client, jobs: Sequence[Job], outputs: bool) -> dict[int, str]:
     """Asks for exactly those that were listed, and waits; returns those that could not be removed,
     each with the reason. What is asked is on disk: a daemon that is restarted goes on with it."""
-    ids = [job["id"] for job in jobs]
-    for start in range(0, len(ids), AT_ONCE):
-        client.call("prune", refs=[format_ranges(ids[start : start + AT_ONCE])], outputs=outputs)
+    for start in range(0, len(jobs), AT_ONCE):
+        named = format_spans(_ids(job) for job in jobs[start : start + AT_ONCE])
+        client.call("prune", refs=[named], outputs=outputs)
     pause_s = LOOK_S
     while (answer := client.call("pruning"))["pending"]:
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, LOOK_SELDOM_S)
-    asked = set(ids)
+    asked = {job["id"] for job in jobs}
     return {one["id"]: one["trouble"] for one in answer["troubles"] if one["id"] in asked}
 
 
@@ -120,8 +120,8 @@ def _ask_first(jobs: Sequence[Job], look: Look, outputs: bool) -> None:
     if look.terminal:
         shown = jobs[:SHOWN]
         console.say(*_table(shown, look))
-        if len(jobs) > len(shown):
-            console.say(plain(f"… and {len(jobs) - len(shown)} more", look))
+        if more := sum(len(_ids(job)) for job in jobs[len(shown) :]):
+            console.say(plain(f"… and {more} more", look))
     question = f"This removes {_what(jobs, outputs)} for good. Remove?"
     if not console.confirm(question, instead="-y"):
         raise typer.Exit(1)
@@ -160,7 +160,8 @@ def _list(
 
 
 def _what(jobs: Sequence[Job], outputs: bool) -> str:
-    text = f"{count(len(jobs), 'job')} and {format_bytes(_sum(jobs, 'files_bytes'))} of logs"
+    number = sum(len(_ids(job)) for job in jobs)
+    text = f"{count(number, 'job')} and {format_bytes(_sum(jobs, 'files_bytes'))} of logs"
     return text + (f" and {format_bytes(_sum(jobs, 'output_bytes'))} of outputs" if outputs else "")
 
 
@@ -172,6 +173,15 @@ def _kept(jobs: Sequence[Job], outputs: bool) -> str | None:
     return f"{what} with something in it stay{'s' if kept == 1 else ''}; --outputs removes that too"
 
 
+def _ids(job: Job) -> range:
+    """A run of jobs that never started stands in one row."""
+    return range(job["id"], (job.get("last_id") or job["id"]) + 1)
+
+
+def _named(job: Job) -> str:
+    return format_spans([_ids(job)])
+
+
 def _sum(jobs: Sequence[Job], name: str) -> int:
     return sum(job[name] or 0 for job in jobs)
 
@@ -179,7 +189,9 @@ def _sum(jobs: Sequence[Job], name: str) -> int:
 def _row(job: Job, troubles: dict[int, str], would: bool) -> str:
     done = "would_remove" if would else "still_there" if job["id"] in troubles else "removed"
     sizes = (job["files_bytes"], job["output_bytes"])
-    return tabbed([job["id"], done, job["outcome"], job["name"], rfc3339(job["ended_at"]), *sizes])
+    return tabbed(
+        [_named(job), done, job["outcome"], job["name"], rfc3339(job["ended_at"]), *sizes]
+    )
 
 
 def _as_json(job: Job, troubles: dict[int, str], would: bool) -> Job:
@@ -189,7 +201,7 @@ def _as_json(job: Job, troubles: dict[int, str], would: bool) -> Job:
 
 def _table(jobs: Sequence[Job], look: Look) -> list[str]:
     columns = [
-        Column("ID", lambda job: str(job["id"])),
+        Column("ID", _named),
         Column("END", lambda job: words(job["outcome"])),
         Column("NAME", lambda job: printable(job["name"])),
         Column("USER", lambda job: printable(job["user"]), unused=look.user),

@@ -7,11 +7,13 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
+from gpuq.cli.asking import ask
 from gpuq.cli.ending import exit_code, own_failures
 from gpuq.cli.foresight import foresee
 from gpuq.cli.gpu_text import are_simulated
 from gpuq.cli.job_options import describe, with_options_of
 from gpuq.cli.job_text import farewell, greeting
+from gpuq.cli.many_options import many, many_at_once
 from gpuq.client import Client
 from gpuq.errors import UsageError
 from gpuq.follow import Follow
@@ -21,7 +23,7 @@ SECOND_INTERRUPT_S = 2.0
 Words = Annotated[list[str] | None, Argument(metavar="COMMAND ...", show_default=False)]
 
 
-@with_options_of(describe)
+@with_options_of(describe, many_at_once)
 def submit(
     context: typer.Context,
     words: Words = None,
@@ -31,6 +33,21 @@ def submit(
     follow: Annotated[
         bool, Option("-f", "--follow", help="Follow its log; Ctrl-C only stops following.")
     ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Say what would become of it, and queue nothing.")
+    ] = False,
+    pipeline: Annotated[
+        str | None,
+        Option(metavar="FILE", help="In place of COMMAND: the stages of a pipeline, in TOML."),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        many(
+            "--from",
+            metavar="FILE|-",
+            help="A job for each line: a command, or an object of JSON with argv or shell.",
+        ),
+    ] = None,
     json: Annotated[bool, Option("--json", help="Print the job as JSON.")] = False,
     **options: Any,
 ) -> int:
@@ -42,15 +59,48 @@ def submit(
       gpuq submit --gpu-mem 20G python eval.py      may share a GPU
       gpuq submit -g 0 -c 4 ./prepare.sh            no GPU, four CPU slots
       gpuq submit --shell 'make && ./a.out > out'   a text for a shell
+      gpuq submit --after 12 python eval.py         once job 12 has succeeded
+      gpuq submit --pipeline train.toml             several stages, each with its own needs
+      gpuq submit --begin 18:00 python train.py     not before that
+      gpuq submit --dry-run -g 2 python train.py    would it start now, and where?
+      gpuq submit -a 0-99%4 ./eval.sh {i}           a hundred, at most four at once
+      gpuq submit --grid lr=0.1,0.01 python train.py --lr {lr}
+      generate | gpuq submit -g 0 --from -          a job for each line
+      gpuq submit train.sh                          its #GPUQ and #SBATCH lines are options
 
     Options come before the command; all behind its first word is the job's. On a pipe it prints
-    the id alone.
+    the id alone, or that of the group (g12) where there are many. {i} and {lr} are replaced in the
+    command, in --name, --output, --stderr and -e of arrays; {{i}} stands for {i}, and ${i} is left to
+    a shell.
     """
     if follow and json:
         raise UsageError("--json and --follow both want stdout: choose one")
-    asked = describe(words or [], **options)
-    foresee(asked)
+    if dry_run and (follow or wait):
+        raise UsageError("--dry-run queues nothing: there is nothing to follow or to wait for")
+    if pipeline is not None:
+        from gpuq.cli.pipeline import check_alone, submit_pipeline
+
+        check_alone(words, follow, options)
+        return submit_pipeline(context, pipeline, wait=wait, json=json, dry_run=dry_run)
+    if from_ is not None:
+        from gpuq.cli.many import check_lines_say_all, submit_from
+
+        check_lines_say_all(words, follow, options)
+        return submit_from(context, from_, options, wait=wait, json=json, dry_run=dry_run)
+    asked = ask(context, words or [], options)
+    if follow:
+        _check_is_one(asked, "--follow")
+    foresee(asked, dry=dry_run)
+    if dry_run:
+        from gpuq.cli.dry_run import show_verdicts
+
+        with console.connect(context) as client:
+            return show_verdicts(client, [asked], json)
     with console.connect(context, autostart=True) as client:
+        if asked.get("array") is not None:
+            from gpuq.cli.groups import submit_array
+
+            return submit_array(context, client, asked, wait=wait, json=json)
         number = _submit(client, asked)
         if follow:
             console.note(f"job {number} queued")
@@ -60,7 +110,7 @@ def submit(
         return _await(client, number, json) if wait else 0
 
 
-@with_options_of(describe)
+@with_options_of(describe, many_at_once)
 def run(context: typer.Context, words: Words = None, **options: Any) -> int:
     """Queue a command, follow its output, and exit as it does.
 
@@ -71,7 +121,8 @@ def run(context: typer.Context, words: Words = None, **options: Any) -> int:
 
     The first Ctrl-C detaches: the job goes on. A second one, right after, kills it.
     """
-    asked = describe(words or [], **options)
+    asked = ask(context, words or [], options)
+    _check_is_one(asked, "run")
     foresee(asked)
     with console.connect(context, autostart=True) as client:
         number = _submit(client, asked)
@@ -83,6 +134,14 @@ def run(context: typer.Context, words: Words = None, **options: Any) -> int:
         except BrokenPipeError:
             console.note(_come_back(number, f"nobody reads any more; job {number} goes on"))
             raise
+
+
+def _check_is_one(asked: dict[str, Any], who: str) -> None:
+    if asked.get("array") is not None:
+        raise UsageError(
+            f"{who} follows one job, and this is an array: gpuq submit --wait waits for all of it, "
+            "gpuq logs -f ID follows one"
+        )
 
 
 def _submit(client: Client, asked: dict[str, Any]) -> int:
@@ -104,7 +163,7 @@ def _say_submitted(context: typer.Context, client: Client, number: int, json: bo
         return
     simulated = are_simulated(answer["gpus"])
     for job in answer["jobs"]:
-        console.say(greeting(job, simulated=simulated))
+        console.say(greeting(job, simulated=simulated, now=look.now))
     console.say(f"  follow: gpuq logs -f {number}      stop: gpuq kill {number}")
 
 

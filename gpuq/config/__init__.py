@@ -9,6 +9,7 @@ The only reader of config files, and of the environment on the daemon's side.
 from gpuq.config.file import peek, read_file
 from gpuq.config.forms import whole_gpus
 from gpuq.config.in_force import Change, Config
+from gpuq.config.queues import QUEUE_SETTINGS
 from gpuq.config.setting import Setting
 from gpuq.config.sources import AS_LAST_STARTED, BESIDE_SYSTEM, load
 from gpuq.config.table import GROUPS, SETTINGS
@@ -17,6 +18,7 @@ __all__ = [
     "AS_LAST_STARTED",
     "BESIDE_SYSTEM",
     "GROUPS",
+    "QUEUE_SETTINGS",
     "SETTINGS",
     "Change",
     "Config",

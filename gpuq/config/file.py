@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuq.config import table
+from gpuq.config.queues import read_queues
 from gpuq.config.setting import Setting
 from gpuq.errors import UsageError
 
@@ -17,11 +18,13 @@ _NO_FILE = "it is a pipe or a device. Put a regular file there"
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """The settings in a TOML file, read and checked. The screen's `[top]` table is left to it."""
+    """The settings in a TOML file, read and checked, and under "queues" its named queues. The screen's
+    `[top]` table is left to it."""
     written = _parse(path)
     written.pop("top", None)
+    queues = {name: read_queues(written.pop(name), path) for name in {"queues"} & written.keys()}
     known = {setting.name: setting for setting in table.SETTINGS}
-    return {name: _checked(known, name, value, path) for name, value in written.items()}
+    return queues | {name: _checked(known, name, value, path) for name, value in written.items()}
 
 
 def peek(path: str) -> dict[str, str]:

@@ -9,7 +9,10 @@ from functools import partial
 from typing import Any
 
 from gpuq.core.hours import parse_hours
-from gpuq.core.policy import WeekSpan
+from gpuq.core.policy import Rate, WeekSpan
+from gpuq.core.rate import parse_rate
+from gpuq.core.spec import catchable_signal
+from gpuq.core.states import signal_name
 from gpuq.core.units import parse_bytes, parse_seconds
 
 NOTHING = "–"
@@ -44,6 +47,13 @@ def read_time(value: Any) -> float:
     return seconds
 
 
+def read_half_life(value: Any) -> float:
+    seconds = read_time(value)
+    if seconds < 1.0:
+        raise ValueError(f"{value!r} is no half-life: it takes a second at least")
+    return seconds
+
+
 def show_time(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * length and seconds % length == 0:
@@ -64,6 +74,15 @@ def read_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not text")
     return value
+
+
+def read_signal(value: Any) -> int:
+    """Of a program that is to do something about it, by name or number."""
+    return catchable_signal(value if isinstance(value, int) else read_text(value))
+
+
+def show_signal(number: int) -> str:
+    return signal_name(number).removeprefix("SIG")
 
 
 def read_list(value: Any) -> tuple[str, ...]:
@@ -118,6 +137,15 @@ def read_hours(value: Any) -> tuple[WeekSpan, ...]:
     return () if value in ("", NOTHING) else parse_hours(value)
 
 
+def read_rate(value: Any) -> Rate | None:
+    """ "5/s"; nothing, or what nothing is shown as: as fast as there is room."""
+    if value in (None, "", NOTHING):
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no rate: write it like 5/s, 30/m or 2/10s")
+    return parse_rate(value)
+
+
 def whole_gpus(gpus: str, folder: str = "") -> str:
     """The same GPUs with the whole path of their scenario, where a file in `folder` is meant and not
     one that is shipped. An empty folder is where we are."""
@@ -135,10 +163,13 @@ def word_of(read: Callable[..., Any]) -> str:
 _WORDS: dict[Callable[..., Any], str] = {
     read_path: "PATH",
     read_text: "TEXT",
+    read_signal: "SIGNAL",
     read_list: "LIST",
     read_size: "SIZE",
     read_time: "TIME",
+    read_half_life: "TIME",
     read_hours: "HOURS",
+    read_rate: "RATE",
     read_bool: "BOOL",
     _read_whole: "N",
     _read_one_of: "WORD",

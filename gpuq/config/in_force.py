@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuq.config import table
+from gpuq.config.forms import NOTHING
+from gpuq.config.queues import queue_rows
 from gpuq.core.policy import OverMemory, Policy
 
 
@@ -49,12 +51,14 @@ class Config:
             raise AttributeError(name) from None
 
     def settings(self) -> list[tuple[str, str, str]]:
-        """(name, value as people write it, origin), in the order of the table."""
-        return [
+        """(name, value as people write it, origin), in the order of the table, named queues last."""
+        settings = [
             (setting.name, setting.shown(self._values[setting.name].value), origin)
             for setting in table.SETTINGS
             for origin in [self._values[setting.name].origin]
         ]
+        queues = self._values["queues"]
+        return settings + [(*row, queues.origin) for row in queue_rows(queues.value).items()]
 
     def origin(self, name: str) -> str:
         return self._values[name].origin
@@ -86,8 +90,24 @@ class Config:
             # or was kept from the last start is nobody's wish: only the file can want a change.
             elif theirs.value != ours.value and self.config in (ours.origin, theirs.origin):
                 pending.append(change)
+        changed += self._take_over_queues(other)
         self._policy, self.fault, self.pending = None, None, tuple(pending)
         return changed
+
+    def _take_over_queues(self, other: "Config") -> list[Change]:
+        ours, theirs = self._values["queues"], other._values["queues"]
+        self._values["queues"] = theirs
+        before, after = queue_rows(ours.value), queue_rows(theirs.value)
+        return [
+            Change(
+                name=name,
+                before=before.get(name, NOTHING),
+                after=after.get(name, NOTHING),
+                origin=theirs.origin,
+            )
+            for name in before | after
+            if before.get(name) != after.get(name)
+        ]
 
     def notes(self) -> list[str]:
         """What keeps the file as it stands from being in force, in sentences."""
@@ -117,6 +137,9 @@ class Config:
             max_bypass=self.max_bypass,
             headroom_bytes=self.headroom,
             unkillable_s=self.unkillable_after,
+            preempt_signal=self.preempt_signal,
+            preempt_after_s=self.preempt_after,
+            unknown_job_s=self.unknown_job_time,
             idle_memory_bytes=self.idle_memory,
             idle_utilization_percent=self.idle_utilization,
             calm_samples=self.calm_samples,
@@ -138,4 +161,8 @@ class Config:
             strict_health=self.strict_health,
             max_running_per_user=self.max_running_per_user or None,
             max_gpus_per_user=self.max_gpus_per_user or None,
+            queues=self.queues,
+            start_rate=self.start_rate,
+            fair_share=self.fair_share,
+            fair_share_half_life_s=self.fair_share_half_life,
         )

@@ -31,6 +31,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], *, mode: str = "u
     file = read_file(path) if asked or is_there(path) else {}
     variables = {} if system else environ  # no user's environment is the machine's
     values = {"config": Value(path, path_origin), "mode": Value(mode, "how it was started")}
+    values["queues"] = Value(file.get("queues", ()), path)
     for setting in table.SETTINGS:
         if setting.name != "config":
             values[setting.name] = _find(setting, flags, variables, file, path)

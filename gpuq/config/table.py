@@ -3,17 +3,23 @@
 What a setting is and can do stands in `setting.py`, what kinds of values there are in `forms.py`.
 """
 
+from signal import SIGTERM
+
 from gpuq.config.forms import (
     one_of,
     read_bool,
+    read_half_life,
     read_hours,
     read_list,
     read_path,
+    read_rate,
+    read_signal,
     read_size,
     read_text,
     read_time,
     show_bool,
     show_list,
+    show_signal,
     show_size,
     show_time,
     whole_number,
@@ -21,6 +27,7 @@ from gpuq.config.forms import (
 from gpuq.config.setting import Setting
 from gpuq.core.hours import format_hours
 from gpuq.core.policy import OverMemory
+from gpuq.core.rate import format_rate
 
 _DAEMON = (
     Setting("config", read_path, None, "the file with the settings", "GPUQ_CONFIG", at_start=True),
@@ -40,7 +47,19 @@ _DAEMON = (
         "cpu_slots", whole_number(1, 4096), None, "how many --gpus 0 jobs run at once, by --cpus"
     ),
     Setting("default_gpus", whole_number(0, 64), 1, "GPUs of a job that does not say"),
-    Setting("max_bypass", whole_number(0, 1000), 10, "how often a waiting job may be overtaken"),
+    Setting(
+        "max_bypass",
+        whole_number(0, 1000),
+        10,
+        "how often a waiting job may be overtaken where no time limit tells what that costs it",
+    ),
+    Setting(
+        "start_rate",
+        read_rate,
+        None,
+        "how many jobs may be started in what time: 5/s, 30/m",
+        show=format_rate,
+    ),
     Setting("grace", read_time, 10.0, "from TERM to KILL", show=show_time),
     Setting(
         "unkillable_after",
@@ -76,6 +95,34 @@ _DAEMON = (
         "may systemd hold jobs to --mem and --cpus: auto or none",
         at_start=True,
     ),
+    Setting(
+        "preempt_signal",
+        read_signal,
+        int(SIGTERM),
+        "what a --preemptible job is sent to give way, unless it says what",
+        show=show_signal,
+    ),
+    Setting(
+        "preempt_after",
+        read_time,
+        60.0,
+        "how long a --preemptible job runs before it gives way to anybody",
+        show=show_time,
+    ),
+    Setting(
+        "unknown_job_time",
+        read_time,
+        86400.0,
+        "how long a job without a time limit is taken to run, before a reservation begins",
+        show=show_time,
+    ),
+    Setting(
+        "spool",
+        read_bool,
+        True,
+        "files that a user drops into a folder of their own are jobs",
+        show=show_bool,
+    ),
     Setting("log_cap", read_size, 2**30, "the middle of a longer log is dropped", show=show_size),
     Setting(
         "keep_free",
@@ -86,6 +133,13 @@ _DAEMON = (
     ),
     Setting("keep_for", read_time, 30 * 86400.0, "how long logs are kept", show=show_time),
     Setting("keep_size", read_size, 10 * 2**30, "how much of logs is kept", show=show_size),
+    Setting(
+        "undo_for",
+        read_time,
+        3600.0,
+        "how long a cancel in the queue can be undone",
+        show=show_time,
+    ),
 )
 
 _WHICH_GPUS = (
@@ -228,6 +282,20 @@ _USERS = (
         whole_number(0, 1024),
         0,
         "GPUs that the jobs of one user hold at a time; 0: any number",
+    ),
+    Setting(
+        "fair_share",
+        read_bool,
+        False,
+        "at the same priority, who has had less of the GPUs goes first",
+        show=show_bool,
+    ),
+    Setting(
+        "fair_share_half_life",
+        read_half_life,
+        7 * 86400.0,
+        "after so long what somebody has had counts half",
+        show=show_time,
     ),
 )
 

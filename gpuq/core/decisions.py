@@ -18,21 +18,26 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """End a job that has not started."""
+    """End a job that has not started, or (`last`) all from that one to there, which are alike."""
 
     job: int
     actor: str
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """Send a signal to everything the job is. `ends` is the cause where the signal is a step towards
-    its end, and None where it is only a message."""
+    """Send a signal to everything the job is, or only to its main process. `ends` is the cause where
+    the signal is a step towards its end, and None where it is only a message. A job that gives way
+    does so for another one, which `for_whom` names in words: "190 (priority 10)"."""
 
     job: int
     attempt: int
     signal: int
     ends: EndCause | None = None
+    only_main: bool = False
+    gives_way_to: int | None = None
+    for_whom: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,44 @@ class Undelay:
     """Its wait between two attempts is over."""
 
     job: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """Put a job that has ended back into the queue; one that waits there waits for nothing that its
+    last attempt has left behind."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meet:
+    """What these jobs wait for has come."""
+
+    need: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """What these jobs wait for cannot come: they end without having started."""
+
+    need: int
+    broken_by: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Await:
+    """What these jobs wait for is still to come, or again: who was skipped for it waits anew."""
+
+    need: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divide:
+    """Elements wait for elements that did not all fare alike: they are told apart."""
+
+    need: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +150,15 @@ class Readmit:
     accepts: str | None = None
 
 
+# What becomes of that which jobs wait for.
+Settling = Meet | Skip | Await | Divide
+
 Decision = (
     Start
     | Cancel
     | Undelay
+    | Requeue
+    | Settling
     | Signal
     | Pause
     | Resume
@@ -132,4 +180,5 @@ class Plan:
     heads: Mapping[int, int] = field(default_factory=dict)  # class → its first waiting job
     wake_at: float | None = None  # CLOCK_MONOTONIC, s
     undelay_at: float | None = None  # the same on CLOCK_BOOTTIME, s
+    wall_at: float | None = None  # the same by the clock on the wall, s since the epoch
     standstill: str | None = None  # why nothing at all is started

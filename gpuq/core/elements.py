@@ -29,6 +29,11 @@ class Elements:
     def __len__(self) -> int:
         return sum(map(len, self.indices))
 
+    @property
+    def words(self) -> str:
+        """The indices as one writes them: "0-9", "0-90:10,200"."""
+        return ",".join(_words(span) for span in self.indices)
+
     def at(self, number: int, row: Sequence[str] = ()) -> Element:
         """The element of that number, counted from 0, with its row of the table; IndexError."""
         parameters = self._on_axes(number) | dict(zip(self.columns, row, strict=bool(row)))
@@ -48,6 +53,13 @@ class Elements:
             number, place = divmod(number, len(values))
             chosen[name] = values[place]
         return dict(reversed(chosen.items()))
+
+
+def _words(indices: range) -> str:
+    if len(indices) == 1:
+        return str(indices[0])
+    step = "" if indices.step == 1 else f":{indices.step}"
+    return f"{indices[0]}-{indices[-1]}{step}"
 
 
 def write_elements(elements: Elements) -> str:

@@ -1,17 +1,21 @@
 """How a job that runs is ended: TERM, the grace, KILL; and what makes gpuq do that.
 
-Somebody asked, its time is up, it has not reported for too long, it uses more of a shared GPU than it
-asked for, where the settings want that, it uses more memory than it may, where gpuq and not the kernel
-sees to that, or the machine goes down. Times are measured on CLOCK_MONOTONIC, which no setting of a
-clock moves and which stands still while the machine sleeps; time in which the job was paused does not
-count either. What lives on after KILL is said to be unkillable, and goes on being killed, less often.
+Somebody asked, or wants it back in the queue, its time is up, it has not reported for too long, it
+uses more of a shared GPU than it asked for, where the settings want that, it uses more memory than it
+may, where gpuq and not the kernel sees to that, or the machine goes down. Who gives way to another job
+(see `preemption`) is told so in place of the TERM. Times are measured on CLOCK_MONOTONIC, which no
+setting of a clock moves and which stands still while the machine sleeps; time in which the job was
+paused does not count either. What lives on after KILL is said to be unkillable, and goes on being
+killed, less often.
 """
 
 import signal as signals
+from dataclasses import replace
 
 from gpuq.core.decisions import Decision, Pause, Resume, SetAside, Signal
 from gpuq.core.model import ActiveJob, Closing, EndCause, Snapshot
 from gpuq.core.policy import OverMemory, Policy
+from gpuq.core.states import GIVES_BACK
 
 # What survives a KILL gets another one this often, since a fork may have slipped past the first.
 KILL_AGAIN_S = 1.0
@@ -31,12 +35,15 @@ def plan_endings(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
         cause = cause_to_end(job, snapshot.now, snapshot.policy)
         if cause is None and snapshot.closing is not None:
             cause = snapshot.closing.cause
+        if job.ending is not None and cause is not job.ending:
+            job = replace(job, term_sent_at=None)  # it was told something else
         if cause is None:
             decisions += _standing(job)
             deadlines += _limits(job)
         else:
             decisions += _steps(job, cause, snapshot.now, snapshot.closing)
             deadlines += _next_steps(job, snapshot.now, snapshot.closing)
+            deadlines += _limits(job, only_time=True) if cause in GIVES_BACK else []
         if (stuck_at := _stuck_at(job, snapshot.policy.unkillable_s)) is None:
             continue
         if stuck_at <= snapshot.now:
@@ -47,15 +54,20 @@ def plan_endings(snapshot: Snapshot) -> tuple[list[Decision], list[float]]:
 
 
 def cause_to_end(job: ActiveJob, now: float, policy: Policy) -> EndCause | None:
-    """Why the job is to end, if it is. What it was sent its first signal for stays the cause."""
-    if job.ending is not None:
+    """Why the job is to end, if it is. What it was sent its first signal for stays the cause, but for
+    one that lets it run again: whoever wants it gone for good wins over that."""
+    if job.ending is not None and job.ending not in GIVES_BACK:
         return job.ending
     if job.stop is not None:
         return EndCause.ASKED
     if job.main_ended_at is not None:  # it has ended by itself; its runner ends the rest
-        return None
+        return job.ending
     if (limit_at := _limit_at(job)) is not None and limit_at <= now:
         return EndCause.TIME_LIMIT
+    if job.ending is not None:
+        return job.ending
+    if job.requeue_wished:
+        return EndCause.REQUEUED
     if (silent_at := _silent_at(job)) is not None and silent_at <= now:
         return EndCause.HEARTBEAT
     if job.over_memory is not None and policy.over_memory is OverMemory.END:
@@ -65,10 +77,11 @@ def cause_to_end(job: ActiveJob, now: float, policy: Policy) -> EndCause | None:
     return None
 
 
-def _limits(job: ActiveJob) -> list[float]:
+def _limits(job: ActiveJob, *, only_time: bool = False) -> list[float]:
     if job.main_ended_at is not None:
         return []
-    return [at for at in (_limit_at(job), _silent_at(job)) if at is not None]
+    limits = (_limit_at(job), None if only_time else _silent_at(job))
+    return [at for at in limits if at is not None]
 
 
 def _limit_at(job: ActiveJob) -> float | None:

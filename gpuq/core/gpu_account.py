@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpuq.core.account import Account
 from gpuq.core.breaker import retest_at
 from gpuq.core.condition import assess
 from gpuq.core.gpu import Gpu, GpuProcess, GpuState
-from gpuq.core.ledger import Account
 from gpuq.core.model import GpuHealth, Lease
 from gpuq.core.policy import Policy
 from gpuq.core.units import format_bytes, format_seconds

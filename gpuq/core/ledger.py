@@ -5,67 +5,16 @@ are committed before anything starts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
+from gpuq.core.account import Account, once_ended, without_ours
 from gpuq.core.choosing import Candidate, choose, distances
-from gpuq.core.condition import CLOSED, assess, strays
+from gpuq.core.condition import CLOSED, assess
 from gpuq.core.fitting import is_allowed, is_meant, matches
 from gpuq.core.gpu import Gpu, GpuState
 from gpuq.core.model import Lease, Request
 from gpuq.core.policy import Policy
 from gpuq.core.units import count, format_bytes, format_ranges
-
-
-@dataclass(slots=True)
-class Account:
-    """One GPU, and who holds what of it. All sizes are bytes."""
-
-    gpu: Gpu
-    leases: list[Lease] = field(default_factory=list)
-
-    @property
-    def capacity(self) -> int | None:
-        """What there is to be given; None where the GPU does not tell its memory."""
-        if self.gpu.memory_total_bytes is None or self.gpu.memory_used_bytes is None:
-            return None
-        return self.gpu.memory_total_bytes - (self.gpu.memory_reserved_bytes or 0)
-
-    def outside(self) -> int:
-        """What others use: the reading less what is measured of ours; less what ours declared where
-        the driver shows our processes without their sizes, or none at all."""
-        processes = self.gpu.processes
-        stray = strays(self.gpu, self.leases)
-        ours = [p for p in processes or () if p.job is not None and p not in stray]
-        sizeless = {process.job for process in ours if process.memory_bytes is None}
-        unmeasured = [o for o in self.leases if processes is None or o.job in sizeless]
-        if any(lease.memory_bytes is None for lease in unmeasured):
-            return 0  # a whole GPU was given away, and nobody can say whose bytes these are
-        known = sum(process.memory_bytes or 0 for process in ours)
-        known += sum(lease.memory_bytes or 0 for lease in unmeasured)
-        return max((self.gpu.memory_used_bytes or 0) - known, 0)
-
-    def leased(self) -> int:
-        """Per lease the larger of what was declared and what is measured."""
-        return sum(max(lease.memory_bytes or 0, self.measured(lease)) for lease in self.leases)
-
-    def measured(self, lease: Lease) -> int:
-        processes = self.gpu.processes or ()
-        return sum(p.memory_bytes or 0 for p in processes if p.job == lease.job)
-
-    def room(self, policy: Policy) -> int | None:
-        """What is left for one more sharing job; None where it cannot be told."""
-        if self.capacity is None:
-            return None
-        return self.capacity - self.leased() - self.outside() - policy.headroom_bytes
-
-    @property
-    def is_shared(self) -> bool:
-        return bool(self.leases) and not any(lease.exclusive for lease in self.leases)
-
-    @property
-    def is_unleased(self) -> bool:
-        """Left to people outside gpuq, and well."""
-        return not self.leases and self.gpu.fault is None and self.gpu.bar is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,22 +52,38 @@ class Ledger:
                 self._accounts[lease.gpu].leases.append(lease)
         self._most: _Most | None = None
 
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Those that may be given out, with the readings that are reckoned with."""
+        return tuple(account.gpu for account in self._accounts.values())
+
     def choose(
         self, request: Request, reluctance: Callable[[str], int] = lambda uuid: 0
     ) -> tuple[str, ...] | None:
         """The GPUs to give to such a job now, those with the least reluctance first; None where too
         few are free for it."""
-        if self._is_too_much(request):
+        accepting = self._enough(request)
+        if accepting is None:
             return None
-        accepting = [a for a in self._accounts.values() if self._refusal(a, request) is None]
         spare = self._spare()
         unleased = sum(account.is_unleased for account in accepting)
-        if len(accepting) - max(unleased - spare, 0) < request.gpus:
-            return None
         candidates = [self._candidate(one, request, reluctance) for one in accepting]
         if unleased > spare and len(accepting) > unleased:
             candidates = self._without_kept(candidates, spare)
         return choose(candidates, request.gpus, self._far)
+
+    def has_room(self, request: Request) -> bool:
+        """Could such a job be given GPUs now, whichever?"""
+        return self._enough(request) is not None
+
+    def _enough(self, request: Request) -> list[Account] | None:
+        """Those on which it could run, where they are as many as it wants."""
+        if self._is_too_much(request):
+            return None
+        accepting = [a for a in self._accounts.values() if self._refusal(a, request) is None]
+        unleased = sum(account.is_unleased for account in accepting)
+        kept = max(unleased - self._spare(), 0)
+        return accepting if len(accepting) - kept >= request.gpus else None
 
     def take(self, uuids: Iterable[str], job: int, request: Request) -> None:
         self._settling.add(job)
@@ -137,6 +102,12 @@ class Ledger:
                 )
             )
 
+    def give_back(self, job: int) -> None:
+        """What `take` has noted for this job is so no longer."""
+        self._most = None
+        for account in self._accounts.values():
+            account.leases = [one for one in account.leases if one.job != job or one.attempt]
+
     def accepting(self, request: Request) -> frozenset[str]:
         """The GPUs on which such a job could run now."""
         accounts = self._accounts.items()
@@ -144,11 +115,21 @@ class Ledger:
 
     def without_ours(self) -> "Ledger":
         """The ledger as it will be when every lease of ours has ended and its memory is free."""
-        gpus = map(_without_ours, self._accounts.values())
+        gpus = map(without_ours, self._accounts.values())
         return Ledger(gpus, (), self._policy, kept_idle=self._kept_idle)
 
-    def wants(self, request: Request) -> str:
-        """ "wants 2 GPUs with 60G, 1 free (…)" with what stands in the way of the others."""
+    def without(self, is_gone: Callable[[Lease], bool], *, calm: bool = False) -> "Ledger":
+        """The ledger as it will be when those leases are given back and their memory is free, and
+        nothing else has changed; but for GPUs that are `calm` by then, which owed that to somebody
+        outside who had left them."""
+        later = Ledger((), (), self._policy, kept_idle=self._kept_idle, settling=self._settling)
+        later._far, later._ranks = self._far, self._ranks
+        later._accounts = {u: once_ended(a, is_gone, calm=calm) for u, a in self._accounts.items()}
+        return later
+
+    def wants(self, request: Request, asked: Request | None = None) -> str:
+        """ "wants 2 GPUs with 60G, 1 free (…)" with what stands in the way of the others. `asked` is
+        what people asked for, where the request has less for reasons that are said elsewhere."""
         eligible = [a for a in self._accounts.values() if matches(a.gpu, request)]
         refusals = [(a, why) for a in eligible if (why := self._refusal(a, request)) is not None]
         blocked = [account for account, _ in refusals]
@@ -159,13 +140,14 @@ class Ledger:
         if not request.exclusive and (shared := [a for a in blocked if a.is_shared]):
             obstacles.append(self._shared_words(shared))
         if len(eligible) < request.gpus:
-            obstacles.insert(0, f"{len(eligible)} such to be seen")
+            seen = "left to it" if asked is not None else "such to be seen"
+            obstacles.insert(0, f"{len(eligible)} {seen}")
         free = len(eligible) - len(blocked)
         if free >= request.gpus:
             free = self._spare()
             obstacles.append(f"reserve_idle leaves {self._kept_idle} to people outside gpuq")
         because = f" ({'; '.join(obstacles)})" if obstacles else ""
-        return f"{_wish_words(request)}, {free} free{because}"
+        return f"{_wish_words(asked or request)}, {free} free{because}"
 
     # ── who may have what ──
 
@@ -174,7 +156,8 @@ class Ledger:
         if self._most is None:
             accounts = self._accounts.values()
             states = [assess(one.gpu, one.leases, self._policy)[0] for one in accounts]
-            rooms = [one.room(self._policy) or 0 for one in accounts]
+            shared = (one for one in accounts if one.is_shared or not one.leases)
+            rooms = [one.room(self._policy) or 0 for one in shared]
             free = sum(state is GpuState.FREE for state in states)
             self._most = _Most(free=free, room=max(rooms, default=0))
         if request.exclusive:
@@ -314,27 +297,3 @@ def _wish_words(request: Request) -> str:
     if request.gpu_ids or request.exclude_gpus:
         words += " of those that it names"
     return words
-
-
-def _without_ours(account: Account) -> Gpu:
-    """The GPU as its reading will be when our jobs on it have ended; others stay.
-
-    Memory that nobody is seen to hold is taken for ours where ours is not measured: our jobs end
-    one day, and who is waited for in vain shows himself then.
-    """
-    gpu = account.gpu
-    if not account.leases:  # what is only not known yet to be free will be, unless he comes back
-        return replace(gpu, calm_samples=None)
-    measured = {p.job for p in gpu.processes or () if p.memory_bytes is not None}
-    if all(not lease.exclusive and lease.job in measured for lease in account.leases):
-        left = account.outside()
-    else:
-        left = sum(process.memory_bytes or 0 for process in gpu.foreign_processes)
-    return replace(
-        gpu,
-        memory_used_bytes=max(gpu.baseline_bytes, left),
-        utilization_percent=0,
-        recent_utilization_percent=0,
-        processes=gpu.foreign_processes,
-        calm_samples=None,
-    )

@@ -5,10 +5,12 @@ never 0.
 nothing else, and the reasons people read are made from the same Snapshot.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpuq.core.gpu import Gpu
+from gpuq.core.needs import When
 from gpuq.core.policy import Policy
 
 
@@ -91,6 +93,7 @@ class Lease:
     state: LeaseState = LeaseState.ACTIVE
     cooling_since: float | None = None  # CLOCK_MONOTONIC, s
     dirt: str | None = None  # who still holds memory there
+    given_up_for: int | None = None  # the job to which its own gives way, or gave way
 
     @property
     def is_active(self) -> bool:
@@ -108,6 +111,7 @@ class StopWish:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingJob:
     id: int
+    last: int | None = None  # of those from `id` on that are only to be cancelled, all alike
     class_id: int  # of jobs with equal user, queue and request
     request: Request
     uid: int = 0
@@ -120,16 +124,45 @@ class WaitingJob:
     place: int = 0  # in the queue
     passes: int = 0  # how many later jobs have started on what this one waits for
     attempt: int = 1  # the number its next attempt gets
+    version: int = 0  # of what is wished of it
+    time_limit_s: float | None = None
+    grace_s: float = 10.0
     stop: StopWish | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayedJob:
     """A job that is not to start before a moment on CLOCK_BOOTTIME (s), on which the time counts in
-    which the machine is suspended."""
+    which the machine is suspended; or `by_wall` before one of the clock on the wall (s since the
+    epoch), whoever sets it."""
 
     id: int
     until: float
+    by_wall: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedJob:
+    """How a job ended, with the reason as anybody may read it."""
+
+    id: int
+    outcome: Outcome
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TouchedNeed:
+    """What jobs wait for, and how far that has come. `breaker` is the first of those waited for that
+    ended as it was not to; one that did so and of which nothing is known any more is `forgotten`. One
+    that is mixed is waited for element by element, and not all of these
+    fared alike."""
+
+    id: int
+    when: When
+    is_unended: bool  # is any of those waited for still to end?
+    breaker: EndedJob | None = None
+    is_mixed: bool = False
+    forgotten: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +181,9 @@ class ActiveJob:
     tags: tuple[str, ...] = ()
     priority: int = 0
     preemptible: bool = False
-    preempt_signal: int | None = None  # None: the usual
+    preempt_signal: int | None = None  # as it was told at its start; None: the usual
     preemptions: int = 0  # how often it gave way before
+    gives_way_to: int | None = None  # the job for which it was told to
     requeue_wished: bool = False
     grace_s: float = 10.0
     time_limit_s: float | None = None
@@ -175,11 +209,55 @@ class ActiveJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """GPUs (uuids) set aside for a user from one moment of the clock on the wall to another (s since
+    the epoch), with both in words of that clock."""
+
+    id: int
+    uid: int
+    user: str
+    gpus: tuple[str, ...]
+    begin_at: float
+    end_at: float
+    begin_words: str
+    end_words: str
+    reason: str | None = None
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """Nothing is to be started until somebody says otherwise."""
 
     actor: str
     reason: str
+
+
+class LimitKind(StrEnum):
+    USER = "user"
+    QUEUE = "queue"
+    GROUP = "group"
+    TAG = "tag"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What the jobs of one user, queue, group or tag may have at a time. None: as much as there is,
+    or for a user what the settings say. The name of a group is its number."""
+
+    kind: LimitKind
+    name: str
+    max_running: int | None = None
+    max_gpus: int | None = None
+    actor: str | None = None  # who set it; None: the settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentStart:
+    """That a job was started, from which queue, and when (CLOCK_MONOTONIC, s)."""
+
+    at: float
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,24 +296,31 @@ class GpuHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The world at `now` (CLOCK_MONOTONIC, s; `boottime` is the same moment on CLOCK_BOOTTIME).
+    """The world at `now` (CLOCK_MONOTONIC, s; `boottime` is the same moment on CLOCK_BOOTTIME, and
+    `wall` by the clock on the wall, s since the epoch).
 
     `waiting` holds the first few jobs of each class that may start, in the order in which they
     are to be considered; what is behind them cannot start before them. Where `jobs_per_class` is
     given, a class of which that many are shown may hold more. `gpus` is None until the probe has
     answered for the first time; `gpus_read_at` is when it last did, on the clock of `now`.
-    `delayed` are the first few jobs whose delay ends, in that order. `health` has an entry for each
-    GPU by whose uuid it will be known again.
+    `delayed` are the first few jobs whose delay ends, by each of the two clocks, in that order.
+    `health` has an entry for each GPU by whose uuid it will be known again.
     """
 
     now: float
     boottime: float = 0.0
+    wall: float = 0.0
     gpus: tuple[Gpu, ...] | None
     health: tuple[GpuHealth, ...] = ()
     leases: tuple[Lease, ...] = ()
     waiting: tuple[WaitingJob, ...] = ()
     active: tuple[ActiveJob, ...] = ()
     delayed: tuple[DelayedJob, ...] = ()
+    to_requeue: tuple[
+        int, ...
+    ] = ()  # jobs that do not run and that somebody wants (back) in the queue
+    reservations: tuple[Reservation, ...] = ()  # that have not ended
+    touched_needs: tuple[TouchedNeed, ...] = ()  # the first few about which there is news
     drain: Drain | None = None
     closing: Closing | None = None
     start_trouble: str | None = None  # why nothing can be started just now
@@ -244,6 +329,9 @@ class Snapshot:
     gpus_read_at: float | None = None
     gpu_trouble: str | None = None  # why there is no reading
     kept_idle: int = 0  # GPUs that are to be left without a lease just now
+    limits: tuple[Limit, ...] = ()  # that somebody set; others stand in the policy
+    recent_starts: tuple[RecentStart, ...] = ()
+    usage: Mapping[int, float] = field(default_factory=dict)  # GPU-seconds by uid, fading with time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a job waits for: that others have ended, and how."""
+"""What a job waits for: that others have ended, and how. `judging` says whether that has come."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,13 @@ class When(StrEnum):
 
     OK = "ok"  # it succeeded
     ANY = "any"  # whatever became of it
-    FAIL = "fail"  # it did not succeed
+    FAIL = "fail"  # it ran, or was to run, and did not succeed
+
+
+class NeedState(StrEnum):
+    OPEN = "open"
+    MET = "met"
+    BROKEN = "broken"  # it cannot come true any more, unless a job is run once more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

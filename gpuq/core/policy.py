@@ -22,6 +22,30 @@ class WeekSpan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """So many starts in so many seconds, at the most."""
+
+    count: int
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A named queue: what its jobs may have together, where and for how long. None: as much as there
+    is."""
+
+    name: str
+    priority: int = 0  # added to the job's own
+    gpus: tuple[str, ...] = ()  # index, uuid or bus id: only these; none named: all of them
+    max_running: int | None = None
+    max_gpus: int | None = None
+    time_limit_s: float | None = None  # of a job that does not say
+    max_time_limit_s: float | None = None
+    users: tuple[str, ...] = ()  # names, and groups with an @ before them; none named: everybody
+    start_rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """The settings that the scheduler goes by."""
 
@@ -50,4 +74,11 @@ class Policy:
     strict_health: bool = False  # give nothing to a GPU that only warns
     max_running_per_user: int | None = None
     max_gpus_per_user: int | None = None
+    queues: tuple[Queue, ...] = ()
+    start_rate: Rate | None = None
+    fair_share: bool = False
+    fair_share_half_life_s: float = 7 * 86400.0  # after which what somebody had counts half
     unkillable_s: float = 60.0  # what lives so long after a KILL is said to be unkillable
+    preempt_signal: int = 15  # what a job is sent to give way, unless it says what: SIGTERM
+    preempt_after_s: float = 60.0  # a job that has run for less gives way to nobody yet
+    unknown_job_s: float = 86400.0  # how long a job of which nobody knows runs before a reservation

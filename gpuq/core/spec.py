@@ -1,12 +1,10 @@
-"""What one submission asks to run, read from the wire and checked, before anything is stored.
+"""What one submission asks to run, read from the wire and checked, before anything is stored."""
 
-Arguments, paths and environment are bytes to Linux. On the wire they are strings in which
-surrogates stand for bytes that are not UTF-8 (PEP 383), so nothing is lost on the way.
-"""
-
+import re
 import signal as signals
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from string import hexdigits
 from typing import Any
 
 from gpuq.core.bounds import Bounds
@@ -14,15 +12,27 @@ from gpuq.core.elements import Elements
 from gpuq.core.fitting import find_gpus
 from gpuq.core.gpu import Gpu
 from gpuq.core.model import Request
+from gpuq.core.moments import read_begin
 from gpuq.core.needs import Need
 from gpuq.core.retry import parse_backoff, parse_retry_on
+from gpuq.core.spec_array import check_files, read_array, read_script
+from gpuq.core.wire_fields import (
+    read_flag,
+    read_integer,
+    read_list,
+    read_mapping,
+    read_path,
+    read_seconds,
+    read_text,
+    read_word,
+    to_bytes,
+    to_text,
+)
 from gpuq.errors import UsageError
 
-# The kernel refuses a single string above 32 pages, with its closing NUL (execve(2), E2BIG).
-LONGEST_STRING = 128 * 1024 - 1
-LONGEST_NAME = 200
 SHORTEST_LIMIT_S = 0.1
 MOST_RETRIES = 1000
+SNAPSHOT_NAME = re.compile("[0-9a-f]{32}(-[0-9]{1,6})?")
 LEAST_MEMORY = 2**20  # of less no program gets as far as to say so
 # What execve accepts for argv and environment together on Linux under the usual 8 MiB stack.
 MOST_ARGV_BYTES = 2 * 2**20 - 4096
@@ -84,37 +94,55 @@ def read_spec(
     wire: Mapping[str, Any], *, default_gpus: int, grace_s: float, machine: Sequence[Gpu] = ()
 ) -> Spec:
     """The Spec in a submit message; UsageError names the field and what is wrong with it."""
-    argv = tuple(to_bytes("argv", argument) for argument in _list(wire, "argv"))
+    argv = tuple(to_bytes("argv", argument) for argument in read_list(wire, "argv"))
     if not argv or not argv[0]:
         raise UsageError("there is no command to run")
     if sum(map(len, argv)) > MOST_ARGV_BYTES:
         raise UsageError(f"the command is longer than the {MOST_ARGV_BYTES} bytes that Linux takes")
-    return Spec(
+    begin_at, begin_in_s = read_begin(wire)
+    many, script = read_array(wire), read_script(wire)
+    spec = Spec(
         argv=argv,
-        cwd=_path(wire, "cwd"),
-        umask=_integer(wire, "umask", 0o022, 0, 0o777),
+        cwd=read_path(wire, "cwd"),
+        umask=read_integer(wire, "umask", 0o022, 0, 0o777),
         environment=_hash(wire),
         request=read_request(wire, default_gpus, machine),
         name=_name(wire, argv),
         limits=_limits(wire),
         changes=_changes(wire),
-        visible=_word(wire, "visible", ("auto", "uuid", "index")),
-        grace_s=_seconds(wire, "grace_s", grace_s),
-        stop_to=_word(wire, "stop_to", ("all", "main")),
+        visible=read_word(wire, "visible", ("auto", "uuid", "index")),
+        grace_s=read_seconds(wire, "grace_s", grace_s),
+        stop_to=read_word(wire, "stop_to", ("all", "main")),
         time_limit_s=_limit(wire, "time_limit_s"),
         heartbeat_s=_limit(wire, "heartbeat_s"),
-        retries=_integer(wire, "retries", 0, 0, MOST_RETRIES),
+        retries=read_integer(wire, "retries", 0, 0, MOST_RETRIES),
         backoff=_rule(wire, "backoff", parse_backoff),
         retry_on=_rule(wire, "retry_on", parse_retry_on),
-        key=None if wire.get("key") is None else _text(wire["key"], "key"),
-        priority=_integer(wire, "priority", 0, -1_000_000, 1_000_000),
-        seed=_integer(wire, "seed", 0, 0, 2**32 - 1),
-        output=_path(wire, "output") if wire.get("output") is not None else None,
-        stderr=_path(wire, "stderr") if wire.get("stderr") is not None else None,
-        tags=tuple(_text(tag, "tags") for tag in _list(wire, "tags")),
+        key=None if wire.get("key") is None else read_text(wire["key"], "key"),
+        priority=read_integer(wire, "priority", 0, -1_000_000, 1_000_000),
+        seed=read_integer(wire, "seed", 0, 0, 2**32 - 1),
+        output=read_path(wire, "output") if wire.get("output") is not None else None,
+        stderr=read_path(wire, "stderr") if wire.get("stderr") is not None else None,
+        tags=tuple(read_text(tag, "tags") for tag in read_list(wire, "tags")),
         gpu_mem_auto=_wants_learned_memory(wire),
         bounds=_bounds(wire),
+        queue=read_text(wire.get("queue") or "", "queue"),
+        held=read_flag(wire, "held"),
+        elements=many.elements,
+        rows=many.rows,
+        max_running=many.max_running,
+        script=script.text,
+        interpreter=script.interpreter,
+        as_slurm=script.as_slurm,
+        begin_at=begin_at,
+        begin_in_s=begin_in_s,
+        preemptible=_flag(wire, "preemptible"),
+        preempt_signal=_preempt_signal(wire),
+        commit_id=_hexadecimal(wire, "commit_id", (40, 64)),
+        snapshot=_snapshot(wire),
     )
+    check_files(many, {"output": spec.output, "stderr": spec.stderr}, as_slurm=spec.as_slurm)
+    return spec
 
 
 def read_request(
@@ -123,8 +151,8 @@ def read_request(
     """What it asks for; GPUs that it names are looked up among those of the machine."""
     memory = wire.get("gpu_mem_bytes")
     if memory is not None:
-        memory = _integer(wire, "gpu_mem_bytes", 0, 1, 2**50)
-    gpus = _integer(wire, "gpus", default_gpus, 0, 64)
+        memory = read_integer(wire, "gpu_mem_bytes", 0, 1, 2**50)
+    gpus = read_integer(wire, "gpus", default_gpus, 0, 64)
     model = wire.get("gpu_model")
     if model == "":
         raise UsageError("gpu_model: an empty name fits every GPU; leave it out")
@@ -145,9 +173,9 @@ def read_request(
         gpus=gpus,
         gpu_mem_bytes=memory,
         exclusive=exclusive,
-        gpu_model=None if model is None else _text(model, "gpu_model"),
-        cpus=_integer(wire, "cpus", 1, 1, 4096),
-        max_util=None if max_util is None else _integer(wire, "max_util", 0, 1, 100),
+        gpu_model=None if model is None else read_text(model, "gpu_model"),
+        cpus=read_integer(wire, "cpus", 1, 1, 4096),
+        max_util=None if max_util is None else read_integer(wire, "max_util", 0, 1, 100),
         gpu_ids=_named_gpus(wire, "gpu_ids", machine),
         exclude_gpus=_named_gpus(wire, "exclude_gpus", machine),
     )
@@ -158,9 +186,9 @@ def _bounds(wire: Mapping[str, Any]) -> Bounds:
     is only what it is counted as."""
     memory, cpus = wire.get("mem_bytes"), wire.get("cpus")
     if memory is not None:
-        memory = _integer(wire, "mem_bytes", 0, LEAST_MEMORY, 2**50)
+        memory = read_integer(wire, "mem_bytes", 0, LEAST_MEMORY, 2**50)
     return Bounds(
-        mem_bytes=memory, cpus=None if cpus is None else _integer(wire, "cpus", 1, 1, 4096)
+        mem_bytes=memory, cpus=None if cpus is None else read_integer(wire, "cpus", 1, 1, 4096)
     )
 
 
@@ -194,39 +222,9 @@ def _wants_learned_memory(wire: Mapping[str, Any]) -> bool:
 
 def _named_gpus(wire: Mapping[str, Any], field: str, machine: Sequence[Gpu]) -> tuple[str, ...]:
     """Their uuids, so that they mean the same after a restart, in the order of the machine."""
-    words = [_text(str(word), field) for word in _list(wire, field)]
+    words = [read_text(str(word), field) for word in read_list(wire, field)]
     found = find_gpus(words, machine)
     return tuple(gpu.uuid for gpu in machine if gpu.uuid in found)
-
-
-def to_bytes(field: str, value: Any) -> bytes:
-    if not isinstance(value, str):
-        raise UsageError(f"{field}: {value!r} is not text")
-    try:
-        data = value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{field}: {value!r} holds half a character") from error
-    if b"\0" in data:
-        raise UsageError(f"{field}: a NUL byte cannot be passed to a program")
-    if len(data) > LONGEST_STRING:
-        raise UsageError(
-            f"{field}: one string of {len(data)} bytes; Linux passes at most {LONGEST_STRING}"
-        )
-    return data
-
-
-def to_text(data: bytes) -> str:
-    """Bytes as they travel in JSON: nothing lost."""
-    return data.decode("utf-8", "surrogateescape")
-
-
-def join(parts: tuple[bytes, ...]) -> bytes:
-    """Bytes strings as one blob, each closed by a NUL."""
-    return b"".join(part + b"\0" for part in parts)
-
-
-def split(blob: bytes) -> list[bytes]:
-    return blob.split(b"\0")[:-1]
 
 
 def parse_signal(text: str | int) -> int:
@@ -240,13 +238,47 @@ def parse_signal(text: str | int) -> int:
         raise UsageError(f"{text!r} is no signal: write it like INT, SIGUSR1 or 10") from None
 
 
+def _flag(wire: Mapping[str, Any], field: str) -> bool:
+    value = wire.get(field) or False
+    if not isinstance(value, bool):
+        raise UsageError(f"{field}: {value!r} is neither true nor false")
+    return value
+
+
+def _preempt_signal(wire: Mapping[str, Any]) -> int | None:
+    """Its number; what tells a job to give way has to be heard by it."""
+    said = wire.get("preempt_signal")
+    if said is None:
+        return None
+    if not wire.get("preemptible"):
+        raise UsageError(
+            "--preempt-signal says how a job is told to give way, and this one gives way to nobody. "
+            "Add --preemptible"
+        )
+    try:
+        return catchable_signal(said)
+    except ValueError as error:
+        raise UsageError(f"--preempt-signal: {error}") from None
+
+
+def catchable_signal(text: str | int) -> int:
+    """The number of a signal that a program can heed. Raises ValueError."""
+    try:
+        number = parse_signal(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    if number in (signals.SIGKILL, signals.SIGSTOP):
+        raise ValueError(f"no program hears of {signals.Signals(number).name}: name another one")
+    return number
+
+
 def _limits(wire: Mapping[str, Any]) -> dict[str, int]:
-    limits = {k: v for k, v in _mapping(wire, "limits").items() if v is not None}
-    return {name: _integer(limits, name, 0, -1, 2**63 - 1) for name in limits}  # -1: unlimited
+    limits = {k: v for k, v in read_mapping(wire, "limits").items() if v is not None}
+    return {name: read_integer(limits, name, 0, -1, 2**63 - 1) for name in limits}  # -1: unlimited
 
 
 def _changes(wire: Mapping[str, Any]) -> dict[bytes, bytes]:
-    changes = _mapping(wire, "changes")
+    changes = read_mapping(wire, "changes")
     for name in changes:
         if not name or "=" in name:
             raise UsageError(f"env: {name!r} cannot be the name of a variable")
@@ -255,7 +287,7 @@ def _changes(wire: Mapping[str, Any]) -> dict[bytes, bytes]:
 
 def _name(wire: Mapping[str, Any], argv: tuple[bytes, ...]) -> str:
     if wire.get("name"):
-        return _text(wire["name"], "name")
+        return read_text(wire["name"], "name")
     words = [to_text(word) for word in argv]
     program = words[0].rsplit("/", 1)[-1]
     if program.startswith("python") and len(words) > 1:
@@ -265,51 +297,11 @@ def _name(wire: Mapping[str, Any], argv: tuple[bytes, ...]) -> str:
     return readable.encode("utf-8", "replace").decode()[:40] or "job"
 
 
-def _text(value: Any, field: str) -> str:
-    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_NAME:
-        raise UsageError(
-            f"{field}: {value!r} is not a printable text of up to {LONGEST_NAME} signs"
-        )
-    return value
-
-
-def _list(wire: Mapping[str, Any], field: str) -> list[Any]:
-    value = wire.get(field, [])
-    if not isinstance(value, list):
-        raise UsageError(f"{field}: {value!r} is not a list")
-    return value
-
-
-def _mapping(wire: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    value = wire.get(field) or {}
-    if not isinstance(value, dict):
-        raise UsageError(f"{field}: {value!r} is not a mapping")
-    return value
-
-
-def _integer(wire: Mapping[str, Any], field: str, default: int, low: int, high: int) -> int:
-    value = wire.get(field)
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{field}: {value!r} is not a whole number from {low} to {high}")
-    return value
-
-
-def _seconds(wire: Mapping[str, Any], field: str, default: float) -> float:
-    value = wire.get(field)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**9:
-        raise UsageError(f"{field}: {value!r} is no length of time in seconds")
-    return float(value)
-
-
 def _limit(wire: Mapping[str, Any], field: str) -> float | None:
     """A length of time, or none; nothing can be done in no time at all."""
     if wire.get(field) is None:
         return None
-    seconds = _seconds(wire, field, 0.0)
+    seconds = read_seconds(wire, field, 0.0)
     if seconds < SHORTEST_LIMIT_S:
         option = {"time_limit_s": "--time", "heartbeat_s": "--heartbeat"}.get(field, field)
         raise UsageError(f"{option}: {seconds:g} s is shorter than {SHORTEST_LIMIT_S:g} s")
@@ -325,24 +317,28 @@ def _rule(wire: Mapping[str, Any], field: str, parse: Callable[[str], Any]) -> s
     if not wire.get("retries"):
         raise UsageError(f"{option} says how to retry, and there are no retries. Add --retries N")
     try:
-        parse(_text(text, field))
+        parse(read_text(text, field))
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
     return str(text)
 
 
-def _word(wire: Mapping[str, Any], field: str, words: tuple[str, ...]) -> str:
-    value = wire.get(field) or words[0]
-    if value not in words:
-        raise UsageError(f"{field}: {value!r} is none of {', '.join(words)}")
-    return str(value)
+def _hexadecimal(wire: Mapping[str, Any], field: str, lengths: Sequence[int]) -> str | None:
+    value = wire.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) not in lengths or set(value) - set(hexdigits):
+        raise UsageError(f"{field}: {value!r} is not of {lengths[0]} hexadecimal digits")
+    return value
 
 
-def _path(wire: Mapping[str, Any], field: str) -> bytes:
-    path = to_bytes(field, wire.get(field))
-    if not path.startswith(b"/"):
-        raise UsageError(f"{field}: {to_text(path)!r} is not an absolute path")
-    return path
+def _snapshot(wire: Mapping[str, Any]) -> str | None:
+    """The name of a copy, which is that of a folder: the state it is of, and a number where an earlier
+    copy of that state is not as it was."""
+    value = wire.get("snapshot")
+    if value is not None and not (isinstance(value, str) and SNAPSHOT_NAME.fullmatch(value)):
+        raise UsageError(f"snapshot: {value!r} is not the name of a copy")
+    return value
 
 
 def _hash(wire: Mapping[str, Any]) -> bytes:

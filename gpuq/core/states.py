@@ -4,7 +4,9 @@ A job is queued until the daemon has committed an attempt for it, with the GPUs 
 It is running once its process exists, and then that attempt ends: the job ends with it for good, or
 goes back to the queue for its next attempt. Two moves go another way: an attempt that is known never
 to have run goes back to the queue with its number, and a queued job that nobody wants any more ends
-without starting. The schema repeats the invariants, so that a wrong state cannot be stored.
+without starting. What has ended stays so, unless somebody wants it back in the queue: to run once
+more, or because its cancel was a mistake. The schema repeats the invariants, so that a wrong state
+cannot be stored.
 """
 
 import signal as signals
@@ -18,7 +20,7 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.STARTING, JobState.ENDED}),
     JobState.STARTING: frozenset({JobState.RUNNING, JobState.QUEUED, JobState.ENDED}),
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.ENDED}),
-    JobState.ENDED: frozenset(),
+    JobState.ENDED: frozenset({JobState.QUEUED}),
 }
 
 
@@ -28,7 +30,7 @@ def may_move(before: JobState, after: JobState) -> bool:
 
 def conclude(exit: Exit, *, ending: EndCause | None = None) -> Outcome:
     """What an exit means. `ending`: why gpuq had begun to end the attempt by then."""
-    if ending is EndCause.ASKED:
+    if ending is EndCause.ASKED or ending in GIVES_BACK:
         return Outcome.CANCELLED
     if ending in (EndCause.GPU_MEMORY, EndCause.HOST_MEMORY):
         return Outcome.OUT_OF_MEMORY
@@ -76,16 +78,20 @@ def explain(
     over_memory: str | None = None,
     mem_bytes: int | None = None,
     mem_used_bytes: int | None = None,
+    gave_way_to: str | None = None,
     openly: bool = False,
 ) -> str:
     """The sentence that stands in `show` after the end. `mem_used_bytes` is what the job was seen to
-    use of the `mem_bytes` that it was allowed. `openly`: as others may read it who may not read the
+    use of the `mem_bytes` that it was allowed; `gave_way_to` is the job for which it was preempted, in
+    words. `openly`: as others may read it who may not read the
     log, without what the job wrote, and without names of its programs and files."""
     sentence = _explain_exit(
         exit, outcome, is_ours=ending is not None, mem_bytes=mem_bytes, openly=openly
     )
-    if ending is EndCause.ASKED and stop is not None:
+    if (ending is EndCause.ASKED or ending in GIVES_BACK) and stop is not None:
         sentence = f"cancelled by {stop.actor}: {sentence}"
+    elif ending in GIVES_BACK:
+        sentence = f"{GIVES_BACK[ending].format(gave_way_to or 'another job')}: {sentence}"
     if ending is EndCause.TIME_LIMIT:
         limit = format_seconds(time_limit_s)
         sentence = f"timed out: it reached its time limit of {limit}; {sentence}"
@@ -145,7 +151,7 @@ def substate(
     state: JobState,
     *,
     held: bool = False,
-    delayed: bool = False,
+    delayed_for: str | None = None,
     paused: bool = False,
     stopping: bool = False,
     unkillable: bool = False,
@@ -154,7 +160,7 @@ def substate(
     if state is JobState.QUEUED:
         if held:
             return Substate.HELD
-        return Substate.BACKOFF if delayed else None
+        return None if delayed_for is None else _DELAYS[delayed_for]
     if state is JobState.ENDED:
         return None
     if unkillable:
@@ -162,6 +168,9 @@ def substate(
     if stopping:
         return Substate.STOPPING
     return Substate.PAUSED if paused else None
+
+
+_DELAYS = {"begin": Substate.DELAYED, "backoff": Substate.BACKOFF}
 
 
 def why_active(
@@ -172,10 +181,14 @@ def why_active(
     main_ended: bool,
     paused_by: str | None,
     stop_actor: str | None,
+    gives_way_to: str | None = None,
 ) -> str | None:
     """What goes on with a job that runs, where it does not just run."""
     if unkillable is not None:
         return f"survives KILL: {unkillable}"
+    if ending is EndCause.PREEMPTED:
+        words = f"it gives way to {gives_way_to or 'another job'}, and goes back to the queue"
+        return f"KILL sent: {words}" if killed else words
     if ending is not None:
         step = "KILL sent" if killed else "TERM sent"
         by = f" by {stop_actor}" if ending is EndCause.ASKED and stop_actor else ""
@@ -186,6 +199,14 @@ def why_active(
         return f"paused by {paused_by}; its memory, and that of its GPUs, stays in use"
     return None
 
+
+# The attempt is ended for that, and the job goes back to the queue: it runs again, and that is none of
+# its retries. However it ended: with code 0 it says that it could save what it had, not that it was
+# done. Had it been done by then, its next attempt finds that out.
+GIVES_BACK: dict[EndCause | None, str] = {
+    EndCause.PREEMPTED: "gave way to {}",
+    EndCause.REQUEUED: "requeued",
+}
 
 # What went away under a job that was ended for that.
 GONE: dict[EndCause | None, str] = {
@@ -201,4 +222,6 @@ CAUSES = {
     EndCause.HOST_MEMORY: "it used more memory than it asked for (--mem)",
     EndCause.SHUTDOWN: "the machine is shutting down",
     EndCause.LOGOUT: "the services of this user are being stopped",
+    EndCause.PREEMPTED: "it gives way to another job, and goes back to the queue",
+    EndCause.REQUEUED: "it goes back to the queue, asked",
 }

@@ -4,6 +4,7 @@ Sizes are binary (1G is 2**30 bytes), because nvidia-smi, torch and the card's o
 """
 
 import re
+from collections.abc import Iterable
 
 _SIZES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([KMGT])(?:i?B)?", re.IGNORECASE)
@@ -97,13 +98,18 @@ def parse_ranges(text: str) -> list[range]:
 
 def format_ranges(numbers: list[int]) -> str:
     """[0, 1, 2, 5] as "0-2,5"."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return format_spans(range(number, number + 1) for number in sorted(set(numbers)))
+
+
+def format_spans(spans: Iterable[range]) -> str:
+    """[0, 3), [3, 4) and [5, 6) as "0-3,5"; they come in order and apart from each other."""
+    joined: list[list[int]] = []
+    for span in spans:
+        if joined and span.start == joined[-1][1]:
+            joined[-1][1] = span.stop
+        elif span:
+            joined.append([span.start, span.stop])
+    return ",".join(f"{a}-{b - 1}" if b - a > 1 else str(a) for a, b in joined)
 
 
 def count(number: int, noun: str) -> str:

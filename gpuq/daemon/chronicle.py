@@ -25,6 +25,7 @@ from gpuq.core.retry import (
     parse_retry_on,
 )
 from gpuq.core.states import (
+    GIVES_BACK,
     GONE,
     conclude,
     explain,
@@ -152,6 +153,7 @@ class Chronicle:
             over_memory=terms.over_memory,
             mem_bytes=terms.mem_bytes,
             mem_used_bytes=exit.memory_peak_bytes or terms.memory_peak_bytes,
+            gave_way_to=terms.gives_way_for,
         )
         ended = Ended(
             job=job,
@@ -164,6 +166,8 @@ class Chronicle:
             gpu_use=self._lookout.usage.of(job, attempt) if terms.gpus else None,
         )
         self._end_or_try_again(ended, terms)
+        half_life_s = self._policy().fair_share_half_life_s
+        self._store.shares.add(job, attempt, half_life_s=half_life_s)
         self._learn(ended, terms)
         if terms.gpus and self._failed_soon(ended, terms):
             self._lookout.doubt(f"job {job} failed soon after its start")
@@ -188,6 +192,10 @@ class Chronicle:
     def _end_or_try_again(self, ended: Ended, terms: Terms) -> None:
         now = self._clock.wall()
         ended = self._heed_gpus(ended, terms)
+        cause = terms.ending
+        if cause is not None and cause in GIVES_BACK and terms.stop is None:
+            self._store.happened.give_back(ended, cause, now=now)
+            return
         verdict = self._decide_retry(ended, terms)
         if isinstance(verdict, Again):
             delay = Delay(
@@ -227,7 +235,7 @@ class Chronicle:
         machine = self._machine()
         ending = Ending(
             outcome=ended.outcome,
-            attempt=ended.attempt,
+            attempt=ended.attempt - terms.uncounted,
             request=terms.request,
             exit_code=ended.exit.exit_code,
             wished=terms.stop is not None,
@@ -238,7 +246,12 @@ class Chronicle:
         return decide(_rule(terms), ending, machine, self._policy(), random.random())
 
     def _learn(self, ended: Ended, terms: Terms) -> None:
-        """What its command needs of a GPU, for --gpu-mem auto; or that what was known is too little."""
+        """How long its command runs; and what it needs of a GPU, for --gpu-mem auto, or that what was
+        known is too little."""
+        ran_s = self._ran_s(ended, terms)
+        if ended.outcome is Outcome.SUCCEEDED and ran_s is not None:
+            ran_s = max(ran_s - terms.paused_s, 0.0)
+            self._store.durations.learn(ended.job, ran_s, now=self._clock.wall())
         if ended.gpu_use is None:
             return
         if ended.outcome is Outcome.SUCCEEDED and ended.gpu_use.peak_bytes:

@@ -22,7 +22,7 @@ SIGTERM and SIGINT end the daemon: jobs go on, and the next one takes them over.
 
 FORMS_HELP = """\
 SIZE is like 24G or 500M, TIME like 90s, 2h30m or 7d, BOOL is true or false.
-LIST has commas between, and HOURS are like mon-fri 09:00-18:00, sat 10:00-14:00.
+LIST has commas between, HOURS are like mon-fri 09:00-18:00, sat 10:00-14:00, and RATE is like 5/s.
 In the file the names have _ for -, and a text stands in quotes: keep_for = "7d"."""
 
 CHECK_HELP = """\

@@ -5,24 +5,31 @@ Part of the loop and on its thread.
 """
 
 from collections.abc import Sequence
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
 
 from gpuq.core.decisions import (
+    Await,
     Cancel,
     Decision,
+    Divide,
     MarkDirty,
+    Meet,
     Pause,
     Readmit,
     Release,
+    Requeue,
     Resume,
     SetAside,
     SetAsideGpu,
+    Settling,
     Signal,
+    Skip,
     Start,
     TestGpu,
     Undelay,
 )
 from gpuq.core.gpu import Gpu
+from gpuq.core.judging import judge_needs
 from gpuq.core.model import Snapshot
 from gpuq.daemon import faults
 from gpuq.daemon.clock import Clock
@@ -36,6 +43,7 @@ from gpuq.daemon.store.connection import DiskTrouble
 from gpuq.daemon.supervisor import Supervisor
 from gpuq.daemon.watchers import Watchers
 
+SETTLED_PER_TURN = 512
 SHOWN_SURVIVORS = 3
 DEVICE = "/dev/nvidia{}"
 
@@ -66,7 +74,10 @@ class Deeds:
         """Raises DiskTrouble and CannotStart; what was not done then is decided anew."""
         # Signals first: what is being ended is to end though the disk may refuse all the rest.
         self._signal([one for one in decisions if isinstance(one, Signal)])
+        # Before any other job ends: what was touched stays as it was judged.
+        self._settle([one for one in decisions if isinstance(one, Settling)])
         self._cancel([one for one in decisions if isinstance(one, Cancel)])
+        self._requeue([one.job for one in decisions if isinstance(one, Requeue)])
         self._starter.keep_for(decisions)
         for decision in decisions:
             await self._carry_out(decision, snapshot)
@@ -110,11 +121,62 @@ class Deeds:
         faults.here("loop.cancelling")
         with self._store.transaction():
             for cancel in cancels:
-                self._store.happened.cancel(cancel.job, actor=cancel.actor, now=self._clock.wall())
+                self._store.happened.cancel(
+                    cancel.job, last=cancel.last, actor=cancel.actor, now=self._clock.wall()
+                )
         faults.here("loop.cancelled")
         for cancel in cancels:
-            self._watchers.publish(cancel.job, "started")
-            self._watchers.publish(cancel.job, "ended")
+            self._watchers.publish(cancel.job, "started", last=cancel.last)
+            self._watchers.publish(cancel.job, "ended", last=cancel.last)
+
+    def _requeue(self, jobs: Sequence[int]) -> None:
+        if not jobs:
+            return
+        faults.here("loop.requeueing")
+        with self._store.transaction():
+            for job in jobs:
+                self._store.returned.requeue(
+                    job,
+                    now=self._clock.wall(),
+                    boottime=self._clock.boottime(),
+                    boot_id=processes.boot_id(),
+                )
+        faults.here("loop.requeued")
+
+    def _settle(self, settled: Sequence[Settling]) -> None:
+        """All in one commit, as with those that are cancelled, and what they bring about with them: who
+        waits for one that is skipped is judged by the same rule, or a long chain would take a turn for
+        each of its jobs."""
+        if not settled:
+            return
+        faults.here("loop.settling_needs")
+        skipped: list[tuple[int, int]] = []
+        done = 0
+        with self._store.transaction():
+            while settled and done < SETTLED_PER_TURN:
+                self._store.needs.take_up([one.need for one in settled])
+                for one in settled:
+                    skipped += self._settle_one(one)
+                done += len(settled)
+                settled = judge_needs(self._store.needs.touched())
+        faults.here("loop.needs_settled")
+        for first, last in skipped:
+            self._watchers.publish(first, "started", last=last)
+            self._watchers.publish(first, "ended", last=last)
+
+    def _settle_one(self, one: Settling) -> list[tuple[int, int]]:
+        """Returns the runs of jobs that have ended by it."""
+        needs, now = self._store.needs, self._clock.wall()
+        match one:
+            case Meet():
+                needs.meet(one.need, now=now)
+            case Await():
+                needs.wait(one.need, now=now)
+            case Divide():
+                needs.divide(one.need)
+            case Skip():
+                return needs.skip(one.need, broken_by=one.broken_by, reason=one.reason, now=now)
+        return []
 
     def _signal(self, signals: Sequence[Signal]) -> None:
         """The step is noted before it is taken: taken twice it does no harm, unnoted it would
@@ -133,7 +195,7 @@ class Deeds:
         faults.here("loop.signal_committed")
         self._send(signals)
         faults.here("loop.signalled")
-        if terms := [one for one in signals if one.ends is not None and one.signal == SIGTERM]:
+        if terms := [one for one in signals if one.ends is not None and one.signal != SIGKILL]:
             with self._store.transaction():
                 for one in terms:
                     self._store.happened.term_delivered(one.job, one.attempt)
@@ -147,7 +209,13 @@ class Deeds:
     def _send(self, signals: Sequence[Signal]) -> None:
         table = processes.Table()
         for one in signals:
-            self._supervisor.signal(one.job, one.signal, table, ends=one.ends is not None)
+            self._supervisor.signal(
+                one.job,
+                one.signal,
+                table,
+                ends=one.ends is not None,
+                only_main=one.only_main,
+            )
 
     def _note_signal(self, one: Signal) -> None:
         now, mono = self._clock.wall(), self._clock.monotonic()
@@ -157,6 +225,10 @@ class Deeds:
         kill = one.signal == SIGKILL
         if kill:
             self.last_kills[one.job, one.attempt] = mono
+        if one.gives_way_to is not None:
+            self._store.giving_way.begin(
+                one.job, one.attempt, to=one.gives_way_to, for_whom=str(one.for_whom), now=now
+            )
         self._store.happened.resume(one.job, one.attempt, mono=mono, now=now)
         self._store.happened.stop_step(
             one.job, one.attempt, kill=kill, cause=one.ends, mono=mono, now=now

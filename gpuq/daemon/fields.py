@@ -93,8 +93,8 @@ def filters(request: Mapping[str, Any]) -> dict[str, Any]:
     states = [aliases.get(str(state), str(state)) for state in states]
     if unknown := [state for state in states if state not in STATE_WORDS]:
         raise UsageError(f"{unknown[0]!r} is no state: {', '.join(STATE_WORDS)}")
-    texts = {field: _text(request, field) for field in ("user", "tag", "name")}
-    return {"states": states, "since": _moment(request, "since")} | texts
+    texts = {field: _text(request, field) for field in ("user", "tag", "name", "queue")}
+    return {"states": states, "since": moment(request, "since")} | texts
 
 
 def prunable(request: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def prunable(request: Mapping[str, Any], now: float) -> dict[str, Any]:
     }
 
 
-def _moment(request: Mapping[str, Any], field: str) -> float | None:
+def moment(request: Mapping[str, Any], field: str) -> float | None:
     """Seconds since 1970."""
     value = request.get(field)
     if value is None:

@@ -4,12 +4,14 @@ and touch no GPU and no process."""
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Protocol
 
 from gpuq.core.condition import assess
 from gpuq.core.gpu import Gpu, GpuState
 from gpuq.core.gpu_account import GpuPast, explain_gpu
 from gpuq.core.model import GpuHealth, Lease
+from gpuq.core.moments import words_for
 from gpuq.core.policy import Policy
 from gpuq.daemon import fields, views
 from gpuq.daemon.callers.discretion import Discretion
@@ -41,7 +43,7 @@ class GpuWorld(Protocol):
 
 class GpuRequests:
     """`known` gives every GPU that this machine has shown, `policy` the settings in force, `discretion`
-    what somebody may see."""
+    what somebody may see, `reservations` those of each GPU, by uuid."""
 
     def __init__(
         self,
@@ -50,12 +52,14 @@ class GpuRequests:
         policy: Callable[[], Policy],
         known: Callable[[], Sequence[Gpu]],
         discretion: Callable[[Peer], Discretion],
+        reservations: Callable[[], Mapping[str, list[Answer]]] = dict,
     ) -> None:
         self._store = store
         self._world = world
         self._policy = policy
         self._known = known
         self._discretion = discretion
+        self._reservations = reservations
         self._clock = Clock()
 
     def views(self, peer: Peer) -> list[Answer]:
@@ -63,10 +67,12 @@ class GpuRequests:
         told = self._discretion(peer).gpu
         leases, policy = self._store.current.leases(), self._policy()
         rows, under_test = self._store.health.rows(), self._under_test()
+        reserved = self._reservations()
         return [
             views.gpu_view(
                 told(gpu), leases, policy, rows.get(gpu.uuid), under_test=under_test.get(gpu.uuid)
             )
+            | {"reservations": reserved.get(gpu.uuid, [])}
             for gpu in self._world.gpus or ()
         ]
 
@@ -142,6 +148,7 @@ class GpuRequests:
             _past(row, time.time()),
             boottime=self._clock.boottime(),
         )
+        told += [_reservation_words(one) for one in self._reservations().get(gpu.uuid, [])]
         if (trouble := self._world.gpu_trouble) is not None:
             told = [f"There is no reading just now, and what follows is older: {trouble}.", *told]
         return {"sentences": told, "gpu": gpu.uuid}
@@ -183,6 +190,20 @@ class GpuRequests:
             "reason": reason,
             "jobs": jobs,
         }
+
+
+def _reservation_words(one: Answer) -> str:
+    """ "It is reserved for alice from 18:00 to 06:00 (tomorrow): a deadline. End it: …"."""
+    here = datetime.now()
+    begin, end = (
+        words_for(datetime.fromtimestamp(one[name]), here) for name in ("begin_at", "end_at")
+    )
+    reason = f": {one['reason']}" if one["reason"] else ""
+    span = f"until {end}" if one["active"] else f"from {begin} to {end}"
+    cancel = f"gpuq reserve --cancel {one['id']}"
+    return (
+        f"It is reserved for {one['user']} {span}{reason} (by {one['actor']}). End that: {cancel}"
+    )
 
 
 def _past(row: HealthRow | None, now: float) -> GpuPast:

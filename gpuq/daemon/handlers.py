@@ -1,7 +1,6 @@
 """One function per request. Handlers check, store what was asked or wished, and answer; they never
 touch a process. What follows from a wish is the loop's to do, and to tell."""
 
-import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,31 +8,40 @@ from typing import Any
 
 import gpuq
 from gpuq.config import Config
-from gpuq.core.model import JobState, Outcome
-from gpuq.core.spec import parse_signal, to_text
-from gpuq.core.units import format_ranges
+from gpuq.core.spec import parse_signal
+from gpuq.core.units import format_spans
+from gpuq.core.wire_fields import to_text
 from gpuq.daemon import faults, fields, installed, views
 from gpuq.daemon.callers.discretion import Discretion
 from gpuq.daemon.callers.peer import Peer
+from gpuq.daemon.changes import Changes
+from gpuq.daemon.editing import Editing
+from gpuq.daemon.expectations import Expectations
 from gpuq.daemon.gpu_requests import GpuRequests
 from gpuq.daemon.known_gpus import KnownGpus
+from gpuq.daemon.limit_requests import LimitRequests
 from gpuq.daemon.linux import investigate, processes
 from gpuq.daemon.linux.sentences import sentences
+from gpuq.daemon.listing import Listing
+from gpuq.daemon.needing import stranded_by
 from gpuq.daemon.refs import References
+from gpuq.daemon.reserving import Reserving
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.measured import use_columns
 from gpuq.daemon.submissions import FIRST_READING_S, Submissions
 from gpuq.daemon.upkeep.aside import OneByOne
 from gpuq.daemon.upkeep.pruning import Pruning
+from gpuq.daemon.upkeep.snapshots import make_folder
+from gpuq.daemon.waiting import Waiting
 from gpuq.daemon.watchers import Watchers
 from gpuq.daemon.world import World
-from gpuq.errors import NotPermitted, UsageError
+from gpuq.errors import GpuqError, NotPermitted, UsageError
 
 LONGEST_WATCH_S = 10.0
 # What root of a container may ask: all others change something, or tell of what is outside of it.
 LOOKS = {"ping", "config", "status", "show", "events", "wait", "gpus", "why_gpu"}
-LOOKS |= {"prunable", "pruning"}
+LOOKS |= {"editable", "prunable", "pruning", "limits", "queues", "usage", "reservations"}
 
 Answer = dict[str, Any]
 
@@ -48,22 +56,45 @@ class Handlers:
         self._refs = References(store.found)
         self._machine = KnownGpus(store.machine, config, lambda: world.gpus)
         self._submissions = Submissions(store, config, world, self._machine)
+        self._reserving = Reserving(store, world, self._machine.gpus)
         self._gpu_requests = GpuRequests(
-            store, world, config.policy, self._machine.gpus, self._discretion
+            store,
+            world,
+            config.policy,
+            self._machine.gpus,
+            self._discretion,
+            reservations=self._reserving.of_gpus,
         )
+        self._expectations = Expectations(world)
+        self._changes = Changes(store, self._refs, config, world, self._find_own)
+        self._editing = Editing(store, world, self._find_own, self._submissions.read_specs)
+        self._listing = Listing(store, self._refs, self._discretion, self._job_view)
+        self._waiting = Waiting(store.found, self._refs, watchers)
+        self._limit_requests = LimitRequests(store, config, world.wake)
         self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
         self._looks = OneByOne()
         self.host_notes: Callable[[], list[str]] = list  # of what the machine does not let us do
+        self.open_spool: Callable[[Peer], Awaitable[str]] = _no_spool
         self._started_at = time.time()
         self._started = time.monotonic()
         self._table: dict[str, Callable[[Mapping[str, Any], Peer], Awaitable[Answer]]] = {
             "ping": self.ping,
             "submit": self._submissions.submit,
+            "dry_run": self._submissions.dry_run,
+            "snapshots": self.snapshots,
+            "spool": self.spool,
             "status": self.status,
             "show": self.show,
-            "wait": self.wait,
+            "wait": self._waiting.wait,
             "kill": self.kill,
             "pause": self.pause,
+            "hold": self._changes.hold,
+            "priority": self._changes.priority,
+            "move": self._changes.move,
+            "requeue": self._changes.requeue,
+            "undo": self._changes.undo,
+            "editable": self._editing.editable,
+            "edit": self._editing.edit,
             "drain": self.drain,
             "prunable": self._pruning.prunable,
             "prune": self._pruning.prune,
@@ -75,6 +106,13 @@ class Handlers:
             "test_gpus": self._gpu_requests.test,
             "why_gpu": self._gpu_requests.why,
             "events": self.events,
+            "reserve": self._reserving.reserve,
+            "cancel_reservation": self._reserving.cancel,
+            "reservations": self._reserving.reservations,
+            "limit": self._limit_requests.limit,
+            "limits": self._limit_requests.limits,
+            "queues": self._limit_requests.queues,
+            "usage": self._limit_requests.usage,
             "config": self.config,
             "bounds": self.bounds,
             "stop": self.stop,
@@ -142,11 +180,21 @@ class Handlers:
         self._world.ask_to_stop(f"{peer.user} {'restarts' if back else 'stopped'} it", back=back)
         return {"pid": os.getpid(), "counts": self._store.counted.for_user(peer.uid)}
 
+    async def spool(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """Where the caller's job files are to be dropped."""
+        return {"path": await self.open_spool(peer)}
+
+    async def snapshots(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """Where a user's copies of work trees are to be put."""
+        return {"folder": make_folder(self._config.state_dir, peer.uid, peer.gid)}
+
     # ── wished ──
 
-    def _find_own(self, request: Mapping[str, Any], peer: Peer, verb: str) -> list[Row]:
+    def _find_own(
+        self, request: Mapping[str, Any], peer: Peer, verb: str, *, to_end: bool = False
+    ) -> list[Row]:
         """The jobs that are named, if the caller may change all of them."""
-        rows = self._refs.find(fields.named(request), peer)
+        rows = self._refs.find(fields.named(request), peer, to_end=to_end)
         for row in rows:
             if not peer.may_change(row["uid"]):
                 raise NotPermitted(
@@ -173,7 +221,7 @@ class Handlers:
             done = "paused" if paused else "resumed"
         else:
             done = "already" if row["state"] in ("starting", "running") else "not_running"
-        return {"id": row["id"], "done": done}
+        return {"id": row["id"], "last_id": row["last_id"], "done": done}
 
     async def drain(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Start nothing any more, for a reason; or (`off`) go on."""
@@ -187,7 +235,7 @@ class Handlers:
         }
 
     async def kill(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        rows = self._find_own(request, peer, "kill")
+        rows = self._find_own(request, peer, "kill", to_end=True)
         number, grace = request.get("signal"), request.get("grace_s")
         if grace is not None and (not isinstance(grace, int | float) or not 0 <= grace <= 86400):
             raise UsageError(f"grace_s: {grace!r} is no length of time of up to a day")
@@ -195,31 +243,35 @@ class Handlers:
             if number is not None:
                 done = [self._send_signal(row, parse_signal(number), peer) for row in rows]
             else:
-                done = [self._stop(row, grace, peer) for row in rows]
+                now = time.time()  # of all of them the same: one kill, that can be undone as one
+                done = [self._stop(row, grace, peer, now) for row in rows]
         faults.here("kill.committed")
         self._world.wake()
-        return {"jobs": done}
+        stranded = [] if number is not None else stranded_by(self._store.waiting, done, rows)
+        return {"jobs": done, "stranded": stranded}
 
-    def _stop(self, row: Row, grace: float | None, peer: Peer) -> Answer:
+    def _stop(self, row: Row, grace: float | None, peer: Peer, now: float) -> Answer:
+        run = {"id": row["id"], "last_id": row["last_id"]}
+        if "grace_s" not in row:  # of those that are over
+            return run | {"done": "already_ended", "grace_s": None}
         grace_s = float(row["grace_s"] if grace is None else grace)
-        now = time.time()
-        if not self._store.wished.stop(row["id"], grace_s=grace_s, actor=peer.user, now=now):
-            return {"id": row["id"], "done": "already_ended", "grace_s": None}
-        if row["state"] == "queued":
-            return {"id": row["id"], "done": "cancelled", "grace_s": None}
-        done = "stopping" if grace_s else "killing"
-        return {"id": row["id"], "done": done, "grace_s": grace_s}
+        if not self._store.wished.stop(*run.values(), grace_s=grace_s, actor=peer.user, now=now):
+            return run | {"done": "already_ended", "grace_s": None}
+        if row["state"] in ("queued", "ended"):  # which was to be queued again
+            return run | {"done": "cancelled", "grace_s": None}
+        return run | {"done": "stopping" if grace_s else "killing", "grace_s": grace_s}
 
     def _send_signal(self, row: Row, number: int, peer: Peer) -> Answer:
         sent = self._store.wished.signal(row["id"], number, actor=peer.user, now=time.time())
         done = "signalled" if sent else "not_running"
-        return {"id": row["id"], "done": done, "grace_s": None}
+        return {"id": row["id"], "last_id": row["last_id"], "done": done, "grace_s": None}
 
     def end_everything(self, actor: str) -> None:
         """Wishes every job gone, at once."""
         with self._store.transaction():
             for row in self._store.found.jobs(ended=False):
-                self._store.wished.stop(row["id"], grace_s=0.0, actor=actor, now=time.time())
+                run = row["id"], row["last_id"]
+                self._store.wished.stop(*run, grace_s=0.0, actor=actor, now=time.time())
         self._world.wake()
 
     # ── seen ──
@@ -233,10 +285,9 @@ class Handlers:
     async def status(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         if request.get("after_turn"):
             await self._world.settle()
-        limit = fields.limit(request.get("limit"))
-        rows, cursor = self._page(request, peer, limit)
+        jobs, cursor = self._listing.page(request, peer)
         answer = {
-            "jobs": [self._job_view(row, peer) for row in rows],
+            "jobs": jobs,
             "before": cursor,
             "counts": self._store.counted.for_user(peer.uid),
             "drained": self._drained(),
@@ -244,7 +295,8 @@ class Handlers:
         return answer | self._gpus(peer)
 
     def _job_view(self, row: Row, peer: Peer) -> Answer:
-        row = self._with_latest_use(row, row["id"])
+        row = self._with_latest_use(self._store.found.with_values(row), row["id"])
+        row |= {"needs": self._store.waiting.needs_of(row)} | self._expectations.of(row)
         machine = self._world.gpus or ()
         sight = self._discretion(peer).sight(row["uid"])
         return views.job_view(row, self._world.plan, self._config.state_dir, machine, sight=sight)
@@ -254,41 +306,18 @@ class Handlers:
         use = self._world.gpu_use(job, row["attempt"])
         return row if use is None else row | use_columns(use)
 
-    def _page(
-        self, request: Mapping[str, Any], peer: Peer, limit: int
-    ) -> tuple[list[Row], int | None]:
-        """A page of rows, and the cursor of the next one where there may be more.
-
-        Active jobs come oldest first, since what runs and what is next is asked for; with ended
-        ones among them the newest come first.
-        """
-        refs = fields.named(request)
-        everything = bool(request.get("all")) or bool(refs)
-        filters = fields.filters(request)
-        cursor = fields.cursor(request, "before")
-        # What is hidden must not be guessed either: others' jobs have neither name nor tags then.
-        by_words = filters["name"] is not None or filters["tag"] is not None
-        only_own = by_words and not self._discretion(peer).sees_commands
-        # Who is going to change what is listed has only that listed which they may change.
-        only_own |= bool(request.get("mine") or (request.get("changeable") and not peer.is_admin))
-        rows = self._store.found.jobs(
-            ids=self._refs.resolve(refs, peer) if refs else None,
-            ended=everything or _wants_ended(filters["states"]),
-            uid=peer.uid if only_own else None,
-            limit=limit,
-            cursor=cursor,
-            **filters,
-        )
-        if refs and not rows and cursor is None:
-            raise self._refs.no_such_job(refs, peer)
-        return rows, rows[-1]["id"] if len(rows) == limit else None
-
     async def show(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         await self._world.settle()
-        row = self._refs.find([request.get("ref")], peer)[-1]
+        row = self._refs.find_last(request.get("ref"), peer)
+        row = self._store.found.with_values(row)
         job = self._job_view(row, peer)
         sight = self._discretion(peer).sight(row["uid"])
         job["place"] = self._store.counted.place_in_class(row["id"])
+        before = self._store.durations.known_of(row["id"])
+        if before is not None and row["time_limit_s"] is None:
+            job["ran_before"] = {"longest_s": before.longest_s, "runs": before.runs}
+        needed_by = self._store.waiting.waiting_for(range(row["id"], row["id"] + 1))
+        job["needed_by"] = format_spans(needed_by) or None
         job["attempts"] = [
             views.attempt_view(
                 self._with_latest_use(attempt, row["id"]),
@@ -366,42 +395,6 @@ class Handlers:
         machine, discretion = self._world.gpus or (), self._discretion(peer)
         return [views.event_view(row, machine, sight=discretion.sight(row["uid"])) for row in rows]
 
-    async def wait(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        """Answers when all jobs have ended (`any`: the first; `started`: have left the queue).
 
-        `ended` are the ids of those that have, as ranges.
-        """
-        rows = self._refs.find(fields.named(request), peer)
-        moment = "started" if request.get("started") else "ended"
-        open_ids = [row["id"] for row in rows if not _is_past(row["state"], moment)]
-        wanted = (1 if request.get("any") else len(rows)) - (len(rows) - len(open_ids))
-        timeout_s = fields.timeout_s(request.get("timeout_s") or 0.0)
-        left = await self._wait_for(open_ids, moment, wanted, timeout_s)
-        ended = [row["id"] for row in rows if row["id"] not in left]
-        return {"timed_out": len(left) > len(open_ids) - wanted, "ended": format_ranges(ended)}
-
-    async def _wait_for(
-        self, jobs: list[int], moment: str, wanted: int, timeout_s: float
-    ) -> set[int]:
-        """Waits for `wanted` of the jobs; returns those for which the moment has not come."""
-        waiting = {self._watchers.watch(job, moment): job for job in jobs}
-        enough = len(jobs) - wanted
-        deadline = time.monotonic() + timeout_s
-        try:
-            while len(waiting) > enough and (left := deadline - time.monotonic()) > 0:
-                first = asyncio.FIRST_COMPLETED
-                done, _ = await asyncio.wait(waiting, timeout=left, return_when=first)
-                for future in done:
-                    del waiting[future]
-            return set(waiting.values())
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _is_past(state: str, moment: str) -> bool:
-    return state == JobState.ENDED or (moment == "started" and state != JobState.QUEUED)
-
-
-def _wants_ended(states: list[str]) -> bool:
-    return any(state == JobState.ENDED or state in tuple(Outcome) for state in states)
+async def _no_spool(peer: Peer) -> str:
+    raise GpuqError("this daemon takes no files from spool folders")

@@ -10,6 +10,7 @@ import structlog
 
 from gpuq.config import Config
 from gpuq.core.model import EndCause, Exit, JobState
+from gpuq.core.preemption import preempt_signal
 from gpuq.core.states import may_have_gone_with_host
 from gpuq.daemon.attempt import record
 from gpuq.daemon.clock import Clock
@@ -99,6 +100,8 @@ class Inheritance:
         table = processes.Table()
         for job in self._store.current.active():
             if job.term_sent_at is not None and not job.term_delivered and job.kill_sent_at is None:
-                self._supervisor.signal(job.id, SIGTERM, table)
+                gives_way = job.ending is EndCause.PREEMPTED
+                number = preempt_signal(job, self._config.policy()) if gives_way else SIGTERM
+                self._supervisor.signal(job.id, number, table, only_main=gives_way)
             elif job.paused_since is not None:
                 self._supervisor.pause(job.id)

@@ -38,10 +38,12 @@ class KnownGpus:
     def slips(self) -> list[str]:
         """Settings that name GPUs which this machine never had: a slip, or from another machine."""
         known = self.gpus()
+        named = {name: getattr(self._config, name) for name in NAMING}
+        named |= {f"queues.{queue.name}.gpus": queue.gpus for queue in self._config.queues}
         return [
             f"{name}: no GPU of this machine is {word}. See: gpuq gpus"
-            for name in NAMING
-            for word in getattr(self._config, name)
+            for name, words in named.items()
+            for word in words
             if known and not any(is_meant(gpu, word) for gpu in known)
         ]
 

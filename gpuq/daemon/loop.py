@@ -16,7 +16,16 @@ from gpuq.config import Config
 from gpuq.core.decisions import Plan
 from gpuq.core.gpu import Gpu
 from gpuq.core.hours import is_within
-from gpuq.core.model import ActiveJob, Closing, EndCause, GpuHealth, Snapshot
+from gpuq.core.model import (
+    ActiveJob,
+    Closing,
+    EndCause,
+    GpuHealth,
+    Limit,
+    Snapshot,
+    WaitingJob,
+)
+from gpuq.core.policy import Policy
 from gpuq.core.scheduler import plan
 from gpuq.core.usage import GpuUse
 from gpuq.daemon import faults
@@ -27,9 +36,10 @@ from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.health import HealthWatch
 from gpuq.daemon.inheritance import Inheritance
 from gpuq.daemon.linux import cgroup
-from gpuq.daemon.linux.syscalls import BoottimeAlarm
+from gpuq.daemon.linux.syscalls import BoottimeAlarm, WallAlarm
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.memory_watch import MemoryWatch
+from gpuq.daemon.reserving import read_reservations
 from gpuq.daemon.starting import CannotStart, Starter
 from gpuq.daemon.status_line import status_line
 from gpuq.daemon.store import Store
@@ -80,6 +90,7 @@ class Loop:
         self._stopping = asyncio.Event()
         self._again: asyncio.TimerHandle | None = None
         self._alarm = BoottimeAlarm()
+        self._wall_alarm = WallAlarm()
         self._beats: dict[tuple[int, int], float] = {}  # by job and attempt
         self._cgroup_root = cgroup.find_root(config.state_dir, config.cgroup)
         log.info("control groups", root=self._cgroup_root or "none: jobs are known by their runner")
@@ -193,6 +204,10 @@ class Loop:
         except TimeoutError:
             pass
 
+    def look(self) -> Snapshot:
+        """The world as a turn would see it now."""
+        return self._look()
+
     def owner_of(self, pid: int) -> int | None:
         """The job that a process belongs to."""
         return self._supervisor.owner_of(pid)
@@ -226,7 +241,8 @@ class Loop:
         ]
         for task in beside:
             task.add_done_callback(lambda _: self.wake())
-        asyncio.get_running_loop().add_reader(self._alarm.fd, self._alarm_rang)
+        for alarm in (self._alarm, self._wall_alarm):
+            asyncio.get_running_loop().add_reader(alarm.fd, self._alarm_rang, alarm)
         try:
             await self._supervisor.settle()
             while True:
@@ -243,8 +259,9 @@ class Loop:
                     if task.done():
                         task.result()  # its fault is ours
         finally:
-            asyncio.get_running_loop().remove_reader(self._alarm.fd)
-            self._alarm.close()
+            for alarm in (self._alarm, self._wall_alarm):
+                asyncio.get_running_loop().remove_reader(alarm.fd)
+                alarm.close()
             self._pulse.stop()
             for task in beside:
                 task.cancel()
@@ -257,8 +274,8 @@ class Loop:
                 self._inheritance.sweep_groups()
                 cgroup.remove_root(self._cgroup_root)
 
-    def _alarm_rang(self) -> None:
-        self._alarm.acknowledge()
+    def _alarm_rang(self, alarm: BoottimeAlarm | WallAlarm) -> None:
+        alarm.acknowledge()
         self.wake()
 
     def _hear(self, news: News) -> None:
@@ -322,26 +339,46 @@ class Loop:
 
     def _look(self) -> Snapshot:
         current = self._store.current
-        now = self._clock.monotonic()
+        now, wall, policy = self._clock.monotonic(), self._clock.wall(), self._policy()
         health = self._health.known()
+        waiting = tuple(current.waiting(JOBS_PER_CLASS))
         return Snapshot(
             now=now,
             boottime=self._clock.boottime(),
+            wall=wall,
             gpus=self._barred(health),
             health=health,
             leases=tuple(current.leases()),
-            waiting=tuple(current.waiting(JOBS_PER_CLASS)),
+            waiting=waiting,
             active=tuple(self._with_signs(job, now) for job in current.active()),
             delayed=tuple(current.delayed()),
+            reservations=read_reservations(self._store.reserved.open(wall), wall),
+            to_requeue=current.to_requeue(),
+            touched_needs=tuple(self._store.needs.touched()),
             drain=current.drain(),
             closing=self._closing,
             start_trouble=self._start_trouble(now),
-            policy=self._policy(),
+            policy=policy,
             jobs_per_class=JOBS_PER_CLASS,
             gpus_read_at=self._lookout.read_at,
             gpu_trouble=self._lookout.trouble,
             kept_idle=self._kept_idle(),
+            limits=self._limits(waiting),
+            recent_starts=self._starter.recent.as_of(now, policy),
+            usage=self._usage(wall, policy),
         )
+
+    def _limits(self, waiting: Sequence[WaitingJob]) -> tuple[Limit, ...]:
+        """Those that hold for somebody who waits."""
+        limited = self._store.limited
+        groups = {job.group for job in waiting if job.group is not None}
+        return (*limited.of_users_and_tags(), *(limited.of_groups(groups) if groups else ()))
+
+    def _usage(self, wall: float, policy: Policy) -> Mapping[int, float]:
+        """What each user has had of the GPUs, where that counts."""
+        if not policy.fair_share:
+            return {}
+        return self._store.shares.by_user(wall, policy.fair_share_half_life_s)
 
     def _kept_idle(self) -> int:
         """How many GPUs are left to others at this time of the week."""
@@ -392,7 +429,7 @@ class Loop:
         """Until the next news, or the moment that the plan named."""
         self._idle.set()
         self._lookout.set_pace()
-        self._set_alarm(self.plan.undelay_at)
+        self._set_alarms(self.plan.undelay_at, self.plan.wall_at)
         try:
             # Not wait_for, which drops a cancel that comes in the same moment as the bell
             # (CPython before 3.12, gh-86296): the daemon would never leave.
@@ -422,8 +459,9 @@ class Loop:
         leases = self._store.current.leases()
         return status_line(running, queued, self.gpus, leases, self._policy(), troubles)
 
-    def _set_alarm(self, boottime: float | None) -> None:
+    def _set_alarms(self, boottime: float | None, wall: float | None) -> None:
         self._alarm.set(None if boottime is None else boottime - self._clock.boottime())
+        self._wall_alarm.set(None if wall is None else wall - self._clock.wall())
 
     def _note_disk_trouble(self, trouble: DiskTrouble) -> None:
         log.error("the database cannot be written", why=str(trouble), again_in_s=DISK_AGAIN_S)

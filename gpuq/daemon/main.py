@@ -28,6 +28,7 @@ from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.loop import Loop
 from gpuq.daemon.reloading import Reloader
 from gpuq.daemon.server import Server
+from gpuq.daemon.spool.watch import Spool
 from gpuq.daemon.state_dir import StateLock, make_state_dir
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import NEEDS_A_PERSON, StoreDamaged
@@ -134,6 +135,7 @@ async def _run(
     facts = {"pid": os.getpid(), "state_dir": settings.state_dir, "mode": settings.mode}
     machine = settings if settings.mode == "system" else None
     callers, is_open = Callers(machine), machine is not None
+    spool = Spool(settings)
     server = Server(
         settings.socket, handlers.handle, facts, callers, is_open=is_open, given=systemd.socket
     )
@@ -143,7 +145,7 @@ async def _run(
         store,
         Clock(),
         read=lambda: read_again(settings),
-        on_change=loop.settings_changed,
+        on_change=lambda: _tell_of_change(loop, spool),
         on_read=lambda: _tell_of_reading(notifier, loop),
     )
     host = Host(
@@ -155,7 +157,8 @@ async def _run(
         system_bus=system_bus,
         user_bus=None if settings.mode == "system" else user_bus,
     )
-    loop.on_look, handlers.host_notes = host.heed, host.notes
+    loop.on_look, handlers.open_spool = host.heed, spool.open
+    handlers.host_notes = lambda: [*host.notes(), *spool.notes()]
     _install_signals(loop, reloader, host, systemd)
     loop.start()
     await server.listen()
@@ -167,10 +170,14 @@ async def _run(
     reloading = asyncio.ensure_future(reloader.run())
     hosting = asyncio.ensure_future(host.run())
     reachable = asyncio.ensure_future(server.stay_reachable())
+    spooling = asyncio.ensure_future(spool.run())
     leaving = asyncio.ensure_future(loop.stopping())
     try:
         await _until_first_ends(
-            (turning, reloading, hosting, reachable, telling, leaving), loop, server, notifier
+            (turning, reloading, hosting, reachable, spooling, telling, leaving),
+            loop,
+            server,
+            notifier,
         )
     finally:
         await asyncio.gather(system_bus.close(), user_bus.close())
@@ -208,6 +215,11 @@ def _tell_story(store: Store, watchers: Watchers, journal: Journal | None) -> as
     if journal is None:
         return asyncio.get_running_loop().create_future()  # nobody is told, and it never ends
     return asyncio.ensure_future(Story(store.told, watchers, journal).run())
+
+
+def _tell_of_change(loop: Loop, spool: Spool) -> None:
+    loop.settings_changed()
+    spool.settings_changed()
 
 
 def _tell_of_reading(notifier: Notifier, loop: Loop) -> None:

@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuq.config import Config
-from gpuq.core.elements import Element, read_elements
+from gpuq.core.arrays import variable
 from gpuq.core.gpu import Gpu
+from gpuq.core.slurm import SlurmJob, slurm_environment
 from gpuq.core.soft_limits import soft_limits
-from gpuq.core.spec import split, to_text
+from gpuq.core.states import signal_name
 from gpuq.core.visibility import job_gpu_environment
+from gpuq.core.wire_fields import split, to_text
 from gpuq.daemon.attempt import runner
+from gpuq.daemon.particulars import NODE, Particulars, particulars
 from gpuq.daemon.supervisor import Known
 
 TMP_DIR = "/tmp"
@@ -31,9 +34,9 @@ def compose(
     mean what our indices mean. `share_bytes`: what it asked for of each of its GPUs, where it is to
     share them. `scope` is the control group that bounds it, where there is one."""
     job_dir = f"{config.state_dir}/jobs/{known.job}/{known.attempt}"
-    variables = _inherited(row)
+    own = particulars(row, known.job)
+    variables = _inherited(row, own)
     tmp_dir = _tmp_dir(variables, known.job, known.nonce)
-    element = _element(row)
     variables |= job_gpu_environment(gpus, whole=whole, visible=row["visible"])
     if share_bytes is not None and config.soft_limits:
         variables |= soft_limits(share_bytes, gpus, variables)
@@ -42,32 +45,37 @@ def compose(
         "TMPDIR": tmp_dir,
         "GPUQ_JOB_ID": str(known.job),
         "GPUQ_ATTEMPT": str(known.attempt),
+        "GPUQ_GROUP": f"g{row['group_id']}",
         "GPUQ_OUTPUT_DIR": f"{job_dir}/output",
-        "GPUQ_SEED": str((row["seed"] + (0 if element is None else element.index)) % 2**32),
+        "GPUQ_SEED": str((row["seed"] + (own.element.index if own.element else 0)) % 2**32),
         "GPUQ_SOCKET": config.socket,
         "GPUQ_REPORT": f"{job_dir}/report",
         "GPUQ_MARK": known.mark.decode().removeprefix("GPUQ_MARK="),
     }
-    if element is not None:
-        variables["GPUQ_ARRAY_INDEX"] = str(element.index)
+    if row["preemptible"]:
+        number = row["preempt_signal"] or config.preempt_signal
+        variables["GPUQ_PREEMPT_SIGNAL"] = signal_name(number).removeprefix("SIG")
+    variables |= _of_array(own)
+    if row["as_slurm"]:
+        variables |= slurm_environment(_as_slurm(row, known, own, gpus, variables))
     return {
         "version": runner.VERSION,
         "job": known.job,
         "attempt": known.attempt,
         "nonce": known.nonce,
-        "argv": [to_text(word) for word in split(row["argv"])],
+        **_program(row, own, f"{job_dir}/script"),
         "environment": [f"{name}={value}" for name, value in variables.items()],
         "cwd": to_text(row["cwd"]),
         "umask": row["umask"],
         "limits": json.loads(row["limits"]),
-        "log": to_text(row["output"]) if row["output"] else f"{job_dir}/log",
+        "log": own.output or f"{job_dir}/log",
         "log_index": f"{job_dir}/log.index",
         # A file that the submitter named is the submitter's: nothing is dropped from it.
-        "log_cap_bytes": None if row["output"] else config.log_cap,
+        "log_cap_bytes": None if own.output else config.log_cap,
         "keep_free_bytes": config.keep_free,
         "report": f"{job_dir}/report",
         "heartbeat_s": row["heartbeat_s"],
-        "stderr": to_text(row["stderr"]) if row["stderr"] else None,
+        "stderr": own.stderr,
         "attempt_dir": attempt_dir,
         "output_dir": f"{job_dir}/output",
         "tmp_dir": tmp_dir,
@@ -76,10 +84,53 @@ def compose(
     } | (_identity(row, known, config) if config.mode == "system" else {})
 
 
-def _element(row: Mapping[str, Any]) -> Element | None:
-    if row["element"] is None:
-        return None
-    return read_elements(row["elements"]).at(row["element"])
+def _program(row: Mapping[str, Any], own: Particulars, path: str) -> dict[str, Any]:
+    """What is executed; a script that came with the job is written to that path first."""
+    if row["script"] is None:
+        return {"argv": own.command}
+    interpreter = [to_text(word) for word in split(row["interpreter"])]
+    return {
+        "argv": [*interpreter, path, *own.command[1:]],
+        "script": {"path": path, "text": to_text(row["script"])},
+    }
+
+
+def _of_array(own: Particulars) -> dict[str, str]:
+    if own.elements is None or own.element is None:
+        return {}
+    parameters = own.element.parameters.items()
+    return {
+        "GPUQ_ARRAY_INDEX": str(own.element.index),
+        "GPUQ_ARRAY_COUNT": str(len(own.elements)),
+        **{variable(name): value for name, value in parameters},
+    }
+
+
+def _as_slurm(
+    row: Mapping[str, Any],
+    known: Known,
+    own: Particulars,
+    gpus: Sequence[Gpu],
+    variables: Mapping[str, str],
+) -> SlurmJob:
+    return SlurmJob(
+        job=known.job,
+        array=own.array,
+        elements=own.elements,
+        index=None if own.element is None else own.element.index,
+        name=own.name,
+        user=row["user"],
+        uid=row["uid"],
+        gid=row["gid"],
+        node=NODE,
+        queue=row["queue"],
+        # Whoever submitted it says so, since the job may have been told to run elsewhere.
+        submit_dir=variables.get("SLURM_SUBMIT_DIR") or to_text(row["cwd"]),
+        restarts=known.attempt - 1,
+        gpus=[gpu.index for gpu in gpus],
+        cpus=row["cpu_bound"],
+        mem_bytes=row["mem_bytes"],
+    )
 
 
 def _identity(row: Mapping[str, Any], known: Known, config: Config) -> dict[str, Any]:
@@ -93,17 +144,24 @@ def _identity(row: Mapping[str, Any], known: Known, config: Config) -> dict[str,
     }
 
 
-def _inherited(row: Mapping[str, Any]) -> dict[str, str]:
+def _inherited(row: Mapping[str, Any], own: Particulars) -> dict[str, str]:
     """The environment at submit with the job's own changes over it."""
-    pairs = split(row["environment_content"]) + split(row["changes"])
-    return dict(to_text(pair).split("=", 1) for pair in pairs if pair.find(b"=") > 0)
+    changes = _variables(row["changes"])
+    filled = {name: own.fill(value) for name, value in changes.items()}
+    return _variables(row["environment_content"]) | filled
+
+
+def _variables(content: bytes) -> dict[str, str]:
+    pairs = (to_text(pair) for pair in split(content) if pair.find(b"=") > 0)
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def tmp_dirs(row: Mapping[str, Any], nonce: str) -> list[str]:
     """Where an attempt's private temporary directory may be: where the submitter has theirs, and
     where the runner makes it once that is gone."""
+    variables = _inherited(row, particulars(row, row["job"]))
     name = _tmp_dir({}, row["job"], nonce)
-    return list(dict.fromkeys((_tmp_dir(_inherited(row), row["job"], nonce), name)))
+    return list(dict.fromkeys((_tmp_dir(variables, row["job"], nonce), name)))
 
 
 def _tmp_dir(variables: Mapping[str, str], job: int, nonce: str) -> str:

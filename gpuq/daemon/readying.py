@@ -51,15 +51,18 @@ class Readying:
         self._scopes = scopes
         self._wake = wake
         self._under_way: dict[tuple[int, int], asyncio.Task[Ready]] = {}  # by job and attempt
+        self._asked: dict[tuple[int, int], tuple[Bounds, float]] = {}
 
     async def is_ready(self, start: Start, bounds: Bounds, grace_s: float) -> bool:
         """False: it will be, and then the loop is woken. An attempt without bounds is always."""
         key = start.job, start.attempt
+        if key in self._under_way and self._asked[key] != (bounds, grace_s):
+            _drop(self._under_way.pop(key))  # it was edited meanwhile
         if not bounds:
             return True
         if key not in self._under_way:
             task = asyncio.ensure_future(self._make_ready(start, bounds, grace_s))
-            self._under_way[key] = task
+            self._under_way[key], self._asked[key] = task, (bounds, grace_s)
             await asyncio.wait({task}, timeout=AT_ONCE_S)
             if not task.done():
                 task.add_done_callback(lambda _: self._wake())
@@ -67,7 +70,9 @@ class Readying:
 
     async def take(self, start: Start) -> Ready:
         """Raises what kept the runner from becoming ready."""
-        task = self._under_way.pop((start.job, start.attempt), None)
+        key = start.job, start.attempt
+        task = self._under_way.pop(key, None)
+        self._asked.pop(key, None)
         if task is not None:
             return task.result()
         return _unbounded(await self._take_runner())
@@ -84,6 +89,7 @@ class Readying:
         wanted = {(one.job, one.attempt) for one in decisions if isinstance(one, Start)}
         for key in self._under_way.keys() - wanted:
             _drop(self._under_way.pop(key))
+            del self._asked[key]
 
     async def close(self) -> None:
         dropped = list(self._under_way.values())

@@ -6,7 +6,7 @@ from typing import Any
 from gpuq.core.units import parse_ranges
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.store.connection import Row
-from gpuq.daemon.store.found import Found
+from gpuq.daemon.store.found import Found, element
 from gpuq.errors import NothingMatched, UsageError
 
 MOST_SPANS, MOST_LOOKED_UP = 20_000, 100  # by one request
@@ -18,18 +18,32 @@ class References:
     def __init__(self, found: Found) -> None:
         self._found = found
 
-    def find(self, refs: Sequence[Any], peer: Peer) -> list[Row]:
-        """The rows of the jobs named; all of them are there, or NothingMatched."""
-        if not refs:
-            raise UsageError("no job is named")
-        rows = self._found.jobs(ids=self.resolve(refs, peer))
+    def find(self, refs: Sequence[Any], peer: Peer, *, to_end: bool = False) -> list[Row]:
+        """The runs of the jobs named, in order and in brief; all are there, or NothingMatched.
+        `to_end`:
+        with those that are over joined to longer runs."""
+        spans = self.spans(refs, peer)
+        rows = self._found.to_end(spans) if to_end else self._found.brief(spans)
         if not rows:
             raise self.no_such_job(refs, peer)
-        found = {row["id"] for row in rows}
+        return rows
+
+    def find_last(self, ref: Any, peer: Peer) -> Row:
+        """The last of the jobs named, with all about it."""
+        rows = self._found.jobs(ids=self.spans([ref], peer), limit=1)
+        if not rows:
+            raise self.no_such_job([ref], peer)
+        return element(rows[0], rows[0]["last_id"])
+
+    def spans(self, refs: Sequence[Any], peer: Peer) -> list[range]:
+        """As `resolve`; what is named by its number is there, or NothingMatched."""
+        if not refs:
+            raise UsageError("no job is named")
+        spans = self.resolve(refs, peer)
         for ref in refs:
-            if _is_number(str(ref)) and int(ref) not in found:
+            if _is_number(str(ref)) and not self._found.has(int(ref)):
                 raise self.no_such_job([ref], peer)
-        return sorted(rows, key=lambda row: int(row["id"]))
+        return spans
 
     def resolve(self, refs: Sequence[Any], peer: Peer) -> list[range]:
         """Apart from each other and in order. One request names so many jobs as people do: all others
@@ -50,14 +64,14 @@ class References:
             if ref not in ("@", f"@~{back}") or not _is_number(back):
                 raise UsageError(f"{ref!r} is no job: write @ or @~2")
             group = self._found.submission(peer.uid, int(back))
-            if group is None:
+            if not group:
                 raise NothingMatched(f"you have no job {ref}: you have submitted fewer")
-            return [group]
+            return group
         if ref.startswith("g") and _is_number(ref[1:]):
             group = self._found.group(int(ref[1:]))
-            if group is None:
+            if not group:
                 raise NothingMatched(f"no group {ref}. See: gpuq status -a")
-            return [group]
+            return group
         try:
             return parse_ranges(ref)
         except ValueError as error:

@@ -20,6 +20,7 @@ from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.readying import Ready, Readying
+from gpuq.daemon.recent_starts import RecentStarts
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused
@@ -64,6 +65,7 @@ class Starter:
         self._locks = locks
         self._watch_memory = watch_memory
         self._boot_id = processes.boot_id()
+        self.recent = RecentStarts()
 
     async def start(self, start: Start, snapshot: Snapshot) -> bool:
         """True once the order is on its way; False where the job does not want to run any more, its
@@ -95,6 +97,8 @@ class Starter:
         if not committed:
             self._supervisor.dismiss(gate)
             return False
+        queue = next(job.queue for job in snapshot.waiting if job.id == start.job)
+        self.recent.note(queue, at=self._clock.monotonic())
         self._dispatch(gate, new, gpus, ready.scope)
         if new.mem_bound_by is MemBound.WATCHED:
             self._watch_memory()
@@ -135,7 +139,8 @@ class Starter:
         gpus: Sequence[Gpu],
         snapshot: Snapshot,
     ) -> NewAttempt:
-        request = next(job.request for job in snapshot.waiting if job.id == start.job)
+        job = next(job for job in snapshot.waiting if job.id == start.job)
+        request = job.request
         assert all(matches(gpu, request) for gpu in gpus)
         gate, scope = ready.gate, ready.scope
         return NewAttempt(
@@ -162,8 +167,12 @@ class Starter:
             ),
             gpu_indices=tuple(gpu.index for gpu in gpus),
             simulated=any(gpu.simulated for gpu in gpus),
+            preempt_signal=self._store.agreed.preempt_signal(
+                start.job, self._config.preempt_signal
+            ),
             cool_at_once=all(gpu.cools_at_once for gpu in gpus),
             passed=start.passed,
+            version=job.version,
             beside=tuple({one.pid for gpu in gpus for one in gpu.foreign_processes}),
         )
 

@@ -24,6 +24,7 @@ WORDS = {
     "attempt_ended": "has ended an attempt",
     "backoff": "waits for its next attempt",
     "backoff_over": "may be started again",
+    "due": "may be started, as its time has come",
     "returned": "is back in the queue",
     "stop_asked": "is to end",
     "signal_asked": "is to get a signal",
@@ -89,9 +90,11 @@ def _sentence(row: Row, detail: Mapping[str, Any], held: Mapping[str, Any]) -> s
     kind, job = row["kind"], row["job"]
     if kind == "submitted":
         return _submitted(job, detail.get("count", 1), row["actor"])
-    words = f"job {job} {WORDS.get(kind, kind.replace('_', ' '))}"
+    last = detail.get("last")
+    which = f"job {job}" if last is None else f"each of jobs {job} to {last}"
+    words = f"{which} {WORDS.get(kind, kind.replace('_', ' '))}"
     if kind == "ended":
-        words = f"job {job} of {row['user']} has ended, {detail.get('outcome')}"
+        words = f"{which} of {row['user']} has ended, {detail.get('outcome')}"
     if kind in ("starting", "running") and (indices := held.get("indices")):
         words += f" on {'GPUs' if len(indices) > 1 else 'GPU'} {', '.join(map(str, indices))}"
     words += f", attempt {row['attempt']}" if (row["attempt"] or 1) > 1 else ""

@@ -138,9 +138,16 @@ class Supervisor:
     # ── acting on what runs ──
 
     def signal(
-        self, job: int, number: int, table: processes.Table | None = None, *, ends: bool = True
+        self,
+        job: int,
+        number: int,
+        table: processes.Table | None = None,
+        *,
+        ends: bool = True,
+        only_main: bool = False,
     ) -> int:
-        """Sends a signal to everything the job is; returns to how many processes.
+        """Sends a signal to everything the job is, or (`only_main`) to its main process as long as that
+        is there; returns to how many processes.
 
         That is the runner's descendants, which nobody leaves while the runner lives, and all that is
         in its control group; `table` is a look at all processes that several jobs share. `ends`: the
@@ -153,7 +160,8 @@ class Supervisor:
         processes.send(known.runner_pid, signals.SIGCONT, start=known.runner_start)
         leaf = _leaf_of_job(known)
         members = self._members(known, table or processes.Table())
-        receivers = self._receivers(known, number, members)
+        only_main |= known.stop_to == "main" and number != signals.SIGKILL
+        receivers = self._receivers(known, members) if only_main else members
         if leaf is not None and ends:
             leaf.freeze(False)
             if number == signals.SIGKILL:
@@ -208,10 +216,9 @@ class Supervisor:
                 return known.job
         return None
 
-    def _receivers(self, known: Known, number: int, members: dict[int, int]) -> dict[int, int]:
+    def _receivers(self, known: Known, members: dict[int, int]) -> dict[int, int]:
         main = self._main_of(known)
-        is_for_main = known.stop_to == "main" and number != signals.SIGKILL
-        if is_for_main and main is not None and members.get(main[0]) == main[1]:
+        if main is not None and members.get(main[0]) == main[1]:
             return {main[0]: main[1]}
         return members
 

@@ -2,22 +2,27 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from gpuq.core.breaker import explain_xid
 from gpuq.core.condition import assess
 from gpuq.core.decisions import Plan
-from gpuq.core.elements import read_elements
 from gpuq.core.gpu import Gpu
+from gpuq.core.judging import Awaited, after_words, alike
+from gpuq.core.limits import openly
 from gpuq.core.model import EndCause, JobState, Lease, Substate
+from gpuq.core.moments import words_for
 from gpuq.core.policy import Policy
-from gpuq.core.spec import split, to_text
-from gpuq.core.states import substate, why_active
+from gpuq.core.states import signal_name, substate, why_active
 from gpuq.core.usage import intruders
+from gpuq.core.wire_fields import to_text
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Sight
+from gpuq.daemon.particulars import particulars
 from gpuq.daemon.store.classes import read_request
 from gpuq.daemon.store.health import HealthRow
+from gpuq.daemon.upkeep.snapshots import folder_of
 
 View = dict[str, Any]
 
@@ -38,17 +43,23 @@ def _job(
     row: Mapping[str, Any], plan: Plan, state_dir: str, machine: Sequence[Gpu], sight: Sight
 ) -> View:
     request = read_request(row["request"])
+    own = particulars(row, row["id"])
     state = JobState(row["state"])
     gpus = json.loads(row["gpus"]) if row["gpus"] and row["attempt"] else {}
     has_gpus = state is not JobState.QUEUED
     # A job that was cancelled between two attempts did not end as the last of them did.
-    has_ended_so = state is JobState.ENDED and row["attempt_outcome"] == row["outcome"]
+    has_ended_so = (
+        state is JobState.ENDED
+        and not row["cancelled_queued"]
+        and row["attempt_outcome"] == row["outcome"]
+    )
     return {
         "id": row["id"],
-        "name": row["name"],
+        "name": own.name,
         "user": row["user"],
         "group": f"g{row['group_id']}",
-        "array_index": _array_index(row),
+        "array_index": None if own.element is None else own.element.index,
+        "parameters": {} if own.element is None else dict(own.element.parameters),
         "queue": row["queue"],
         "tags": json.loads(row["tags"]),
         "state": state.value,
@@ -60,7 +71,7 @@ def _job(
         "retries": row["retries"],
         "backoff": row["backoff"],
         "retry_on": row["retry_on"],
-        "delayed_until": row["delayed_until_at"],
+        "delayed_until": row["delayed_until_at"] if state is JobState.QUEUED else None,
         "pid": row["pid"] if has_gpus else None,
         "gpu_count": request.gpus,
         "gpus": gpus.get("indices", []) if has_gpus else [],
@@ -84,22 +95,32 @@ def _job(
         "paused_s": row["paused_s"] or 0.0,
         "grace_s": row["grace_s"],
         "stop_to": row["stop_to"],
+        "preemptible": bool(row["preemptible"]),
+        "preempt_signal": _signal_word(row["preempt_signal"]),
+        "preemptions": row["preemptions"],
         "key": row["key"].partition(":")[2] if row["key"] else None,
         "visible": row["visible"],
         "seed": row["seed"],
         "priority": row["priority"],
-        "after": [],
+        "after": after_view(row.get("needs", ())),
         "submitted_at": row["submitted_at"],
         "started_at": row["started_at"],
         "ended_at": row["ended_at"],
         "reason": _reason(row, state, plan, sight),
-        "command": [to_text(word) for word in split(row["argv"])],
+        "expected_start": row.get("expected_start"),
+        "expected_start_is_guess": bool(row.get("expected_start_is_guess")),
+        "expected_start_from": row.get("expected_start_from"),
+        "command": own.command,
+        "script": bool(row["has_script"]),
+        "as_slurm": bool(row["as_slurm"]),
         "cwd": to_text(row["cwd"]),
         "log": log_path(row, row["attempt"], state_dir),
-        "output": to_text(row["output"]) if row["output"] else None,
-        "stderr": to_text(row["stderr"]) if row["stderr"] else None,
+        "output": own.output,
+        "stderr": own.stderr,
         "output_dir": _job_dir(row["id"], row["attempt"], state_dir, "output"),
         "files_removed_at": row["files_removed_at"],
+        "commit": row["commit_id"],
+        "snapshot": _snapshot_folder(row, state_dir),
         **_gpu_use(row),
         "idle": state is JobState.RUNNING and row["idle_since_at"] is not None,
         "contended": row["contended_at"] is not None,
@@ -109,10 +130,8 @@ def _job(
     }
 
 
-def _array_index(row: Mapping[str, Any]) -> int | None:
-    if row["element"] is None:
-        return None
-    return read_elements(row["elements"]).at(row["element"]).index
+def _signal_word(number: int | None) -> str | None:
+    return None if number is None else signal_name(number).removeprefix("SIG")
 
 
 def _gpu_use(row: Mapping[str, Any]) -> View:
@@ -134,9 +153,14 @@ def _is_contended(held: Mapping[str, Any], machine: Sequence[Gpu]) -> bool:
     return bool(intruders(own, held.get("beside", ())))
 
 
+def _snapshot_folder(row: Mapping[str, Any], state_dir: str) -> str | None:
+    name = row["snapshot"]
+    return None if name is None else f"{folder_of(state_dir, row['uid'])}/{name}"
+
+
 def log_path(row: Mapping[str, Any], attempt: int, state_dir: str) -> str | None:
     if row["output"]:
-        return to_text(row["output"])
+        return particulars(row, row["id"]).output
     return _job_dir(row["id"], attempt, state_dir, "log")
 
 
@@ -149,7 +173,7 @@ def _substate(row: Mapping[str, Any], state: JobState) -> Substate | None:
     return substate(
         state,
         held=row["held_by"] is not None,
-        delayed=row["delayed_until_at"] is not None,
+        delayed_for=row["delayed_for"],
         paused=row["paused_mono"] is not None,
         stopping=any(row[name] is not None for name in ending),
         unkillable=row["unkillable"] is not None,
@@ -171,6 +195,7 @@ def _reason(row: Mapping[str, Any], state: JobState, plan: Plan, sight: Sight) -
         main_ended=row["main_ended_mono"] is not None,
         paused_by=row["paused_by"] if row["paused_mono"] is not None else None,
         stop_actor=row["stop_actor"],
+        gives_way_to=row["gives_way_for"],
     )
 
 
@@ -182,14 +207,34 @@ def _stored_reason(row: Mapping[str, Any], sight: Sight) -> str | None:
 def _why_queued(row: Mapping[str, Any], plan: Plan, sight: Sight) -> str:
     if row["stop_asked_at"] is not None:
         return "about to be cancelled"
+    if row["held_by"] is not None:
+        return f"held by {row['held_by']}"
+    if row["open_needs"] and row.get("needs"):
+        return after_words(row["needs"])
+    if row["delayed_for"] == "begin":
+        return f"not before {_moment_words(row['delayed_until_at'])}"
     if row["delayed_until_at"] is not None:
         return _stored_reason(row, sight) or "it waits for its next attempt"
     if plan.standstill is not None:
         return plan.standstill
     if row["id"] in plan.reasons:
-        return plan.reasons[row["id"]]
+        reason = plan.reasons[row["id"]]
+        return reason if sight >= Sight.COMMANDS else openly(reason)
     head = plan.heads.get(row["class"])
     return f"behind {head}" if head is not None else "about to be considered"
+
+
+def after_view(needs: Sequence[Awaited]) -> list[View]:
+    """What it waits for, and what became of that."""
+    return [
+        {"jobs": jobs, "when": when.value, "each": each, "state": state.value}
+        for (when, each, state), jobs in alike(needs).items()
+    ]
+
+
+def _moment_words(at: float) -> str:
+    """By the clock on the wall of this machine, "18:00 (tomorrow)"."""
+    return words_for(datetime.fromtimestamp(at), datetime.now())
 
 
 def attempt_view(

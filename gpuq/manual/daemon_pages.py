@@ -74,6 +74,9 @@ def settings_page() -> str:
     for title, settings in config.GROUPS.items():
         page.heading(f"SETTINGS: {title}")
         page.definitions(map(_setting, settings))
+    page.heading("NAMED QUEUES")
+    page.paragraph("Each has a table of its own, as [queues.night], and in it may stand:")
+    page.definitions(map(_setting, config.QUEUE_SETTINGS))
     page.heading("EXAMPLE")
     page.verbatim(EXAMPLE.split("\n"))
     page.heading("SEE ALSO")

@@ -138,7 +138,8 @@ def test_the_options_of_submit_stand_in_panels(gpuq: Gpuq) -> None:
 
 def test_submit_and_run_offer_the_same_of_a_job() -> None:
     names = [{param.name for param in load(name).params} for name in ("submit", "run")]
-    assert names[0] - names[1] == {"wait", "follow", "json"}
+    own = {"wait", "follow", "json", "dry_run", "pipeline", "from_"}
+    assert names[0] - names[1] == own
     assert names[1] <= names[0]
 
 

@@ -196,7 +196,11 @@ def test_a_slip_ends_nothing(
 @pytest.mark.parametrize(
     ("done", "sentence", "code"),
     [
-        ({"done": "cancelled"}, "Job 184 cancelled: it never started", 0),
+        (
+            {"done": "cancelled"},
+            "Job 184 cancelled: it never started (undo: gpuq undo 184)",
+            0,
+        ),
         ({"done": "stopping", "grace_s": 10.0}, "Job 184 stopping, KILL in 10 s", 0),
         ({"done": "killing", "grace_s": 0.0}, "Job 184 stopping: KILL", 0),
         ({"done": "signalled"}, "Job 184 got SIGUSR1", 0),

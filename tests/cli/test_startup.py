@@ -76,6 +76,8 @@ def answering(fake: FakeDaemon) -> FakeDaemon:
     fake.answers["status"] = page(job(184))
     fake.answers["show"] = {"job": in_full(ended(184, log="/dev/null"))}
     fake.answers["submit"] = {"first": 184, "count": 1, "group": "g184", "note": None}
+    held = {"id": 184, "last_id": 184, "done": "already", "why": None, "by": "alice"}
+    fake.answers |= {do: {"jobs": [held]} for do in ("hold", "edit")}
     fake.answers["kill"] = {"jobs": [{"id": 184, "done": "cancelled", "grace_s": None}]}
     fake.answers["gpus"] = page()
     return fake
@@ -92,8 +94,11 @@ def answering(fake: FakeDaemon) -> FakeDaemon:
         (["show", "184"], "jobs"),
         (["why", "184"], "jobs"),
         (["kill", "184"], "kill"),
+        (["hold", "184"], None),
+        (["edit", "184", "-n", "new"], None),
         (["logs", "184"], "logs"),
         (["submit", "true"], "submit"),
+        (["submit", "--begin", "18:00", "true"], "submit"),
         (["--color", "always", "submit", "-g", "2", "true"], "submit"),
         (["gpus"], "gpus"),
         (["--version"], None),

@@ -108,6 +108,13 @@ def test_what_is_not_said_is_left_to_the_daemon(gpuq: Gpuq, accepting: FakeDaemo
     assert {"gpu_mem", "mem_bytes"}.isdisjoint(submitted(accepting))
 
 
+def test_a_job_can_be_held_from_the_start(gpuq: Gpuq, accepting: FakeDaemon) -> None:
+    gpuq("submit", "--hold", "true")
+    assert submitted(accepting)["held"] is True
+    gpuq("submit", "true")
+    assert "held" not in accepting.requests("submit")[-1]["jobs"][0]
+
+
 def test_an_environment_file_is_read_as_it_stands(tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text("# a comment\n\nA=1\nB=two words\nC='quoted'\n")

@@ -94,6 +94,23 @@ def test_a_stop_is_term_then_kill_after_the_grace_and_kill_again_every_second(
     assert wake_at(job) == looks_at
 
 
+# ── somebody wants it to begin anew ──
+
+
+def test_a_requeue_ends_a_job_with_its_own_grace_and_says_why() -> None:
+    life = Life(active(7, grace_s=None, requeue_wished=True)).until(13)
+    assert life.done[:2] == [(0, "TERM"), (10, "KILL")]
+    assert life.job.ending is EndCause.REQUEUED
+
+
+def test_a_stop_goes_before_a_requeue() -> None:
+    assert Life(active(7, grace_s=3, requeue_wished=True)).until(2).job.ending is EndCause.ASKED
+
+
+def test_what_ended_by_itself_is_not_told_to() -> None:
+    assert words(active(7, requeue_wished=True, main_ended_at=NOW - 1)) == []
+
+
 def test_the_whole_of_a_stop_from_wish_to_death() -> None:
     told = Life(active(7, grace_s=10)).until(13).done
     assert told == [(0, "TERM"), (10, "KILL"), (11, "KILL"), (12, "KILL")]

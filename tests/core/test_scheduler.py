@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpuq.core.decisions import Cancel, Decision, Release, Signal, Start, Undelay
+from gpuq.core.decisions import Cancel, Decision, Release, Requeue, Signal, Start, Undelay
 from gpuq.core.gpu import Gpu
 from gpuq.core.model import (
     ActiveJob,
@@ -364,6 +364,12 @@ def test_who_comes_back_into_line_is_not_overtaken_in_the_same_turn() -> None:
     decided = plan(world(1, [job(id=9)], delayed=[until(100.0)], boottime=200.0))
     assert decided.decisions == (Undelay(job=7),)
     assert starts(world(1, [job(id=9), job(id=7)])) == {7: (0,)}
+
+
+def test_who_is_put_back_into_the_queue_is_not_overtaken_in_the_same_turn() -> None:
+    """Its cancel was undone: it may be the oldest of all."""
+    decided = plan(replace(world(1, [job(id=9)]), to_requeue=(7, 12)))
+    assert decided.decisions == (Requeue(job=7), Requeue(job=12))
 
 
 # ── drained ──

@@ -1,6 +1,7 @@
 """A job lives once, ends once, and the sentence about its end is true."""
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,8 @@ TOO_MUCH = "out of GPU memory: it used 7.1G of GPU 0 and asked for 6G (enforce_g
 # ── moves ──
 
 
-def test_an_ended_job_stays_ended() -> None:
-    assert not any(may_move(ENDED, state) for state in JobState)
+def test_what_has_ended_goes_back_to_the_queue_or_nowhere() -> None:
+    assert [state for state in JobState if may_move(ENDED, state)] == [QUEUED]
 
 
 def test_a_job_goes_back_to_the_queue_and_nowhere_else() -> None:
@@ -45,10 +46,20 @@ def test_a_job_goes_back_to_the_queue_and_nowhere_else() -> None:
     assert not may_move(RUNNING, STARTING)
 
 
-def test_every_state_is_reached_and_left_but_the_last() -> None:
+def test_every_state_is_reached_and_left() -> None:
     assert set(MOVES) == set(JobState)
     assert {after for moves in MOVES.values() for after in moves} == set(JobState)
-    assert [state for state in JobState if not MOVES[state]] == [ENDED]
+    assert all(MOVES.values())
+
+
+def test_an_attempt_that_gave_its_job_back_was_cancelled_however_it_ended() -> None:
+    for cause in (EndCause.REQUEUED, EndCause.PREEMPTED):
+        assert conclude(Exit(exit_code=0), ending=cause) is Outcome.CANCELLED
+    exit, cancelled = Exit(signal=signal.SIGTERM), Outcome.CANCELLED
+    told = explain(exit, cancelled, ending=EndCause.REQUEUED)
+    assert told == "requeued: ended by SIGTERM"
+    told = explain(exit, cancelled, ending=EndCause.REQUEUED, stop=stop())
+    assert told == "cancelled by ann: ended by SIGTERM"
 
 
 def test_nothing_runs_without_having_been_committed() -> None:
@@ -286,8 +297,9 @@ def test_what_never_ran_has_no_code() -> None:
 
 
 def test_a_substate_belongs_to_its_state() -> None:
-    everything = {"held": True, "delayed": True, "paused": True, "stopping": True}
-    told = {state: substate(state, **everything, unkillable=True) for state in JobState}
+    everything: dict[str, Any] = {"held": True, "paused": True, "stopping": True}
+    everything |= {"delayed_for": "backoff", "unkillable": True}
+    told = {state: substate(state, **everything) for state in JobState}
     assert told == {
         QUEUED: Substate.HELD,
         STARTING: Substate.UNKILLABLE,
@@ -301,10 +313,11 @@ def test_what_matters_more_is_shown() -> None:
     assert substate(RUNNING, paused=True, stopping=True, unkillable=True) is Substate.UNKILLABLE
     assert substate(RUNNING, paused=True, stopping=True) is Substate.STOPPING
     assert substate(RUNNING, paused=True) is Substate.PAUSED
-    assert substate(QUEUED, held=True, delayed=True) is Substate.HELD
-    assert substate(QUEUED, delayed=True) is Substate.BACKOFF
+    assert substate(QUEUED, held=True, delayed_for="begin") is Substate.HELD
+    assert substate(QUEUED, delayed_for="begin") is Substate.DELAYED
+    assert substate(QUEUED, delayed_for="backoff") is Substate.BACKOFF
     assert substate(QUEUED, stopping=True, paused=True) is None
-    assert substate(RUNNING, held=True, delayed=True) is None
+    assert substate(RUNNING, held=True, delayed_for="begin") is None
 
 
 def meanwhile(

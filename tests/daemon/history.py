@@ -112,7 +112,8 @@ def run(store: Store, job: int, *gpus: str, at: float = NOW + 9, **how: Any) -> 
 
 
 def forget(store: Store, jobs: Sequence[int], *, actor: str = "alice") -> None:
-    store.wished.prune(jobs, outputs=False, actor=actor, now=NOW + 20)
+    runs = [range(job, job + 1) for job in jobs]
+    store.wished.prune(runs, outputs=False, actor=actor, now=NOW + 20)
     store.pruned.forget(
         [Remains(id=job, attempts=1, actor=actor) for job in jobs], {}, now=NOW + 21
     )

@@ -409,7 +409,7 @@ def test_a_folder_without_a_job_is_worth_a_note(database: Path) -> None:
 
 def test_what_cannot_be_forgotten_is_worth_a_note(database: Path) -> None:
     with closing(open_store(database)) as store:
-        store.wished.prune([ENDED], outputs=False, actor="alice", now=NOW)
+        store.wished.prune([range(ENDED, ENDED + 1)], outputs=False, actor="alice", now=NOW)
         store.pruned.not_forgotten(ENDED, "jobs/2/1/output: busy", now=NOW)
     with open_audit(str(database)) as audit:
         found = check.judge(audit, a_scene(), whole=True)

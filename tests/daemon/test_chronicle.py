@@ -183,7 +183,7 @@ def test_whoever_waits_for_a_job_hears_of_its_end(desk: Desk) -> None:
     job = runs(desk)
 
     async def main() -> None:
-        waiting = desk.told.watch(job, "ended")
+        waiting = desk.told.watch([range(job, job + 1)], "ended")
         desk.exits(job, CODE)
         await asyncio.wait_for(waiting, 5)
 
@@ -528,3 +528,44 @@ def test_a_job_that_somebody_ends_is_none(desk: Desk) -> None:
     step(desk.store, job)
     assert desk.exits(job, Exit(signal=15))["outcome"] == "cancelled"
     assert desk.lookout.doubts == []
+
+
+# ── given back ──
+
+
+def requeued(desk: Desk) -> int:
+    """A job that was sent its TERM to begin anew."""
+    job = runs(desk, "GPU-0")
+    desk.store.changed.requeue(job, job, actor="alice", now=NOW)
+    step(desk.store, job, cause=EndCause.REQUEUED)
+    return job
+
+
+def test_a_job_that_is_to_begin_anew_waits_again_and_nobody_hears_of_an_end(desk: Desk) -> None:
+    job = requeued(desk)
+    told = desk.exits(job, Exit(exit_code=0, ended_at=NOW))
+    assert (told["state"], told["outcome"], told["attempt_outcome"]) == (
+        "queued",
+        None,
+        "cancelled",
+    )
+    assert desk.told.published == []
+    assert desk.store.current.leases()[0].state is LeaseState.COOLING
+
+
+def test_who_is_killed_as_it_ends_does_not_wait_again(desk: Desk) -> None:
+    """No signal was sent for the kill yet."""
+    job = requeued(desk)
+    desk.store.wished.stop(job, grace_s=9.0, actor="bob", now=NOW)
+    told = desk.exits(job, Exit(exit_code=0, ended_at=NOW))
+    assert (told["state"], told["outcome"]) == ("ended", "cancelled")
+    assert told["reason"] == "cancelled by bob: exit code 0"
+
+
+def test_what_ended_before_it_was_told_to_begin_anew_has_ended_so_and_is_run_again(
+    desk: Desk,
+) -> None:
+    job = requeued(desk)
+    told = desk.exits(job, Exit(exit_code=3, ended_at=NOW, ended_mono=MONO - 1))
+    assert (told["state"], told["outcome"]) == ("ended", "failed")
+    assert desk.store.current.to_requeue() == (job,), "that is still wished"

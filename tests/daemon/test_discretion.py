@@ -14,7 +14,7 @@ import pytest
 from gpuq import config
 from gpuq.core.decisions import Plan
 from gpuq.core.gpu import GpuProcess
-from gpuq.core.model import Exit, JobState, Outcome, Request
+from gpuq.core.model import Exit, JobState, Outcome, Request, Snapshot
 from gpuq.core.states import explain
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Discretion, Sight, of_event, of_job
@@ -77,6 +77,9 @@ class World:
 
     def wake(self) -> None: ...
     def look_closely(self) -> None: ...
+    def look(self) -> Snapshot:
+        return Snapshot(now=0.0, gpus=())
+
     def keep_house(self) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
     def wish_tests(self, uuids: Any, actor: str) -> None: ...

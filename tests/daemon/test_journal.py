@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gpuq.core.elements import Elements
 from gpuq.core.model import Exit, Outcome
 from gpuq.daemon.store import Store
 from gpuq.daemon.story import Story
@@ -188,8 +189,26 @@ def test_without_a_journal_the_same_lines_are_json_on_stderr(tmp_path: Path) -> 
 # ─── the story of a job ──────────────────────────────────────────────────────────────────────────
 
 
+TEN = Elements(indices=(range(10),))
+
+
 def story_of(store: Store, ear: Ear) -> Story:
     return Story(store.told, Watchers(), Journal(refused, ear.address))
+
+
+def test_what_befell_a_run_of_jobs_is_told_once(ear: Ear) -> None:
+    store = Store(":memory:")
+    story = story_of(store, ear)
+    last = stored.submit(store, elements=TEN)[-1]
+    store.wished.stop(last - 1, last, grace_s=1.0, actor="alice", now=stored.NOW)
+    store.happened.cancel(last - 1, last=last, actor="alice", now=stored.NOW)
+    assert story.tell()
+    assert [line["MESSAGE"][0] for line in lines(ear)] == [
+        "jobs 1 to 10 were queued by alice",
+        "each of jobs 9 to 10 is to end, alice wants",
+        "each of jobs 9 to 10 of alice has ended, cancelled, alice wants: "
+        "cancelled by alice while it was queued",
+    ]
 
 
 def test_the_journal_tells_the_story_of_a_job(ear: Ear) -> None:

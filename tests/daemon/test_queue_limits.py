@@ -10,7 +10,7 @@ import pytest
 
 from gpuq import config
 from gpuq.core.decisions import Plan
-from gpuq.core.model import JobState
+from gpuq.core.model import JobState, Snapshot
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.store import Store
@@ -38,6 +38,9 @@ class Still:
 
     def wake(self) -> None: ...
     def look_closely(self) -> None: ...
+    def look(self) -> Snapshot:
+        return Snapshot(now=0.0, gpus=())
+
     def keep_house(self) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
     def wish_tests(self, uuids: Any, actor: str) -> None: ...

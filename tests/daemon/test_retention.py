@@ -17,6 +17,7 @@ import pytest
 
 from gpuq import config
 from gpuq.core.decisions import Plan
+from gpuq.core.elements import Elements
 from gpuq.core.model import Outcome
 from gpuq.daemon import order
 from gpuq.daemon.callers.peer import Peer
@@ -115,7 +116,12 @@ class House:
         return self.store.database.rows("select * from events order by seq")
 
     def prune(self, *jobs: int, outputs: bool = False) -> None:
-        self.store.wished.prune(jobs, outputs=outputs, actor="alice", now=self.clock.now)
+        self.store.wished.prune(
+            [range(job, job + 1) for job in jobs],
+            outputs=outputs,
+            actor="alice",
+            now=self.clock.now,
+        )
 
     def assert_well(self) -> None:
         found = check.look_once(str(self.database), None, whole=True)
@@ -737,10 +743,26 @@ def test_neighbours_that_are_forgotten_are_one_row(house: House) -> None:
     assert [(row["first"], row["last"]) for row in rows] == [(1, 5), (8, 9)]
 
 
+def test_a_run_of_jobs_that_is_split_while_it_is_forgotten_is_forgotten_in_parts(
+    house: House,
+) -> None:
+    jobs = submit(house.store, elements=Elements(indices=(range(10),)))
+    house.store.happened.cancel(jobs[0], last=jobs[-1], actor="alice", now=NOW)
+    for asked in (jobs, jobs[3:5]):
+        found = house.store.pruned.wished(10)
+        house.store.wished.prune([asked], outputs=False, actor="alice", now=NOW)
+    house.store.pruned.forget(found, {}, now=NOW)
+    assert house.store.database.rows("select first, last from pruned") == [{"first": 1, "last": 3}]
+    house.assert_well()
+    house.tidy(everything=False)
+    assert house.store.database.rows("select first, last from pruned") == [{"first": 1, "last": 10}]
+
+
 def test_a_job_that_has_not_ended_is_not_forgotten(house: House) -> None:
     queued, active = submit(house.store, 2)
     start(house.store, active)
-    assert house.store.wished.prune([queued, active], outputs=False, actor="alice", now=NOW) == 0
+    both = [range(queued, active + 1)]
+    assert house.store.wished.prune(both, outputs=False, actor="alice", now=NOW) == 0
     house.tidy()
     assert house.count("jobs") == 2
 

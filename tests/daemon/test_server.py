@@ -27,7 +27,7 @@ from gpuq import config, paths, protocol
 from gpuq.client import Client
 from gpuq.core.decisions import Plan
 from gpuq.core.gpu import Gpu
-from gpuq.core.model import JobState
+from gpuq.core.model import JobState, Snapshot
 from gpuq.daemon import server as server_module
 from gpuq.daemon.callers import names, shares
 from gpuq.daemon.callers.names import Lookup
@@ -794,6 +794,9 @@ class Still:
 
     def wake(self) -> None: ...
     def look_closely(self) -> None: ...
+    def look(self) -> Snapshot:
+        return Snapshot(now=0.0, gpus=())
+
     def keep_house(self) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
     def owner_of(self, pid: int) -> int | None: ...

@@ -270,7 +270,7 @@ def test_a_job_that_waits_again_can_be_cancelled(store: Store) -> None:
     store.happened.cancel(job, actor="alice", now=NOW)
     told = row(store, job)
     assert (told["state"], told["outcome"]) == ("ended", "cancelled")
-    assert told["delayed_until_at"] is None
+    assert store.current.delayed() == []
     assert attempt(store, job)["outcome"] == "failed", "how it ended stays as it was"
 
 

@@ -11,6 +11,7 @@ from gpuq.daemon.attempt.steps import (
     MAKING_DIRECTORIES,
     OPENING_REPORT,
     RESET_SIGNALS,
+    WRITING_SCRIPT,
     Files,
     Steps,
     remove_tmp_dir,
@@ -31,7 +32,7 @@ def passing_errors(order: Message, stage: str) -> tuple[int, ...]:
     another disk into theirs, only while their disk really is without room."""
     if order.get("uid") is None:
         return DISK_ERRORS if stage == MAKING_DIRECTORIES else (errno.ENOSPC, errno.EDQUOT)
-    if stage not in (MAKING_DIRECTORIES, OPENING_REPORT):
+    if stage not in (MAKING_DIRECTORIES, WRITING_SCRIPT, OPENING_REPORT):
         return ()
     is_ours = is_to_blame(os.path.dirname(order["job_dir"]))
     return tuple(number for number in DISK_ERRORS if is_ours and number != errno.EDQUOT)

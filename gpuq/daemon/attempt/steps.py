@@ -17,6 +17,7 @@ from gpuq.daemon.attempt.stages import StageFailed, raw, shown, take
 
 TMP_DIR = b"/tmp"
 MAKING_DIRECTORIES, OPENING_REPORT = "making its directories", "opening its report"
+WRITING_SCRIPT = "writing its script"
 # Python and the runner ignore some, and so may whoever started the daemon (`nohup`, a shell's `&`):
 # a job must find none ignored.
 RESET_SIGNALS = signals.valid_signals() - {signals.SIGKILL, signals.SIGSTOP}
@@ -78,6 +79,7 @@ class Steps:
         order = self._order
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             (MAKING_DIRECTORIES, self._make_directories),
+            (WRITING_SCRIPT, self._write_script),
             ("setting its umask", self._set_umask),
             (f"changing directory to {shown(order['cwd'])}", self._change_directory),
             (f"opening the log {shown(order['log'])}", self._open_log),
@@ -118,6 +120,20 @@ class Steps:
 
     def _make_directories(self) -> None:
         os.makedirs(raw(self._order["output_dir"]), exist_ok=True)
+
+    def _write_script(self) -> None:
+        """The text as it was at submit. What an earlier start may have left there is no file of ours:
+        it may be a pipe that nobody reads, or a link."""
+        if (script := self._order.get("script")) is None:
+            return
+        path = raw(script["path"])
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(path, flags, 0o700), "wb") as file:
+            file.write(raw(script["text"]))
 
     def _set_umask(self) -> None:
         os.umask(self._order["umask"])

@@ -32,6 +32,7 @@ id user group array_index queue state substate outcome exit_code signal attempt 
 retry_on delayed_until gpu_count gpus gpu_uuids gpus_simulated gpu_mem_bytes exclusive gpu_model
 gpu_ids exclude_gpus max_util cpus cpu_bound cpu_bound_by mem_bytes mem_bound_by memory_peak_bytes
 time_limit_s heartbeat_s paused_s grace_s stop_to visible priority after submitted_at started_at
+preemptible preempt_signal preemptions expected_start expected_start_is_guess expected_start_from
 ended_at reason files_removed_at gpu_peak_bytes gpu_util_mean gpu_util_peak gpu_energy_j
 idle_since_at contended_at contended_by over_memory gpu_errors idle contended contended_now place
 hidden
@@ -45,11 +46,16 @@ _COMMAND_OF_JOB: Mapping[str, Any] = {
     "gpu_mem_from": None,
     "seed": None,
     "command": [],
+    "parameters": {},
+    "script": False,
+    "as_slurm": False,
     "cwd": "",
     "log": None,
     "output": None,
     "stderr": None,
     "output_dir": None,
+    "commit": None,
+    "snapshot": None,
     "progress": None,
     "metrics": {},
 }
@@ -71,8 +77,10 @@ ATTEMPT: Mapping[str, Sight] = dict.fromkeys(
 EVENT = ("seq", "at", "kind", "job", "attempt", "gpu", "gpu_index", "actor", "cause", "detail")
 # Events of jobs whose cause and detail name no process and no path.
 _OPEN_EVENTS = """
-submitted starting returned backoff backoff_over term_sent kill_sent signal_sent paused resumed
-main_ended stop_asked signal_asked pause_asked resume_asked gpu_idle gpu_used contended over_memory
+submitted starting returned backoff backoff_over due term_sent kill_sent signal_sent paused resumed
+main_ended stop_asked signal_asked pause_asked resume_asked hold_asked release_asked priority_asked
+move_asked requeue_asked undo_asked edited requeued not_requeued given_back gpu_idle gpu_used
+contended over_memory preempted
 """
 _EVENTS_WITH_COMMANDS = ("running", "unkillable", "astray", "prune_failed")
 _ENDS = ("ended", "attempt_ended")  # their causes quote, and have an open form

@@ -101,6 +101,7 @@ async def _done_or_late(future: "Future[Found | None]") -> None:
             await arrived.wait()
 
 
+uids: Lookup[str, int] = Lookup(lambda name: pwd.getpwnam(name).pw_uid)
 users: Lookup[int, str] = Lookup(lambda uid: pwd.getpwuid(uid).pw_name)
 groups: Lookup[str, int] = Lookup(lambda name: grp.getgrnam(name).gr_gid)
 

@@ -17,7 +17,9 @@ from gpuq.core.units import count, format_bytes
 from gpuq.daemon.check import evidence, promises, scene
 from gpuq.daemon.check.promises import Breach, Span
 from gpuq.daemon.check.scene import Attempts, Scene
+from gpuq.daemon.check.waiting import judge_waiting
 from gpuq.daemon.linux import processes
+from gpuq.daemon.store import audit_needs
 from gpuq.daemon.store.audit import Audit, Damaged, Unreadable, open_audit
 from gpuq.daemon.store.connection import StoreRefused
 from gpuq.errors import GpuqError
@@ -146,7 +148,9 @@ def _judge_rows(audit: Audit, rows: Sequence[Span], attempts: Attempts) -> Itera
         sentence = f"rows of {table} point to {parent} that are not there"
         yield Breach(rule="row_without_parent", sentence=sentence, table=table)
     yield from promises.judge_ids(rows, audit.pruned(), audit.submitted(), audit.last_id_given())
+    yield from promises.judge_groups(audit.without_group())
     yield from promises.judge_leases(audit.leases(), attempts.active)
+    yield from judge_waiting(audit_needs.miscounted(audit), audit_needs.unjudged(audit))
     pruned_to, _ = audit.events_pruned()
     yield from promises.judge_events(audit.event_runs(), pruned_to, audit.last_event_given())
 

@@ -4,6 +4,7 @@ that is broken. Pure; what the machine has to say to it is in `scene`.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gpuq.core.units import format_ranges
 from gpuq.daemon.store.audit import AttemptRow, Dossier, JobRow, LeaseRow
@@ -73,23 +74,26 @@ def _judge_state(job: JobRow, attempts: Sequence[AttemptRow]) -> Iterator[Breach
 
 
 def _judge_retries(job: JobRow, attempts: Sequence[AttemptRow]) -> Iterator[Breach]:
-    if len(attempts) > job.retries + 1:
-        sentence = (
-            f"job {job.id} may be tried {job.retries + 1} times, and was {len(attempts)} times"
-        )
+    tried = len(attempts) - job.uncounted
+    if tried > job.retries + 1:
+        sentence = f"job {job.id} may be tried {job.retries + 1} times, and was {tried} times"
         yield about(job, sentence, "tried_too_often")
 
 
 def _judge_end(dossier: Dossier) -> Iterator[Breach]:
     job = dossier.job
-    ends = sum(count for (kind, _), count in dossier.told.items() if kind == "ended")
-    if ends > 1:
+    ends, returns = (_times(dossier, kind) for kind in ("ended", "requeued"))
+    if ends > returns + 1:
         yield about(job, f"job {job.id} ended {ends} times, by its events", "ended_twice")
     elif job.state == "ended" and not ends:
         yield about(job, f"job {job.id} has ended, and no event says so", "end_untold")
-    elif job.state != "ended" and ends:
+    elif job.state != "ended" and ends > returns:
         sentence = f"job {job.id} is {job.state}, and an event says that it ended"
         yield about(job, sentence, "ended_and_back")
+
+
+def _times(dossier: Dossier, wanted: str) -> int:
+    return sum(count for (kind, _), count in dossier.told.items() if kind == wanted)
 
 
 def _judge_starts(dossier: Dossier, attempt: AttemptRow) -> Iterator[Breach]:
@@ -102,7 +106,9 @@ def _judge_starts(dossier: Dossier, attempt: AttemptRow) -> Iterator[Breach]:
         said = f"{told['starting', number]} starts and {told['returned', number]} returns"
         yield about(attempt, f"{which} has {said} among its events", "started_twice")
     is_followed = any(later.attempt == number + 1 for later in dossier.attempts)
-    if is_followed and not (told["attempt_ended", number] and told["backoff", number]):
+    backs = ("backoff", "given_back", "requeued")
+    has_ended = told["attempt_ended", number] or told["ended", number]
+    if is_followed and not (has_ended and any(told[kind, number] for kind in backs)):
         sentence = f"job {dossier.job.id} was tried again after {which}, and no event says why"
         yield about(attempt, sentence, "retry_untold")
 
@@ -121,6 +127,10 @@ def judge_ids(
         else:
             sentence = f"job {first} was accepted and is not there any more"
         yield Breach(rule="job_lost", sentence=sentence, span=(first, last))
+    for one, other in pairwise(rows):
+        if other[0] <= one[1]:
+            sentence = f"job {other[0]} is in two rows, of which one begins with job {one[0]}"
+            yield Breach(rule="job_twice", sentence=sentence, span=other)
     for one, other in _overlaps(rows, pruned):
         sentence = f"job {max(one[0], other[0])} was forgotten, and is there"
         yield Breach(rule="job_pruned_and_there", sentence=sentence, span=one)
@@ -144,6 +154,14 @@ def _overlaps(ones: Sequence[Span], others: Sequence[Span]) -> Iterator[tuple[Sp
             place += 1
         if place < len(others) and others[place][0] <= one[1]:
             yield one, others[place]
+
+
+def judge_groups(strangers: Iterable[Span]) -> Iterator[Breach]:
+    """`strangers`: jobs that say of what group they are, which does not know them."""
+    for first, last in strangers:
+        which = f"job {first} is" if first == last else f"jobs {first} to {last} are"
+        sentence = f"{which} of a group that does not have them"
+        yield Breach(rule="job_without_group", sentence=sentence, span=(first, last))
 
 
 def judge_leases(leases: Sequence[LeaseRow], active: Iterable[AttemptRow]) -> Iterator[Breach]:

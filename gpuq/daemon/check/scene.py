@@ -91,12 +91,13 @@ def judge_delay(job: JobRow, scene: Scene) -> Iterator[Breach]:
     if scene.has_daemon and not is_of_this_boot:
         sentence = f"job {job.id} waits for a moment of an earlier boot, and nobody has noticed"
         yield about(job, sentence, "delay_of_earlier_boot")
-    elif is_of_this_boot and left_s > LONGEST_DELAY_S:
+    elif is_of_this_boot and left_s > LONGEST_DELAY_S and job.delayed_for == "backoff":
         days = left_s / 86400
         sentence = f"job {job.id} waits {days:.0f} days for its next attempt: no backoff is so long"
         yield about(job, sentence, "delay_too_long")
     elif scene.has_daemon and left_s < -OVERDUE_S:
-        sentence = f"job {job.id} was to be tried again {-left_s:.0f} s ago, and nobody has noticed"
+        what = "begin" if job.delayed_for == "begin" else "be tried again"
+        sentence = f"job {job.id} was to {what} {-left_s:.0f} s ago, and nobody has noticed"
         yield about(job, sentence, "delay_overdue")
 
 

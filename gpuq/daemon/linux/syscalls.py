@@ -4,11 +4,17 @@ import ctypes
 import errno
 import os
 import socket
+import struct
+import time
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _CLOCK_REALTIME, _CLOCK_BOOTTIME = 0, 7  # clock_gettime(2)
 _TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2  # timerfd_create(2)
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # fallocate(2)
+# inotify(7): written and closed, moved in, made; of a folder that is there itself and no link to one
+_IN_NEWS = 0x8 | 0x80 | 0x100
+_IN_ONLYDIR, _IN_DONT_FOLLOW = 0x01000000, 0x02000000
+_IN_Q_OVERFLOW, _IN_IGNORED, _IN_ISDIR = 0x4000, 0x8000, 0x40000000
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h
 _KEYCTL = {"x86_64": 250}.get(os.uname().machine, 219)  # its number; 219 where numbers are generic
 _KEYCTL_JOIN_SESSION_KEYRING = 1  # keyctl(2)
@@ -89,6 +95,45 @@ class BoottimeAlarm:
         os.close(self.fd)
 
 
+class WallAlarm:
+    """A descriptor that is readable at a moment of the clock on the wall, and whenever somebody has
+    set that clock (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2)): the moment may have been jumped
+    over, or lie further away than it did."""
+
+    def __init__(self) -> None:
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        self.fd = int(_libc.timerfd_create(_CLOCK_REALTIME, flags))
+        _check(0 if self.fd >= 0 else -1)
+
+    def set(self, in_s: float | None) -> None:
+        """Rings when that clock shows so many seconds more than now, at once where that is past;
+        None: only when the clock is set."""
+        at = None if in_s is None else time.time() + in_s
+        try:
+            self._arm(at)
+        except OSError as error:
+            # The clock was set since the last look: whoever chose this moment went by the old time.
+            if error.errno != errno.ECANCELED:
+                raise
+            self._arm(0.0)
+
+    def _arm(self, at: float | None) -> None:
+        at_ns = 0 if at is None else max(int(at * 1e9), 1)  # 0 would disarm it
+        spec = _Timerspec(in_=(at_ns // 10**9, at_ns % 10**9))
+        kinds = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+        _check(_libc.timerfd_settime(self.fd, kinds, ctypes.byref(spec), None))
+
+    def acknowledge(self) -> None:
+        try:
+            os.read(self.fd, 8)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECANCELED):
+                raise
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
 class ClockJumps:
     """A descriptor that is readable once somebody has set the clock on the wall, or the machine has
     woken, which sets it too (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2))."""
@@ -106,6 +151,41 @@ class ClockJumps:
             os.read(self.fd, 8)
         except OSError:
             pass  # ECANCELED is how it tells, and EAGAIN that it was told already
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class FolderNews:
+    """A descriptor that is readable when a file in one of some folders was made, closed by who wrote
+    it, or moved there (inotify(7)). OSError where a user or this process has too many of them."""
+
+    def __init__(self) -> None:
+        self.fd = int(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        _check(0 if self.fd >= 0 else -1)
+
+    def watch(self, folder: str) -> int:
+        """The number by which `read` names it; OSError where it is no folder, or a link to one."""
+        kinds = _IN_NEWS | _IN_ONLYDIR | _IN_DONT_FOLLOW
+        number = int(_libc.inotify_add_watch(self.fd, os.fsencode(folder), kinds))
+        _check(0 if number >= 0 else -1)
+        return number
+
+    def read(self) -> set[int] | None:
+        """The folders in which something happened; None where the kernel lost count."""
+        try:
+            data = os.read(self.fd, 65536)
+        except BlockingIOError:
+            return set()
+        folders, at = set(), 0
+        while at < len(data):
+            number, what, _, name_bytes = struct.unpack_from("iIII", data, at)
+            at += 16 + name_bytes
+            if what & _IN_Q_OVERFLOW:
+                return None
+            if not what & (_IN_IGNORED | _IN_ISDIR):
+                folders.add(number)
+        return folders
 
     def close(self) -> None:
         os.close(self.fd)

@@ -7,6 +7,7 @@ from gpuq.core.bounds import Bounds
 from gpuq.core.model import EndCause, Request, StopWish
 from gpuq.daemon.store.classes import read_request
 from gpuq.daemon.store.connection import Database, Row
+from gpuq.daemon.store.elements import IS_OF
 from gpuq.daemon.store.values import end_cause, stop_wish
 
 
@@ -15,10 +16,13 @@ class Terms:
     """What an attempt's end is judged by: the job's own terms, and how gpuq had begun to end it."""
 
     attempt: int
+    uncounted: int  # attempts that were none of its retries
     boot_id: str  # in which it was started
     started_mono: float | None  # CLOCK_MONOTONIC
+    paused_s: float  # how long it stood still
     ending: EndCause | None
     ending_since: float | None  # its first signal for that, CLOCK_MONOTONIC
+    gives_way_for: str | None  # the job for which it is preempted, in words
     stop: StopWish | None
     time_limit_s: float | None
     heartbeat_s: float | None
@@ -39,17 +43,20 @@ class Agreed:
         self._db = db
 
     def to_run(self, job: int) -> Row:
-        """All that a runner's order is made of: the spec, the environment, the array index."""
+        """All that a runner's order is made of: the spec, the environment, what the element has of
+        its own."""
         row = self._db.row(
-            """
-            select s.*, e.content as environment_content, j.id as job,
-                   case when j.array_first is null then null else j.id - j.array_first end as element,
-                   j.attempt as attempts_before
-            from jobs j join specs s on s.id = j.spec
+            f"""
+            select s.*, e.content as environment_content, :job as job,
+                   case when j.array_first is null then null else :job - j.array_first end as element,
+                   (select p."values" from parameters p
+                    where p.spec = s.id and p.element = :job - j.array_first) as "values",
+                   j.group_id, c.queue, j.attempt as attempts_before
+            from jobs j join specs s on s.id = j.spec join classes c on c.id = j.class
             join environments e on e.uid = s.uid and e.hash = s.environment
-            where j.id = ?
+            where {IS_OF}
             """,
-            (job,),
+            {"job": job},
         )
         assert row is not None
         return row
@@ -60,20 +67,34 @@ class Agreed:
     def bounds(self, job: int) -> tuple[Bounds, float]:
         """What a job may use of the machine, and its grace (s)."""
         row = self._db.row(
-            "select s.mem_bytes, s.cpu_bound, s.grace_s from jobs j join specs s on s.id = j.spec "
-            "where j.id = ?",
-            (job,),
+            f"""
+            select s.mem_bytes, s.cpu_bound, s.grace_s from jobs j join specs s on s.id = j.spec
+            where {IS_OF}
+            """,
+            {"job": job},
         )
         assert row is not None
         return Bounds(mem_bytes=row["mem_bytes"], cpus=row["cpu_bound"]), row["grace_s"]
 
+    def preempt_signal(self, job: int, usual: int) -> int | None:
+        """What a job is sent to give way; None where it gives way to nobody."""
+        sql = f"""
+            select iif(s.preemptible, coalesce(s.preempt_signal, :usual), null)
+            from jobs j join specs s on s.id = j.spec where {IS_OF}
+        """
+        number = self._db.value(sql, {"job": job, "usual": usual})
+        return None if number is None else int(number)
+
     def terms(self, job: int, attempt: int) -> Terms:
         row = self._db.row(
             """
-            select j.stop_asked_at, j.stop_grace_s, j.stop_actor, s.time_limit_s, s.heartbeat_s,
+            select j.uncounted, j.stop_asked_at, j.stop_grace_s, j.stop_actor, s.time_limit_s,
+                   s.heartbeat_s,
                    s.retries, s.backoff, s.retry_on, s.gpu_mem_from, c.request, a.ending, a.gpus,
+                   a.gives_way_for,
                    a.over_memory, s.mem_bytes, a.memory_peak_bytes, a.started_mono, a.boot_id,
-                   coalesce(a.term_mono, a.kill_mono) as ending_since
+                   a.paused_s,
+                   a.ending_mono as ending_since
             from jobs j join specs s on s.id = j.spec join classes c on c.id = j.class
             join attempts a on a.job = j.id
             where j.id = ? and a.attempt = ?
@@ -84,10 +105,13 @@ class Agreed:
         held = json.loads(row["gpus"])
         return Terms(
             attempt=attempt,
+            uncounted=row["uncounted"],
             boot_id=row["boot_id"],
             started_mono=row["started_mono"],
+            paused_s=row["paused_s"],
             ending=end_cause(row),
             ending_since=row["ending_since"],
+            gives_way_for=row["gives_way_for"],
             stop=stop_wish(row),
             time_limit_s=row["time_limit_s"],
             heartbeat_s=row["heartbeat_s"],

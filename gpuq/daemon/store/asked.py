@@ -3,12 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from gpuq.core.elements import write_elements
-from gpuq.core.spec import Spec, join
-from gpuq.daemon.store.classes import class_id
-from gpuq.daemon.store.connection import Database
+from gpuq.core.model import Request
+from gpuq.core.spec import Spec
+from gpuq.daemon.store.begin import Boot, begin_columns
+from gpuq.daemon.store.classes import class_id, find_class, limited_tags
+from gpuq.daemon.store.connection import Database, Row
+from gpuq.daemon.store.elements import row_of
 from gpuq.daemon.store.events import record_event
+from gpuq.daemon.store.need_rows import keep_needs
+from gpuq.daemon.store.specs import spec_columns
+from gpuq.errors import NothingMatched, NotPermitted, UsageError
 
 LAST_ID = "select seq from sqlite_sequence where name = 'jobs'"
 
@@ -44,88 +50,172 @@ class Asked:
         row = self._db.row(sql, (uid, token))
         return None if row is None else range(row["first_id"], row["first_id"] + row["count"])
 
-    def living(self, uid: int, key: str) -> int | None:
-        """The job of that key that has not ended, if there is one."""
-        sql = "select id from jobs where key = ? and state <> 'ended'"
-        job = self._db.value(sql, (f"{uid}:{key}",))
-        return None if job is None else int(job)
+    def last_id(self) -> int:
+        """The last that was given to a job; 0 before the first."""
+        return int(self._db.value(LAST_ID) or 0)
+
+    def class_of(self, spec: Spec, uid: int) -> int | None:
+        """The class that such a job would wait in, where one waits there or has waited."""
+        group = 0 if spec.max_running is None else self.last_id() + 1
+        tags = limited_tags(self._db).intersection(spec.tags)
+        return find_class(self._db, uid, spec.request, queue=spec.queue, group=group, tags=tags)
+
+    def living(self, uid: int, key: str) -> range | None:
+        """The ids of the submission of that key of which a job has not ended, if there is one."""
+        row = self._db.row(
+            """
+            select min(first) as first, max(last) as last from group_spans where group_id =
+              (select group_id from jobs indexed by jobs_key
+               where key = ? and state <> 'ended' limit 1)
+            """,
+            (f"{uid}:{key}",),
+        )
+        if row is None or row["first"] is None:
+            return None
+        return range(row["first"], row["last"] + 1)
 
     def submit(
-        self, by: Submitter, specs: Sequence[Spec], *, now: float, token: str | None = None
+        self,
+        by: Submitter,
+        specs: Sequence[Spec],
+        *,
+        now: float,
+        token: str | None = None,
+        group: int | None = None,
+        boot: Boot | None = None,
     ) -> range:
-        """Stores a submission, all of it or nothing; returns the ids of its jobs."""
+        """Stores a submission, all of it or nothing; returns the ids of its jobs. With `group` they are
+        added to one of the submitter's own; NothingMatched and NotPermitted say why they cannot be."""
         with self._db.transaction():
-            first = 1 + (self._db.value(LAST_ID) or 0)
-            group = range(first, first + len(specs))
-            for job, spec in zip(group, specs, strict=True):
-                self._submit_one(by, spec, job, group, now)
-            self._db.insert("groups", {"id": first, "uid": by.uid})
-            span = {"group_id": first, "first": first, "last": group.stop - 1}
-            self._db.insert("group_spans", span)
+            first = 1 + self.last_id()
+            ids = range(first, first + sum(spec.count for spec in specs))
+            is_limited = self._open_group(by, first if group is None else group, ids, specs)
+            batch = _Batch(self._db, by, first if group is None else group, is_limited, now, boot)
+            entries: list[range] = []
+            for spec in specs:
+                entries.append(range(first, first + spec.count))
+                batch.store(spec, entries)
+                first += spec.count
+            # Only the first id of an array is that of a row: the others are taken all the same.
+            self._db.write("update sqlite_sequence set seq = ? where name = 'jobs'", (ids[-1],))
             if token is not None:
                 self._db.write(
                     "insert into tokens (uid, token, first_id, count, at) values (?, ?, ?, ?, ?)",
-                    (by.uid, token, group.start, len(group), now),
+                    (by.uid, token, ids.start, len(ids), now),
                 )
-            record_event(
-                self._db,
-                now,
-                "submitted",
-                job=group.start,
-                actor=by.user,
-                detail={"count": len(group)},
-            )
-        return group
+            detail = {"count": len(ids)}
+            record_event(self._db, now, "submitted", job=ids.start, actor=by.user, detail=detail)
+        return ids
 
-    def _submit_one(self, by: Submitter, spec: Spec, job: int, group: range, now: float) -> None:
-        spec_id = self._db.insert(
-            "specs",
+    def entries(self, ids: range) -> list[tuple[int, int]]:
+        """(first, last) of what each entry of a submission became."""
+        rows = self._db.rows(
+            """
+            select min(id) as first, max(last_id) as last from jobs where id between ? and ?
+            group by spec order by 1
+            """,
+            (ids.start, ids.stop - 1),
+        )
+        return [(row["first"], row["last"]) for row in rows]
+
+    def group_of(self, job: int) -> int:
+        """The group that a job was submitted to."""
+        row = row_of(self._db, job)
+        return job if row is None else int(row["group_id"])
+
+    def _open_group(self, by: Submitter, group: int, ids: range, specs: Sequence[Spec]) -> bool:
+        """Makes the group, or makes it longer; returns whether it has a limit of its own."""
+        wanted = min((s.max_running for s in specs if s.max_running is not None), default=None)
+        if group == ids.start:
+            self._db.insert("groups", {"id": group, "uid": by.uid, "max_running": wanted})
+            self._db.insert("group_spans", {"group_id": group, "first": group, "last": ids[-1]})
+            return wanted is not None
+        row = self._own_group(by, group)
+        limit: int | None = row["max_running"]
+        if wanted not in (None, limit):
+            raise UsageError(
+                f"group g{group} has a limit of {limit or 'no'} running jobs, and {wanted} were asked "
+                "for: the first submit of a group says how many. Nothing was queued."
+            )
+        sql = "update group_spans set last = ? where group_id = ? and last = ?"
+        if not self._db.write(sql, (ids[-1], group, ids.start - 1)):
+            span = {"group_id": group, "first": ids.start, "last": ids[-1]}
+            self._db.insert("group_spans", span)
+        return limit is not None or row["max_gpus"] is not None
+
+    def _own_group(self, by: Submitter, group: int) -> Row:
+        row = self._db.row("select * from groups where id = ?", (group,))
+        if row is None:
+            raise NothingMatched(f"no group g{group} to add to. Nothing was queued.")
+        if row["uid"] != by.uid:
+            raise NotPermitted(f"group g{group} is another user's. Nothing was queued.")
+        return row
+
+
+class _Batch:
+    """What one call stores: what many jobs have in common is looked up once."""
+
+    def __init__(
+        self,
+        db: Database,
+        by: Submitter,
+        group: int,
+        is_limited: bool,
+        now: float,
+        boot: Boot | None,
+    ) -> None:
+        self._db = db
+        self._by = by
+        self._group = group
+        self._limited_group = group if is_limited else 0
+        self._limited_tags = limited_tags(db)
+        self._hard_limits = json.dumps(dict(by.hard_limits))
+        self._classes: dict[tuple[Request, str, frozenset[str]], int] = {}
+        self._now = now
+        self._boot = boot
+
+    def store(self, spec: Spec, entries: Sequence[range]) -> None:
+        """Stores the last of these entries."""
+        first, last = entries[-1][0], entries[-1][-1]
+        spec_id = self._db.insert("specs", self._spec_row(spec))
+        if spec.rows:
+            self._db.write_many(
+                'insert into parameters (spec, element, "values") values (?, ?, ?)',
+                ((spec_id, n, json.dumps(row)) for n, row in enumerate(spec.rows)),
+            )
+        self._db.insert(
+            "jobs",
             {
-                "uid": by.uid,
-                "gid": by.gid,
-                "user": by.user,
-                "name": spec.name,
-                "argv": join(spec.argv),
-                "cwd": spec.cwd,
-                "umask": spec.umask,
-                "limits": json.dumps(dict(spec.limits)),
-                "hard_limits": json.dumps(dict(by.hard_limits)),
-                "environment": spec.environment,
-                "changes": join(tuple(k + b"=" + v for k, v in spec.changes.items())),
-                "visible": spec.visible,
-                "grace_s": spec.grace_s,
-                "stop_to": spec.stop_to,
-                "time_limit_s": spec.time_limit_s,
-                "heartbeat_s": spec.heartbeat_s,
-                "retries": spec.retries,
-                "backoff": spec.backoff,
-                "retry_on": spec.retry_on,
-                "seed": spec.seed,
-                "output": spec.output,
-                "stderr": spec.stderr,
-                "tags": json.dumps(spec.tags),
-                "gpu_mem_from": spec.gpu_mem_from,
-                "mem_bytes": spec.bounds.mem_bytes,
-                "cpu_bound": spec.bounds.cpus,
-                "elements": None if spec.elements is None else write_elements(spec.elements),
-                "script": spec.script,
-                "interpreter": join(spec.interpreter) or None,
-                "as_slurm": int(spec.as_slurm),
-                "preemptible": int(spec.preemptible),
-                "preempt_signal": spec.preempt_signal,
-                "commit_id": spec.commit_id,
-                "snapshot": spec.snapshot,
+                "id": first,
+                "last_id": last,
+                "array_first": None if spec.elements is None else first,
+                "group_id": self._group,
+                "place": first,
+                "open_needs": keep_needs(self._db, entries[-1], spec.needs, entries),
+                "spec": spec_id,
+                "class": self._class(spec),
+                "submitted_at": self._now,
+                "priority": spec.priority,
+                "held_by": self._by.user if spec.held else None,
+                "key": None if spec.key is None else f"{self._by.uid}:{spec.key}",
+                **begin_columns(spec, self._now, self._boot),
             },
         )
-        row = {
-            "id": job,
-            "last_id": job,
-            "group_id": group.start,
-            "place": job,
-            "spec": spec_id,
-            "class": class_id(self._db, by.uid, spec.request),
-            "submitted_at": now,
-            "priority": spec.priority,
-            "key": None if spec.key is None else f"{by.uid}:{spec.key}",
+
+    def _class(self, spec: Spec) -> int:
+        key = spec.request, spec.queue, self._limited_tags.intersection(spec.tags)
+        if key not in self._classes:
+            request, queue, tags = key
+            self._classes[key] = class_id(
+                self._db, self._by.uid, request, queue=queue, group=self._limited_group, tags=tags
+            )
+        return self._classes[key]
+
+    def _spec_row(self, spec: Spec) -> dict[str, Any]:
+        return {
+            "uid": self._by.uid,
+            "gid": self._by.gid,
+            "user": self._by.user,
+            "hard_limits": self._hard_limits,
+            **spec_columns(spec),
         }
-        self._db.insert("jobs", row)

@@ -23,7 +23,10 @@ from gpuq.daemon.store.pruned import EVENTS_PRUNED_TO
 from gpuq.errors import GpuqError, NothingMatched
 
 BUSY_MS = 2000
-TELLING = ("starting", "returned", "running", "attempt_ended", "backoff", "ended")
+TELLING = (
+    *("starting", "returned", "running", "attempt_ended", "backoff", "ended"),
+    *("given_back", "requeued"),
+)
 
 
 class Unreadable(GpuqError):
@@ -40,9 +43,11 @@ class JobRow(NamedTuple):
     state: str
     attempt: int
     retries: int
+    uncounted: int  # attempts that were none of them
     submitted_at: float
     delayed_until_boottime: float | None
     delayed_boot: str | None
+    delayed_for: str | None
 
 
 class AttemptRow(NamedTuple):
@@ -107,9 +112,12 @@ class Audit:
         """One after the other by id, so that a million jobs need no more room than one."""
         attempts = _PerJob(self.db.execute(_ATTEMPTS))
         told = _PerJob(self.db.execute(_TOLD, TELLING))
+        of_runs = _OfRuns(self.db.execute(_TOLD_OF_RUNS, TELLING))
         for row in self.db.execute(_JOBS):
             job = JobRow(*row)
-            counted = Counter((kind, attempt or 0) for _, kind, attempt in told.take(job.id))
+            kinds = [(kind, attempt) for _, kind, attempt in told.take(job.id)]
+            counted = Counter((kind, attempt or 0) for kind, attempt in kinds)
+            counted.update((kind, 0) for kind in of_runs.take(job.id))
             yield Dossier(job, [_attempt(row) for row in attempts.take(job.id)], counted)
 
     def leases(self) -> list[LeaseRow]:
@@ -118,6 +126,16 @@ class Audit:
     def pruned(self) -> list[tuple[int, int]]:
         """(first, last) of ids whose jobs somebody wanted forgotten."""
         return list(self.db.execute("select first, last from pruned order by first"))
+
+    def without_group(self) -> list[tuple[int, int]]:
+        """(first, last) of jobs that lie in no span of their group."""
+        sql = """
+            select id, last_id from jobs j where not exists (
+              select 1 from group_spans s
+              where s.group_id = j.group_id and j.id >= s.first and j.last_id <= s.last)
+            order by id
+        """
+        return list(self.db.execute(sql))
 
     def prune_troubles(self) -> list[tuple[int, str]]:
         sql = """
@@ -254,6 +272,23 @@ class _PerJob:
         return found
 
 
+class _OfRuns:
+    """What befell runs of jobs at once, sorted by the first of each: handed out to the jobs behind that
+    one, to which it happened as well though their rows were split off later."""
+
+    def __init__(self, rows: Iterator[tuple[int, int, str]]) -> None:
+        self._rows = rows
+        self._next = next(rows, None)
+        self._begun: list[tuple[int, int, str]] = []
+
+    def take(self, job: int) -> list[str]:
+        while self._next is not None and self._next[0] < job:
+            self._begun.append(self._next)
+            self._next = next(self._rows, None)
+        self._begun = [run for run in self._begun if run[1] >= job]
+        return [kind for _, _, kind in self._begun]
+
+
 def _first(row: tuple[Any, ...]) -> int:
     return int(row[0])
 
@@ -264,8 +299,9 @@ def _attempt(row: tuple[Any, ...]) -> AttemptRow:
 
 
 _JOBS = """
-select j.id, j.last_id, j.state, j.attempt, s.retries, j.submitted_at, j.delayed_until_boottime,
-       j.delayed_boot
+select j.id, j.last_id, j.state, j.attempt, s.retries, j.uncounted, j.submitted_at,
+       case when j.state = 'queued' then j.delayed_until_boottime end, j.delayed_boot,
+       j.delayed_for
 from jobs j join specs s on s.id = j.spec order by j.id
 """
 
@@ -280,6 +316,11 @@ order by a.job, a.attempt
 _TOLD = f"""
 select job, kind, attempt from events indexed by events_job
 where job is not null and kind in ({", ".join("?" * len(TELLING))}) order by job
+"""
+
+_TOLD_OF_RUNS = f"""
+select job, detail ->> 'last', kind from events indexed by events_runs
+where detail ->> 'last' is not null and kind in ({", ".join("?" * len(TELLING))}) order by job
 """
 
 _LEASES = """

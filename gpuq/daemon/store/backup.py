@@ -156,7 +156,7 @@ def _look_at(partial: str) -> Copied:
     with open_audit(partial) as audit:
         if found := audit.damage() or audit.foreign_keys():
             raise Damaged(f"the database is damaged, so its copy is, too: {found[0]}")
-        jobs = int(audit.value("select count(*) from jobs"))
+        jobs = int(audit.value("select coalesce(sum(last_id - id + 1), 0) from jobs"))
     return Copied(jobs=jobs, size_bytes=os.path.getsize(partial))
 
 

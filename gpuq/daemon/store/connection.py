@@ -1,7 +1,7 @@
 """Opening the file, bringing it up to date, and the one kind of transaction that writes."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -116,6 +116,15 @@ class Database:
         except DAMAGE as error:
             raise self.report_damage(str(error)) from error
         return int(self._db.changes())
+
+    def write_many(self, sql: str, rows: Iterable[Values]) -> None:
+        """Runs one statement for each of the rows of values."""
+        assert self._db.in_transaction, "a write stands in a transaction"
+        self._check_damage()
+        try:
+            self._db.executemany(sql, rows)
+        except DAMAGE as error:
+            raise self.report_damage(str(error)) from error
 
     def insert(self, table: str, row: Mapping[str, Any]) -> int:
         """Inserts a row; returns its rowid."""

@@ -1,6 +1,7 @@
 """How many jobs there are, for everybody and for one user, and how far in front one of them is."""
 
 from gpuq.daemon.store.connection import Database, Row
+from gpuq.daemon.store.elements import IS_OF
 
 
 class Counted:
@@ -12,7 +13,7 @@ class Counted:
         row = self._db.row(
             """
             select count(*) filter (where state <> 'queued') as running,
-                   count(*) filter (where state = 'queued') as queued
+                   coalesce(sum(last_id - id + 1) filter (where state = 'queued'), 0) as queued
             from jobs indexed by jobs_unended where state <> 'ended'
             """
         )
@@ -23,9 +24,10 @@ class Counted:
         """How many are queued and running, how many of the queued are this user's."""
         row = self._db.row(
             """
-            select count(*) filter (where j.state = 'queued') as queued,
+            select coalesce(sum(j.last_id - j.id + 1) filter (where j.state = 'queued'), 0) as queued,
                    count(*) filter (where j.state in ('starting', 'running')) as running,
-                   count(*) filter (where j.state = 'queued' and s.uid = ?) as queued_yours
+                   coalesce(sum(j.last_id - j.id + 1)
+                            filter (where j.state = 'queued' and s.uid = ?), 0) as queued_yours
             from jobs j indexed by jobs_unended join specs s on s.id = j.spec
             where j.state <> 'ended'
             """,
@@ -48,26 +50,38 @@ class Counted:
             )
         )
 
+    def queued_in_queues(self) -> dict[str, int]:
+        """How many jobs wait in each named queue; "": in none."""
+        rows = self._db.rows(
+            """
+            select c.queue, sum(j.last_id - j.id + 1) as queued
+            from jobs j indexed by jobs_queued join classes c on c.id = j.class
+            where j.state = 'queued' and j.stop_asked_at is null group by c.queue
+            """
+        )
+        return {row["queue"]: row["queued"] for row in rows}
+
     def place_in_class(self, job: int) -> int | None:
         """Its 1-based place among the jobs of its class; None where it does not wait."""
         row = self._db.row(
-            """
-            select class, priority from jobs
-            where id = ? and state = 'queued' and held_by is null and stop_asked_at is null
+            f"""
+            select id, class, priority, rank, place + :job - id as place, :job - id as before
+            from jobs j
+            where {IS_OF} and state = 'queued' and held_by is null and stop_asked_at is null
               and delayed_until_at is null and open_needs = 0
             """,
-            (job,),
+            {"job": job},
         )
         if row is None:
             return None
-        return 1 + int(
-            self._db.value(
-                """
-                select count(*) from jobs
-                where state = 'queued' and held_by is null and stop_asked_at is null
-                  and delayed_until_at is null and open_needs = 0 and class = :class
-                  and (priority > :priority or (priority = :priority and id < :id))
-                """,
-                row | {"id": job},
-            )
+        ahead = self._db.value(
+            """
+            select coalesce(sum(last_id - id + 1), 0) from jobs indexed by jobs_eligible
+            where state = 'queued' and held_by is null and stop_asked_at is null
+              and delayed_until_at is null and open_needs = 0 and class = :class and id <> :id
+              and (priority > :priority
+                   or (priority = :priority and (rank, place) < (:rank, :place)))
+            """,
+            row,
         )
+        return 1 + int(ahead) + int(row["before"])

@@ -1,6 +1,8 @@
 """How things stand now: what the scheduler plans a turn by, jobs and leases as values of the core."""
 
 import json
+from collections import defaultdict
+from dataclasses import replace
 
 from gpuq.core.model import ActiveJob, DelayedJob, Drain, JobState, Lease, WaitingJob
 from gpuq.daemon.store.classes import read_request
@@ -8,6 +10,7 @@ from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.values import end_cause, lease, stop_wish
 
 CANCELS_PER_TURN = 256
+REQUEUES_PER_TURN = 256
 DELAYED_PER_TURN = 64
 
 
@@ -19,10 +22,17 @@ class Current:
         """The first few of each class that may start, and jobs that are only to be cancelled.
 
         Costs as much as there are classes, not as there are jobs: the classes are found by
-        skipping through the index (a loose index scan), and each is read from its start.
+        skipping through the index (a loose index scan), and each is read from its start. Of a row
+        that stands for many jobs only so many are made as are shown.
         """
-        rows = self._db.rows(_HEADS, (jobs_per_class,)) + self._db.rows(_TO_CANCEL)
-        return [_waiting_job(row) for row in rows]
+        shown: dict[int, int] = defaultdict(int)
+        heads: list[WaitingJob] = []
+        for row in self._db.rows(_HEADS, (jobs_per_class,)):
+            first = _waiting_job(row)
+            room = min(row["last_id"] - row["id"] + 1, jobs_per_class - shown[first.class_id])
+            shown[first.class_id] += room
+            heads += [_element(first, number) for number in range(room)]
+        return heads + [_waiting_job(row) for row in self._db.rows(_TO_CANCEL)]
 
     def has_waiting(self) -> bool:
         sql = """
@@ -32,9 +42,15 @@ class Current:
         return self._db.value(sql) is not None
 
     def delayed(self) -> list[DelayedJob]:
-        """Those whose wait ends first; jobs that are only to be cancelled wait for nothing."""
-        rows = self._db.rows(_DELAYED)
-        return [DelayedJob(id=row["id"], until=row["delayed_until_boottime"]) for row in rows]
+        """Those whose wait ends first, by either clock; jobs that are only to be cancelled wait for
+        nothing."""
+        rows = self._db.rows(_DELAYED) + self._db.rows(_DELAYED_BY_WALL)
+        return [DelayedJob(**row | {"by_wall": bool(row["by_wall"])}) for row in rows]
+
+    def to_requeue(self) -> tuple[int, ...]:
+        """Rows of jobs that do not run and that somebody wants to run once more, or to wait for nothing
+        that their last attempt has left behind."""
+        return tuple(row["id"] for row in self._db.rows(_TO_REQUEUE))
 
     def active(self) -> list[ActiveJob]:
         return [_active_job(row) for row in self._db.rows(_ACTIVE)]
@@ -49,7 +65,13 @@ class Current:
         return None if row is None else Drain(**row)
 
     def leases(self) -> list[Lease]:
-        return [lease(row) for row in self._db.rows("select * from leases order by gpu, slot")]
+        rows = self._db.rows(
+            """
+            select l.*, a.gives_way_to as given_up_for
+            from leases l join attempts a using (job, attempt) order by l.gpu, l.slot
+            """
+        )
+        return [lease(row) for row in rows]
 
     def leases_on_real_gpus(self) -> list[Lease]:
         """Those that other daemons of this machine have to respect."""
@@ -73,10 +95,10 @@ class Current:
 
 
 _WAITING_COLUMNS = """
-j.id, j.class, c.request, c.uid, c.queue, c.group_id, c.tags, j.priority, j.rank,
-j.place, j.passes, j.attempt,
+j.id, j.last_id, j.class, c.request, c.uid, c.queue, c.group_id, c.tags, j.priority, j.rank,
+j.place, j.passes, j.attempt, j.version,
 j.stop_asked_at, j.stop_grace_s,
-j.stop_actor, (select user from specs where id = j.spec) as user
+j.stop_actor, s.user, s.time_limit_s, s.grace_s
 """
 
 _HEADS = f"""
@@ -99,25 +121,46 @@ join jobs j on j.id in (
     and delayed_until_at is null and open_needs = 0 and class = class_ids.id
   order by priority desc, rank, place limit ?
 )
-order by j.priority desc, j.id
+join specs s on s.id = j.spec
+order by j.priority desc, j.rank, j.place
 """
 
 _TO_CANCEL = f"""
 select {_WAITING_COLUMNS}
-from jobs j indexed by jobs_to_cancel join classes c on c.id = j.class
+from jobs j indexed by jobs_to_cancel
+join classes c on c.id = j.class
+join specs s on s.id = j.spec
 where j.state = 'queued' and j.stop_asked_at is not null
 order by j.id limit {CANCELS_PER_TURN}
 """
 
 _DELAYED = f"""
-select id, delayed_until_boottime from jobs indexed by jobs_delayed
+select id, delayed_until_boottime as until, 0 as by_wall from jobs indexed by jobs_delayed
 where delayed_until_boottime is not null and state = 'queued' and stop_asked_at is null
 order by delayed_until_boottime limit {DELAYED_PER_TURN}
 """
 
+_DELAYED_BY_WALL = f"""
+select id, delayed_until_at as until, 1 as by_wall from jobs indexed by jobs_delayed_by_wall
+where delayed_until_at is not null and delayed_until_boottime is null and state = 'queued'
+  and stop_asked_at is null
+order by delayed_until_at limit {DELAYED_PER_TURN}
+"""
+
+_TO_REQUEUE = f"""
+select id from jobs indexed by jobs_to_requeue
+where requeue_asked_at is not null and requeue_asked_at is not requeued_for
+  and state in ('queued', 'ended') and prune_asked_at is null
+order by id limit {REQUEUES_PER_TURN}
+"""
+
 _ACTIVE = """
-select j.id, j.state, c.request, j.stop_asked_at, j.stop_grace_s, j.stop_actor, j.paused_by,
-       s.uid, s.grace_s, s.time_limit_s, s.heartbeat_s, s.mem_bytes, a.attempt, a.started_mono,
+select j.id, j.state, c.request,
+       j.requeue_asked_at is not j.requeued_for as requeue_wished,
+       j.stop_asked_at, j.stop_grace_s, j.stop_actor, j.paused_by,
+       j.priority, j.preemptions, s.preemptible, a.preempt_signal, a.gives_way_to,
+       s.uid, s.user, c.queue, j.group_id, s.tags,
+       s.grace_s, s.time_limit_s, s.heartbeat_s, s.mem_bytes, a.attempt, a.started_mono,
        a.paused_mono, a.resumed_mono, a.paused_s, a.ending, a.term_mono, a.term_delivered, a.kill_mono,
        a.main_ended_mono, a.unkillable,
        (select json_group_array(number) from (
@@ -131,9 +174,15 @@ where j.state in ('starting', 'running')
 """
 
 
+def _element(first: WaitingJob, number: int) -> WaitingJob:
+    """The one so far behind the first of a row."""
+    return replace(first, id=first.id + number, last=None, place=first.place + number)
+
+
 def _waiting_job(row: Row) -> WaitingJob:
     return WaitingJob(
         id=row["id"],
+        last=row["last_id"],
         class_id=row["class"],
         request=read_request(row["request"]),
         uid=row["uid"],
@@ -146,6 +195,9 @@ def _waiting_job(row: Row) -> WaitingJob:
         place=row["place"],
         passes=row["passes"],
         attempt=row["attempt"] + 1,
+        version=row["version"],
+        time_limit_s=row["time_limit_s"],
+        grace_s=row["grace_s"],
         stop=stop_wish(row),
     )
 
@@ -157,6 +209,15 @@ def _active_job(row: Row) -> ActiveJob:
         state=JobState(row["state"]),
         request=read_request(row["request"]),
         uid=row["uid"],
+        user=row["user"],
+        queue=row["queue"],
+        group=row["group_id"],
+        tags=tuple(json.loads(row["tags"])),
+        priority=row["priority"],
+        preemptible=bool(row["preemptible"]),
+        preempt_signal=row["preempt_signal"],
+        preemptions=row["preemptions"],
+        gives_way_to=row["gives_way_to"],
         grace_s=row["grace_s"],
         time_limit_s=row["time_limit_s"],
         heartbeat_s=row["heartbeat_s"],
@@ -166,6 +227,7 @@ def _active_job(row: Row) -> ActiveJob:
         resumed_at=row["resumed_mono"],
         paused_s=row["paused_s"],
         stop=stop_wish(row),
+        requeue_wished=bool(row["requeue_wished"]),
         pause_wished=row["paused_by"] is not None,
         ending=end_cause(row),
         term_sent_at=row["term_mono"],

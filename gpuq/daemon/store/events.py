@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuq.daemon.store.connection import Database
+from gpuq.daemon.store.elements import IS_OF
 
 
 def record_event(
@@ -20,13 +21,14 @@ def record_event(
     open_cause: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adds one event; stands in the transaction of what it tells. `open_cause` is the cause as others
+    """Adds one event; stands in the transaction of what it tells. Where it tells of a run of jobs,
+    `job` is the first and `detail` has the `last` of them. `open_cause` is the cause as others
     than the job's owner are told it, where the cause quotes what is theirs alone."""
     db.write(
-        """
+        f"""
         insert into events (at, kind, job, uid, attempt, gpu, actor, cause, open_cause, detail)
         values (:now, :kind, :job,
-                (select s.uid from jobs j join specs s on s.id = j.spec where j.id = :job),
+                (select s.uid from jobs j join specs s on s.id = j.spec where {IS_OF}),
                 :attempt, :gpu, :actor, :cause, :open_cause, :detail)
         """,
         {

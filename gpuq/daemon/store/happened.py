@@ -12,8 +12,10 @@ from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
 from gpuq.core.usage import GpuUse
 from gpuq.daemon.store.classes import class_id
 from gpuq.daemon.store.connection import Database, LeaseRefused
+from gpuq.daemon.store.elements import single_out, span_detail
 from gpuq.daemon.store.events import record_event
 from gpuq.daemon.store.measured import use_columns
+from gpuq.daemon.store.needs import touch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,9 @@ class NewAttempt:
     gpu_indices: tuple[int, ...] = ()
     simulated: bool = False
     cool_at_once: bool = False  # no memory stays on its GPUs when it ends
+    preempt_signal: int | None = None  # what it is sent to give way, if it ever is
     passed: tuple[int, ...] = ()
+    version: int | None = None  # of the wishes that it was planned by; None: by those of now
     beside: tuple[int, ...] = ()  # pids of strangers on its GPUs, beside whom it is started
 
 
@@ -71,16 +75,20 @@ class Happened:
 
     def start(self, new: NewAttempt, *, now: float) -> bool:
         """Commits attempt, runner and leases together; False where the job no longer wants to run, or
-        somebody does not want it on these GPUs any more.
+        asks for something else by now, or somebody does not want it on these GPUs any more.
 
         The keys and triggers of the schema refuse a GPU that is not free, whatever the plan says.
         """
         with self._db.transaction():
+            for one in (new.job, *new.passed):
+                single_out(self._db, one, one)
             moved = self._db.write(
                 """
                 update jobs set state = 'starting', attempt = :attempt
                 where id = :job and state = 'queued' and attempt = :attempt - 1
+                  and version = coalesce(:version, version)
                   and held_by is null and stop_asked_at is null and delayed_until_at is null
+                  and open_needs = 0
                   and not exists (select 1 from wishes where name = 'drain')
                   and not exists (select 1 from gpu_wishes where drained_by is not null
                                     and gpu in (select value from json_each(:gpus)))
@@ -88,6 +96,7 @@ class Happened:
                 {
                     "job": new.job,
                     "attempt": new.attempt,
+                    "version": new.version,
                     "gpus": json.dumps([lease.gpu for lease in new.leases]),
                 },
             )
@@ -158,13 +167,13 @@ class Happened:
         with self._db.transaction():
             self._end_attempt(ended, now)
             self._db.write(
-                """
+                f"""
                 update jobs set state = 'queued', started_at = null,
                   reason = :reason, open_reason = :open_reason,
                   delayed_until_at = :at, delayed_until_boottime = :boottime, delayed_boot = :boot,
                   delayed_for = 'backoff',
                   -- signals that this attempt did not get were not meant for the next one
-                  signal_sent = coalesce((select max(id) from signals where job = :job), signal_sent)
+                  signal_sent = {_ALL_SIGNALS}
                 where id = :job
                 """,
                 {
@@ -182,9 +191,29 @@ class Happened:
             until = {"until_at": delay.at}
             self._event(now, "backoff", ended.job, ended.attempt, cause=why, detail=until)
 
-    def undelay(self, job: int, *, now: float) -> None:
-        """The wait between two attempts is over."""
+    def give_back(self, ended: Ended, cause: EndCause, *, now: float) -> None:
+        """Ends the attempt and queues the job again, which counts as none of its retries: at the end
+        of the queue where somebody wanted it to begin anew, and otherwise in its place."""
         with self._db.transaction():
+            self._end_attempt(ended, now)
+            self._db.write(
+                f"""
+                update jobs set state = 'queued', started_at = null, reason = null, open_reason = null,
+                  uncounted = uncounted + 1, preemptions = preemptions + iif(:requeued, 0, 1),
+                  signal_sent = {_ALL_SIGNALS},
+                  place = case when :requeued then {_LAST_PLACE} else place end,
+                  requeued_for = case when :requeued then requeue_asked_at else requeued_for end
+                where id = :job
+                """,
+                {"job": ended.job, "requeued": cause is EndCause.REQUEUED},
+            )
+            self._tell_end("attempt_ended", ended, now)
+            self._event(now, "given_back", ended.job, ended.attempt, cause=cause.value)
+
+    def undelay(self, job: int, *, now: float) -> None:
+        """Its wait for the time to begin, or for its next attempt, is over."""
+        with self._db.transaction():
+            row = self._db.row("select last_id, delayed_for from jobs where id = ?", (job,))
             changed = self._db.write(
                 """
                 update jobs set reason = null, open_reason = null, delayed_until_at = null,
@@ -193,8 +222,10 @@ class Happened:
                 """,
                 (job,),
             )
-            if changed:
-                self._event(now, "backoff_over", job, None)
+            if changed and row is not None:
+                kind = "due" if row["delayed_for"] == "begin" else "backoff_over"
+                detail = span_detail(job, row["last_id"]) or None
+                self._event(now, kind, job, None, detail=detail)
 
     def delay_anew(self, job: int, delay: Delay) -> None:
         """The same wait on the clock of another boot."""
@@ -204,30 +235,48 @@ class Happened:
                 (delay.boottime, delay.boot_id, job),
             )
 
-    def cancel(self, job: int, *, actor: str, now: float) -> None:
-        """Ends a job that waits."""
+    def cancel(self, job: int, *, last: int | None = None, actor: str, now: float) -> None:
+        """Ends a job that waits, or all from there to `last` that do. That can be undone for a while,
+        so what it waited for stays."""
         reason = f"cancelled by {actor} while it was queued"
         with self._db.transaction():
-            self._end_job(job, Outcome.CANCELLED, reason, reason, now)
-            detail = {"outcome": Outcome.CANCELLED}
-            record_event(self._db, now, "ended", job=job, actor=actor, cause=reason, detail=detail)
+            single_out(self._db, job, last or job)
+            # Somebody may have split the row since this was decided.
+            for first, end in self._rows(job, last or job, "queued"):
+                self._db.write(
+                    """
+                    update jobs set state = 'ended', outcome = 'cancelled', cancelled_queued = 1,
+                      reason = :reason, open_reason = :reason, ended_at = :now
+                    where id = :job
+                    """,
+                    {"job": first, "reason": reason, "now": now},
+                )
+                touch(self._db, first)
+                detail = {"outcome": Outcome.CANCELLED} | span_detail(first, end)
+                self._event(now, "ended", first, None, actor=actor, cause=reason, detail=detail)
 
     def stop_step(
         self, job: int, attempt: int, *, kill: bool, cause: EndCause, mono: float, now: float
     ) -> None:
-        """Notes TERM, or the first KILL, before it goes out, and what for. A TERM from before the job
-        was there counts for nothing once it is."""
+        """Notes TERM, or what stands for it, or the first KILL, before it goes out, and what for. One
+        from before the job was there counts for nothing once it is, and so does what was told to a job
+        that was to run again, once it is to end for good."""
         column = "kill_mono" if kill else "term_mono"
-        is_new = "kill_mono is null" if kill else "(term_mono is null or term_mono < started_mono)"
+        is_new = "kill_mono is null"
+        if not kill:
+            runs_again = "ending in ('preempted', 'requeued') and ending <> :cause"
+            is_new = f"(term_mono is null or term_mono < started_mono or {runs_again})"
         with self._db.transaction():
             changed = self._db.write(
                 f"""
-                update attempts set {column} = :mono, ending = coalesce(ending, :cause)
+                update attempts set {column} = :mono, term_delivered = term_delivered and :kill,
+                  ending_mono = iif(ending_mono >= coalesce(started_mono, 0), ending_mono, :mono),
+                  ending = iif(ending in ('preempted', 'requeued'), :cause, coalesce(ending, :cause))
                 where job = :job and attempt = :attempt and {is_new}
                 """,
-                {"mono": mono, "cause": cause.value, "job": job, "attempt": attempt},
+                {"mono": mono, "cause": cause.value, "job": job, "attempt": attempt, "kill": kill},
             )
-            if changed:
+            if changed and (kill or cause is not EndCause.PREEMPTED):  # that has its own event
                 kind = "kill_sent" if kill else "term_sent"
                 self._event(now, kind, job, attempt, cause=cause.value)
 
@@ -313,6 +362,7 @@ class Happened:
                 "runner_start": new.runner_start,
                 "runner_version": new.runner_version,
                 "cgroup": new.cgroup,
+                "preempt_signal": new.preempt_signal,
                 "mem_bound_by": None if new.mem_bound_by is None else new.mem_bound_by.value,
                 "cpu_bound_by": None if new.cpu_bound_by is None else new.cpu_bound_by.value,
                 "committed_at": now,
@@ -408,10 +458,21 @@ class Happened:
             """,
             (outcome.value, reason, open_reason, ended_at, job),
         )
+        touch(self._db, job)
 
     def _reclassify(self, job: int, request: Request) -> None:
-        sql = "select s.uid from jobs j join specs s on s.id = j.spec where j.id = ?"
-        wanted = class_id(self._db, self._db.value(sql, (job,)), request)
+        """Its queue, and what limits it, stay."""
+        sql = "select c.* from jobs j join classes c on c.id = j.class where j.id = ?"
+        old = self._db.row(sql, (job,))
+        assert old is not None
+        wanted = class_id(
+            self._db,
+            old["uid"],
+            request,
+            queue=old["queue"],
+            group=old["group_id"],
+            tags=json.loads(old["tags"]),
+        )
         self._db.write("update jobs set class = ? where id = ?", (wanted, job))
 
     def _event(
@@ -421,10 +482,28 @@ class Happened:
         job: int,
         attempt: int | None,
         *,
+        actor: str | None = None,
         cause: str | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> None:
-        record_event(self._db, now, kind, job=job, attempt=attempt, cause=cause, detail=detail)
+        record_event(
+            self._db,
+            now,
+            kind,
+            job=job,
+            attempt=attempt,
+            actor=actor,
+            cause=cause,
+            detail=detail,
+        )
+
+    def _rows(self, first: int, last: int, state: str) -> list[tuple[int, int]]:
+        """(id, last_id) of those in that state that begin among these jobs."""
+        sql = "select id, last_id from jobs where id between ? and ? and state = ? order by id"
+        rows = self._db.rows(sql, (first, last, state))
+        return [(row["id"], row["last_id"]) for row in rows]
 
 
+_ALL_SIGNALS = "coalesce((select max(id) from signals where job = :job), signal_sent)"
+_LAST_PLACE = "(select seq + 1 from sqlite_sequence where name = 'jobs')"
 _SLOTS_TAKEN = "select slot from leases where gpu = ?"

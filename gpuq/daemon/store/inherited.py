@@ -49,10 +49,13 @@ class Inherited:
         """(job, until on the wall clock, its length in s) of each wait of an earlier boot."""
         rows = self._db.rows(
             """
-            select j.id, j.delayed_until_at as until_at, j.delayed_until_at - a.ended_at as length_s
+            select j.id, j.delayed_until_at as until_at,
+              j.delayed_until_at
+                - case delayed_for when 'begin' then j.submitted_at else a.ended_at end as length_s
             from jobs j indexed by jobs_delayed
-            join attempts a on a.job = j.id and a.attempt = j.attempt
-            where j.delayed_until_boottime is not null and j.delayed_boot <> ?
+            left join attempts a on a.job = j.id and a.attempt = j.attempt
+            where j.delayed_until_boottime is not null and j.state = 'queued'
+              and j.delayed_boot <> ?
             """,
             (boot_id,),
         )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from gpuq.core.learned import Known, program_words, remember
-from gpuq.core.spec import split
+from gpuq.core.wire_fields import split
 from gpuq.daemon.store.connection import Database
+from gpuq.daemon.store.elements import IS_OF
 
 # Of one user. Whoever names each job differently would fill the table; what is used least lately
 # goes first.
@@ -22,11 +23,11 @@ class Learned:
     def learn(self, job: int, peak_bytes: int, *, now: float) -> None:
         """The job has succeeded and used so much of a GPU at the most."""
         with self._db.transaction():
-            uid, command = self._command_of(job)
+            uid, command = command_of(self._db, job)
             before = self._known(uid, command)
             known = remember(peak_bytes, before, job)
             if before is None:
-                self._make_room(uid)
+                make_room(self._db, "learned", uid)
             self._db.write(
                 "insert or replace into learned (uid, command, peak_bytes, runs, last_job, at) "
                 "values (?, ?, ?, ?, ?, ?)",
@@ -36,7 +37,7 @@ class Learned:
     def forget(self, job: int) -> None:
         """What was known of its command was too little."""
         with self._db.transaction():
-            which = self._command_of(job)
+            which = command_of(self._db, job)
             self._db.write("delete from learned where uid = ? and command = ?", which)
 
     def _known(self, uid: int, command: bytes) -> Known | None:
@@ -44,29 +45,32 @@ class Learned:
         row = self._db.row(sql, (uid, command))
         return None if row is None else Known(**row)
 
-    def _command_of(self, job: int) -> tuple[int, bytes]:
-        row = self._db.row(
-            """
-            select s.uid, s.argv, s.cwd, s.name from jobs j join specs s on s.id = j.spec
-            where j.id = ?
-            """,
-            (job,),
-        )
-        assert row is not None
-        return row["uid"], command_hash(split(row["argv"]), row["cwd"], row["name"])
 
-    def _make_room(self, uid: int) -> None:
-        """For one more."""
-        known = self._db.value("select count(*) from learned where uid = ?", (uid,))
-        if known >= MOST_COMMANDS:
-            self._db.write(
-                """
-                delete from learned where uid = :uid and command in (
-                  select command from learned where uid = :uid order by at limit :many
-                )
-                """,
-                {"uid": uid, "many": known - MOST_COMMANDS + 1},
+def command_of(db: Database, job: int) -> tuple[int, bytes]:
+    """Whose job it is, and the hash of its command."""
+    row = db.row(
+        f"""
+        select s.uid, s.argv, s.cwd, s.name from jobs j join specs s on s.id = j.spec
+        where {IS_OF}
+        """,
+        {"job": job},
+    )
+    assert row is not None
+    return row["uid"], command_hash(split(row["argv"]), row["cwd"], row["name"])
+
+
+def make_room(db: Database, table: str, uid: int) -> None:
+    """For one more command of this user among those that a table knows."""
+    known = db.value(f"select count(*) from {table} where uid = ?", (uid,))
+    if known >= MOST_COMMANDS:
+        db.write(
+            f"""
+            delete from {table} where uid = :uid and command in (
+              select command from {table} where uid = :uid order by at limit :many
             )
+            """,
+            {"uid": uid, "many": known - MOST_COMMANDS + 1},
+        )
 
 
 def command_hash(argv: Sequence[bytes], cwd: bytes, name: str) -> bytes:

@@ -7,9 +7,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuq.core.units import format_ranges
+from gpuq.core.units import format_ranges, format_spans
 from gpuq.daemon.store.asked import LAST_ID
 from gpuq.daemon.store.connection import Database, Row
+from gpuq.daemon.store.elements import FIRST_IN_SPAN, IN_SPANS, LARGEST, LAST_IN_SPAN
 from gpuq.daemon.store.events import record_event
 
 EVENTS_PRUNED_TO = "events_pruned_to"
@@ -17,7 +18,7 @@ EVENTS_PRUNED_TO = "events_pruned_to"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remains:
-    """What a job that has ended may have left on disk."""
+    """What a job that has ended may have left on disk, or a run of jobs that never started: nothing."""
 
     id: int
     attempts: int
@@ -43,7 +44,9 @@ class Pruned:
         """How many bytes of files each job has left, of those that are gpuq's to remove."""
         with self._db.transaction():
             for job, size in sizes.items():
-                self._db.write("update jobs set files_bytes = ? where id = ?", (size, job))
+                self._db.write(
+                    "update jobs set files_bytes = ? where id = ? and state = 'ended'", (size, job)
+                )
 
     def files_total(self) -> int:
         """Bytes of files that are there. Costs as much as there are jobs with files."""
@@ -64,7 +67,13 @@ class Pruned:
         """Their logs and records are gone; the rows stay, as history."""
         with self._db.transaction():
             for job in sizes:
-                self._db.write("update jobs set files_removed_at = ? where id = ?", (now, job))
+                self._db.write(
+                    """
+                    update jobs set files_removed_at = ?
+                    where id = ? and files_bytes is not null  -- it is not run once more meanwhile
+                    """,
+                    (now, job),
+                )
             detail = {"jobs": format_ranges(list(sizes)), "bytes": sum(sizes.values())}
             record_event(self._db, now, "files_removed", cause=cause, detail=detail)
 
@@ -124,13 +133,17 @@ class Pruned:
     # ── jobs that are to be forgotten ──
 
     def wished(self, limit: int) -> list[Remains]:
-        """Jobs that somebody wants forgotten; one whose GPU still cools down waits for that."""
+        """Jobs that somebody wants forgotten; one whose GPU still cools down waits for that, and one
+        that others wait for until it is judged what its end means for them."""
         sql = f"""
-            select id, attempt as attempts, prune_outputs as outputs, prune_actor as actor,
+            select id, attempt as attempts, prune_outputs as outputs,
+                   prune_actor as actor,
                    case when files_removed_at is null then files_bytes else 0 end as files_bytes
             from jobs indexed by jobs_to_prune
             where prune_asked_at is not null and {_NOT_TRIED}
               and not exists (select 1 from leases l where l.job = jobs.id)
+              and not exists (select 1 from needs n indexed by needs_touched
+                              where n.touched and n.on_first <= jobs.last_id and n.on_last >= jobs.id)
             order by id limit ?
         """
         rows = self._db.rows(sql, (limit,))
@@ -139,12 +152,13 @@ class Pruned:
     def forget(self, jobs: Sequence[Remains], sizes: Mapping[int, int], *, now: float) -> None:
         """Their files are gone; now their rows go, and the event stays. Ids are never given again."""
         with self._db.transaction():
-            for job in jobs:
-                self._forget_one(job.id)
+            forgotten = {job.id: self._forget_row(job.id) for job in jobs}
             for actor in sorted({job.actor or "somebody" for job in jobs}):
-                ids = [job.id for job in jobs if (job.actor or "somebody") == actor]
-                freed = sum(sizes.get(job, 0) for job in ids)
-                detail = {"jobs": format_ranges(ids), "count": len(ids), "bytes": freed}
+                theirs = [job for job in jobs if (job.actor or "somebody") == actor]
+                runs = [forgotten[job.id] for job in theirs]
+                freed = sum(sizes.get(job.id, 0) for job in theirs)
+                count = sum(map(len, runs))
+                detail = {"jobs": format_spans(runs), "count": count, "bytes": freed}
                 record_event(self._db, now, "pruned", actor=actor, detail=detail)
 
     def not_forgotten(self, job: int, trouble: str, *, now: float) -> None:
@@ -156,26 +170,53 @@ class Pruned:
             )
             record_event(self._db, now, "prune_failed", job=job, cause=trouble)
 
-    def _forget_one(self, job: int) -> None:
-        spec = self._db.value("select spec from jobs where id = ?", (job,))
+    def _forget_row(self, job: int) -> range:
+        """Returns the jobs of that row, which may be fewer by now: somebody may have split it."""
+        row = self._db.row(
+            "select last_id, spec, group_id, array_first from jobs where id = ?", (job,)
+        )
+        assert row is not None
         self._db.write("delete from signals where job = ?", (job,))
         self._db.write("delete from attempts where job = ?", (job,))
         self._db.write("delete from jobs where id = ?", (job,))
-        self._db.write(
-            "delete from specs where id = ? and not exists (select 1 from jobs where spec = specs.id)",
-            (spec,),
-        )
-        self._note_id(job)
+        self._forget_needs(row["array_first"] or job)
+        self._forget_spec(row["spec"])
+        self._forget_group(row["group_id"])
+        jobs = range(job, row["last_id"] + 1)
+        self._note_ids(jobs)
+        return jobs
 
-    def _note_id(self, job: int) -> None:
+    def _forget_needs(self, entry: int) -> None:
+        """What those waited for of whom nothing is known any more."""
+        self._db.write(
+            """
+            delete from needs where entry = ? and not exists
+              (select 1 from jobs j where j.id between needs.first and needs.last)
+            """,
+            (entry,),
+        )
+
+    def _forget_spec(self, spec: int) -> None:
+        """With its table of parameters, once no job is of it any more."""
+        if not self._db.value("select 1 from jobs where spec = ?", (spec,)):
+            self._db.write("delete from parameters where spec = ?", (spec,))
+            self._db.write("delete from specs where id = ?", (spec,))
+
+    def _forget_group(self, group: int) -> None:
+        if not self._db.value("select 1 from jobs where group_id = ?", (group,)):
+            self._db.write("delete from group_spans where group_id = ?", (group,))
+            self._db.write("delete from groups where id = ?", (group,))
+
+    def _note_ids(self, jobs: range) -> None:
         """Joined with its neighbours, so that these rows remain few."""
         before = self._db.row(
-            "select first, last from pruned where first <= ? order by first desc limit 1", (job,)
+            "select first, last from pruned where first <= ? order by first desc limit 1",
+            (jobs.start,),
         )
-        after = self._db.row("select first, last from pruned where first = ?", (job + 1,))
-        first = before["first"] if before and before["last"] == job - 1 else job
-        last = after["last"] if after else job
-        self._db.write("delete from pruned where first in (?, ?)", (first, job + 1))
+        after = self._db.row("select first, last from pruned where first = ?", (jobs.stop,))
+        first = before["first"] if before and before["last"] == jobs.start - 1 else jobs.start
+        last = after["last"] if after else jobs[-1]
+        self._db.write("delete from pruned where first in (?, ?)", (first, jobs.stop))
         self._db.insert("pruned", {"first": first, "last": last})
 
     def skip_ids(self, up_to: int, *, now: float) -> int:
@@ -210,12 +251,13 @@ class Pruned:
         after: int = 0,
         limit: int,
     ) -> list[Row]:
-        """Ended jobs that these words mean, by id from `after` on: with such ids, of one user or
-        (None) of all, with one of these outcomes, ended before that time; the newest `keep` of them
-        excepted."""
+        """Ended jobs that these words mean, as runs of such as are alike, by id from `after` on: with
+        such ids, of one user or (None) of all, with one of these outcomes, ended before that time; the
+        newest `keep` of them excepted."""
         clauses = ["j.state = 'ended'"]
+        source, first, last = "jobs j", "j.id", "j.last_id"
         if spans is not None:
-            clauses.append(_IN_SPANS)
+            source, first, last = IN_SPANS.format(spans=":spans"), FIRST_IN_SPAN, LAST_IN_SPAN
         if uid is not None:
             clauses.append("s.uid = :uid")
         if outcomes:
@@ -227,21 +269,29 @@ class Pruned:
             "uid": uid,
             "outcomes": json.dumps(list(outcomes)),
             "ended_before": ended_before,
+            "after": after,
+            "limit": limit,
+            "up_to": LARGEST,
         }
-        ended = f"from jobs j join specs s on s.id = j.spec where {' and '.join(clauses)}"
+        ended = f"from {source} join specs s on s.id = j.spec where {' and '.join(clauses)}"
         if keep:
-            newest = f"select j.id {ended} order by j.id desc limit 1 offset :keep"
-            last = self._db.value(newest, wanted | {"keep": keep})
-            if last is None:
-                return []
-            ended += f" and j.id <= {int(last)}"
-        page = f"{_PRUNABLE_COLUMNS} {ended} and j.id > :after order by j.id limit :limit"
-        return self._db.rows(page, wanted | {"after": after, "limit": limit})
+            rows = (
+                f"select {first} as id, {last} as last_id {ended} order by 1 desc limit {keep + 1}"
+            )
+            wanted["up_to"] = _before_newest(self._db.rows(rows, wanted), keep)
+        page = f"""
+            select max({first}, :after + 1) as id, min({last}, :up_to) as last_id, {_PRUNABLE_COLUMNS}
+            {ended} and {last} > :after and {first} <= :up_to
+              and j.id >= (select coalesce(max(id), 0) from jobs where id <= :after)
+            order by j.id{", span.value ->> 0" if spans is not None else ""} limit :limit
+        """
+        return self._db.rows(page, wanted)
 
     def pending(self, uid: int | None) -> int:
         """How many jobs are still to be forgotten."""
         sql = f"""
-            select count(*) from jobs indexed by jobs_to_prune join specs s on s.id = jobs.spec
+            select coalesce(sum(last_id - jobs.id + 1), 0)
+            from jobs indexed by jobs_to_prune join specs s on s.id = jobs.spec
             where prune_asked_at is not null and {_NOT_TRIED} and (? is null or s.uid = ?)
         """
         return int(self._db.value(sql, (uid, uid)))
@@ -258,18 +308,20 @@ class Pruned:
         return self._db.rows(sql, (uid, uid))
 
 
-_IN_SPANS = """
-j.id in (
-  select k.id from json_each(:spans) span
-  cross join jobs k on k.id between span.value ->> 0 and span.value ->> 1
-)
-"""
 _WITH_FILES = "where files_bytes > 0 and files_removed_at is null"
 _NOT_TRIED = "(prune_failed_for is null or prune_failed_for <> prune_asked_at)"
 _PRUNABLE_COLUMNS = """
-select j.id, s.uid, s.user, s.name, j.state, j.outcome, j.ended_at, j.attempt, j.files_bytes,
-       j.files_removed_at
+s.uid, s.user, s.name, j.state, j.outcome, j.ended_at, j.attempt, j.files_bytes, j.files_removed_at
 """
+
+
+def _before_newest(rows: Sequence[Row], keep: int) -> int:
+    """The last id before the newest `keep` jobs of these runs, which come from the newest on."""
+    for row in rows:
+        if keep <= row["last_id"] - row["id"]:
+            return int(row["last_id"]) - keep
+        keep -= row["last_id"] - row["id"] + 1
+    return 0
 
 
 def _leading(events: Sequence[Row], before: float) -> list[Row]:

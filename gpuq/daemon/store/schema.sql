@@ -95,8 +95,12 @@ create table groups (
   id           integer primary key,
   uid          integer not null,
   max_running  integer check (max_running >= 0),  -- of its jobs at a time, as somebody wishes
-  limited_by   text
+  max_gpus     integer check (max_gpus >= 0),     -- that they hold at a time
+  limited_by   text,
+  limited_at   real
 );
+create index groups_limited on groups (id) where max_running is not null or max_gpus is not null;
+create index groups_uid on groups (uid);
 create table group_spans (
   group_id  integer not null references groups (id),
   first     integer not null,
@@ -113,20 +117,23 @@ create table jobs (
   array_first   integer,           -- the id of its array's first element; null: it is of no array
   spec          integer not null references specs (id),
   submitted_at  real    not null,
-  key           text,              -- "<uid>:<key>": no other job of that key while this one lives
+  key           text,              -- "<uid>:<key>": no other submission of that key while a job of
+                                   -- this one lives; the elements of an array share it
 
   -- Wished
   version        integer not null default 0,  -- counts what was wished: who edits compares it
   priority       integer not null default 0,
   rank           integer not null default 0,  -- among its user's own: lower goes first
   held_by        text,
+  held_as_admin  integer not null default 0 check (held_as_admin in (0, 1)),  -- and not as its owner
   stop_asked_at  real,
   stop_grace_s   real,
   stop_actor     text,
   paused_by      text,             -- who wants it to stand still for now
   requeue_asked_at real,           -- it is to run once more; if it runs, after this attempt
   requeue_actor  text,
-  requeue_kind   text check (requeue_kind in ('requeue', 'undo')),  -- undo: in its old place
+  requeue_kind   text check (requeue_kind in ('requeue', 'undo')),  -- undo: as before its cancel
+  wish_token     text,             -- of the last request that was not to be done twice
   prune_asked_at real,             -- it has ended, and is to be forgotten with all that it left
   prune_actor    text,
   prune_outputs  integer not null default 0 check (prune_outputs in (0, 1)),  -- those too
@@ -138,7 +145,10 @@ create table jobs (
   place        integer not null,             -- in the queue: its id, or later once it was requeued
   open_needs   integer not null default 0,   -- how many things it waits for must end before it starts
   preemptions  integer not null default 0,   -- how often it gave way
+  requeued_for real,                         -- the requeue_asked_at that was acted on
+  cancelled_queued integer not null default 0 check (cancelled_queued in (0, 1)),  -- not while it ran
   attempt      integer not null default 0,   -- the last one committed; 0 before the first
+  uncounted    integer not null default 0,   -- attempts up to that one that were none of its retries
   passes       integer not null default 0,   -- later jobs started on what this one waits for
   signal_sent  integer not null default 0,   -- the id of the last signal delivered
   delayed_until_at       real,               -- not before that
@@ -162,28 +172,34 @@ create table jobs (
   check ((state = 'ended') = (ended_at is not null)),
   check (state not in ('starting', 'running') or attempt > 0),
   check ((stop_asked_at is null) = (stop_grace_s is null)),
-  check (delayed_until_at is null or state = 'queued'),
+  check (delayed_until_at is null or state = 'queued' or cancelled_queued),  -- kept for an undo
   check (delayed_until_at is not null or delayed_until_boottime is null),
   check ((delayed_until_at is null) = (delayed_for is null)),
   check ((requeue_asked_at is null) = (requeue_kind is null)),
+  check (not cancelled_queued or outcome = 'cancelled'),
   check (state = 'ended' or (prune_asked_at is null and files_bytes is null)),
   check (files_removed_at is null or files_bytes is not null)
 );
 
 -- The eligible: what the scheduler looks at, in its order, class by class.
-create index jobs_eligible on jobs (class, priority desc, rank, place)
+create index jobs_eligible on jobs (class, priority desc, rank, place, last_id)
   where state = 'queued' and held_by is null and stop_asked_at is null and delayed_until_at is null
     and open_needs = 0;
 create index jobs_queued on jobs (class) where state = 'queued' and stop_asked_at is null;
-create index jobs_delayed on jobs (delayed_until_boottime) where delayed_until_boottime is not null;
+create index jobs_delayed on jobs (delayed_until_boottime)
+  where delayed_until_boottime is not null and state = 'queued';
 create index jobs_delayed_by_wall on jobs (delayed_until_at)
-  where delayed_until_at is not null and delayed_until_boottime is null;
-create index jobs_to_requeue on jobs (id) where requeue_asked_at is not null;
-create unique index jobs_key on jobs (key) where key is not null and state <> 'ended';
+  where delayed_until_at is not null and delayed_until_boottime is null and state = 'queued';
+create index jobs_to_requeue on jobs (id)
+  where requeue_asked_at is not null and requeue_asked_at is not requeued_for;
+create index jobs_wish_token on jobs (wish_token) where wish_token is not null;
+create index jobs_undoable on jobs (stop_asked_at) where cancelled_queued;
+create index jobs_key on jobs (key) where key is not null and state <> 'ended';
 create index jobs_to_cancel on jobs (id) where state = 'queued' and stop_asked_at is not null;
 create index jobs_active on jobs (id) where state in ('starting', 'running');
 create index jobs_unended on jobs (id) where state <> 'ended';
 create index jobs_ended on jobs (ended_at) where state = 'ended';
+create index jobs_ended_as on jobs (outcome, id) where state = 'ended';
 create index jobs_group on jobs (group_id, state, outcome, id, last_id);
 create index jobs_spec on jobs (spec);
 create index jobs_unmeasured on jobs (id) where state = 'ended' and files_bytes is null;
@@ -191,26 +207,31 @@ create index jobs_with_files on jobs (ended_at) where files_bytes > 0 and files_
 create index jobs_to_prune on jobs (id) where prune_asked_at is not null;
 
 -- What must have ended before the jobs `first` to `last` may start: those from on_first to on_last. Ids
--- are given in order and only earlier ones can be named, so nothing ever waits for itself.
+-- are given in order and only earlier ones can be named, so nothing ever waits for itself. Where each
+-- element waits for one, the row is divided as those end, and what is met is joined again.
+-- Which spans a job lies in is found by their reach: of those of a reach only the ones that begin less
+-- than that before it come into question.
 create table needs (
   id         integer primary key,
-  first      integer not null,
+  entry      integer not null,      -- the array that waits, by its first id, or the single job
+  number     integer not null,      -- among what that waits for
+  first      integer not null check (first >= entry),
   last       integer not null check (last >= first),
   on_first   integer not null,
-  on_last    integer not null check (on_last >= on_first and on_last < first),
+  on_last    integer not null check (on_last >= on_first and on_last < entry),
+  reach      integer not null check (reach > on_last - on_first),  -- a power of two
   condition  text    not null check (condition in ('ok', 'any', 'fail')),
   each       integer not null default 0 check (each in (0, 1)),  -- the first for the first, and so on
   state      text    not null default 'open' check (state in ('open', 'met', 'broken')),
   touched    integer not null default 1 check (touched in (0, 1)),  -- to be looked at (again)
-  broken_by  integer,              -- the job that did not end so
+  broken_by  integer,               -- the job that did not end so
   check (not each or last - first = on_last - on_first),
   check ((state = 'broken') = (broken_by is not null))
 );
-create index needs_of on needs (first);
-create index needs_on_one on needs (on_first) where state = 'open' and on_last = on_first;
-create index needs_on_many on needs (on_last) where state = 'open' and on_last > on_first;
+create unique index needs_of on needs (entry, number, first);
+create index needs_unmet on needs (entry, first) where state <> 'met';
+create index needs_on on needs (reach, on_first) where state <> 'met';
 create index needs_touched on needs (id) where touched;
-create index needs_broken on needs (broken_by) where state = 'broken';
 
 -- What one user, or all jobs of one tag, may have at a time. null: as much as there is.
 create table limits (
@@ -234,9 +255,11 @@ create table reservations (
   reason    text,
   actor     text    not null,
   made_at   real    not null,
-  cancelled_at real
+  cancelled_at real,
+  token     text                    -- of the request that made it, which is not done twice
 );
 create index reservations_end on reservations (end_at) where cancelled_at is null;
+create unique index reservations_token on reservations (actor, token) where token is not null;
 
 -- Signals to be sent by hand, each once and in this order. Those up to jobs.signal_sent have been.
 create table signals (
@@ -292,6 +315,10 @@ create table attempts (
   ending        text    check (ending in ('asked', 'time_limit', 'heartbeat', 'gpu_memory',
                                           'host_memory', 'shutdown', 'logout', 'preempted',
                                           'requeued')),  -- why gpuq ends it
+  preempt_signal integer,           -- what it was told at its start that it would be sent to give way
+  gives_way_to  integer,            -- the job for which it is preempted
+  gives_way_for text,               -- that job in words: "190 (priority 10)"
+  ending_mono   real,               -- its first signal for an end, of whatever cause
   term_mono     real,
   term_delivered integer not null default 0 check (term_delivered in (0, 1)),
   kill_mono     real,               -- the first KILL
@@ -330,6 +357,7 @@ create table attempts (
   gpus          text    not null default '[]' check (json_valid(gpus)),  -- indices and uuids it had
   primary key (job, attempt),
   check (ending is not null or (term_mono is null and kill_mono is null)),
+  check ((gives_way_to is null) = (gives_way_for is null)),
   check ((ended_at is null) = (outcome is null)),
   check (ended_at is null
          or (exit_code is not null) + (signal is not null) + (lost is not null) = 1),
@@ -446,6 +474,8 @@ create table events (
   detail  text    check (detail is null or json_valid(detail))
 );
 create index events_job on events (job) where job is not null;
+-- What befell a run of jobs at once: `job` is the first of them.
+create index events_runs on events (job) where detail ->> 'last' is not null;
 
 -- Ids that were given out and of whose jobs nothing is known any more: somebody wished it, or an older
 -- database was put in place of this one. With the rows of `jobs` they are all ids that there ever were.
@@ -465,9 +495,26 @@ create table facts (
 -- more; and a job never loses attempts that may have run.
 create trigger ended_is_ended before update of state, outcome on jobs
 when old.state = 'ended' and not (new.state = 'queued' and new.outcome is null
-  and (old.requeue_asked_at is not null or old.outcome = 'skipped'))
+  and (old.requeue_asked_at is not old.requeued_for or old.outcome = 'skipped'))
 begin
   select raise(abort, 'this job has ended');
+end;
+
+-- A key belongs to one submission at a time, however many rows its jobs have.
+create trigger key_is_taken before insert on jobs
+when new.key is not null and new.state <> 'ended'
+ and exists (select 1 from jobs where key = new.key and state <> 'ended'
+               and group_id <> new.group_id)
+begin
+  select raise(abort, 'a job of this key has not ended');
+end;
+
+create trigger key_is_taken_again before update of state on jobs
+when old.state = 'ended' and new.state <> 'ended' and new.key is not null
+ and exists (select 1 from jobs where key = new.key and state <> 'ended'
+               and group_id <> new.group_id)
+begin
+  select raise(abort, 'a job of this key has not ended');
 end;
 
 create trigger no_skipping_states before update of state on jobs

@@ -23,7 +23,8 @@ class Told:
             rows = self._db.rows(sql, (since, limit))
         else:
             spans = json.dumps([(span.start, span.stop - 1) for span in jobs])
-            rows = self._db.rows(_EVENTS_OF_JOBS, (spans, since, limit))
+            wanted = {"spans": spans, "since": since, "limit": limit}
+            rows = self._db.rows(_EVENTS_OF_JOBS, wanted)
         if len(rows) == limit:
             return rows, int(rows[-1]["seq"])
         return rows, max(self.last_event(), since)
@@ -45,8 +46,15 @@ class Told:
         )
 
 
+# Those that name one of the jobs, and those of a run of jobs that begins before them and holds them.
 _EVENTS_OF_JOBS = """
-select e.* from json_each(?) span
+select e.* from json_each(:spans) span
 cross join events e on e.job between span.value ->> 0 and span.value ->> 1
-where e.seq > ? order by e.seq limit ?
+where e.seq > :since
+union
+select e.* from json_each(:spans) span
+cross join events e indexed by events_runs
+  on e.job < span.value ->> 0 and e.detail ->> 'last' >= span.value ->> 0
+where e.detail ->> 'last' is not null and e.seq > :since
+order by seq limit :limit
 """

@@ -15,6 +15,7 @@ def lease(row: Row) -> Lease:
         state=LeaseState(row["state"]),
         cooling_since=row["cooling_mono"],
         dirt=row["dirt"],
+        given_up_for=row.get("given_up_for"),
     )
 
 

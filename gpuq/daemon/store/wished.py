@@ -3,8 +3,9 @@ so."""
 
 from collections.abc import Sequence
 
-from gpuq.core.units import format_ranges
+from gpuq.core.units import format_spans
 from gpuq.daemon.store.connection import Database
+from gpuq.daemon.store.elements import single_out, span_detail
 from gpuq.daemon.store.events import record_event
 
 
@@ -12,22 +13,29 @@ class Wished:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def stop(self, job: int, *, grace_s: float, actor: str, now: float) -> bool:
-        """The job is to end. Asking again can shorten the grace and never lengthens it; False where
-        the job has ended already."""
+    def stop(
+        self, job: int, last: int | None = None, *, grace_s: float, actor: str, now: float
+    ) -> bool:
+        """The job is to end, or all from there to `last`, which are of one row. Asking again can
+        shorten the grace and never lengthens it; False where the job has ended already."""
         with self._db.transaction():
+            single_out(self._db, job, last or job)
             changed = self._db.write(
                 """
                 update jobs set
                   stop_asked_at = coalesce(stop_asked_at, :now),
                   stop_grace_s  = min(coalesce(stop_grace_s, :grace_s), :grace_s),
-                  stop_actor    = coalesce(stop_actor, :actor)
-                where id = :job and state <> 'ended'
+                  stop_actor    = coalesce(stop_actor, :actor),
+                  -- who has not ended is not to run once more either
+                  requeue_asked_at = iif(state = 'ended', requeue_asked_at, requeued_for),
+                  requeue_kind = iif(state <> 'ended' and requeued_for is null, null, requeue_kind),
+                  version       = version + 1
+                where id = :job and (state <> 'ended' or requeue_asked_at is not requeued_for)
                 """,
                 {"job": job, "grace_s": grace_s, "actor": actor, "now": now},
             )
             if changed:
-                detail = {"grace_s": grace_s}
+                detail = {"grace_s": grace_s} | span_detail(job, last or job)
                 record_event(self._db, now, "stop_asked", job=job, actor=actor, detail=detail)
         return bool(changed)
 
@@ -63,21 +71,23 @@ class Wished:
                 record_event(self._db, now, kind, job=job, actor=actor)
         return bool(changed)
 
-    def prune(self, jobs: Sequence[int], *, outputs: bool, actor: str, now: float) -> int:
+    def prune(self, jobs: Sequence[range], *, outputs: bool, actor: str, now: float) -> int:
         """Jobs that have ended are to be forgotten, with all that they left; with `outputs` also with
         what lies in their output directories. Returns of how many that is wished."""
         with self._db.transaction():
             changed = 0
-            for job in jobs:
-                changed += self._db.write(
+            for run in jobs:
+                single_out(self._db, run[0], run[-1])
+                asked = self._db.write(
                     """
                     update jobs set prune_asked_at = ?, prune_actor = ?, prune_outputs = ?
-                    where id = ? and state = 'ended'
+                    where id = ? and state = 'ended' and requeue_asked_at is requeued_for
                     """,
-                    (now, actor, int(outputs), job),
+                    (now, actor, int(outputs), run[0]),
                 )
+                changed += len(run) if asked else 0
             if changed:
-                detail = {"jobs": format_ranges(list(jobs)), "outputs": outputs}
+                detail = {"jobs": format_spans(jobs), "outputs": outputs}
                 record_event(self._db, now, "prune_asked", actor=actor, detail=detail)
         return changed
 

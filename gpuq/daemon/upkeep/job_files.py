@@ -17,7 +17,7 @@ from typing import Any
 
 from gpuq.daemon.attempt.mounts import has_mounts_below
 
-LOGS = ("log", "log.index", "report")  # in jobs/ID/ATTEMPT, beside the directory `output`
+LOGS = ("log", "log.index", "report", "script")  # in jobs/ID/ATTEMPT, beside the directory `output`
 OUTPUT = "output"
 RM = "/bin/rm"
 # All others wait meanwhile. A user may stop the process that removes what is theirs, and may make
@@ -85,6 +85,8 @@ def remove(
     removal = _Removal(patience or Patience())
     with _folder(f"{state_dir}/jobs") as jobs, _folder(str(job), jobs) as mine:
         for attempt in _attempts(mine):
+            if int(attempt) > attempts:  # it is run once more meanwhile
+                continue
             with _folder_of_same_owner(attempt, mine) as folder:
                 shown = f"jobs/{job}/{attempt}"
                 for name in LOGS:
@@ -110,9 +112,10 @@ def highest_id(state_dir: str) -> int:
     return max(ids, default=0)
 
 
-def remove_tmp_dir(path: str, uid: int, patience: Patience | None = None) -> int | None:
-    """Removes a job's private temporary directory, where its runner could not, if what lies there is
-    that user's; returns how many bytes it held, None where there is none."""
+def remove_folder_of(path: str, uid: int, patience: Patience | None = None) -> int | None:
+    """Removes a folder, such as a job's private temporary directory where its runner could not, if
+    what lies there is that user's; returns how many bytes it held, None where there is none. The
+    folder around it may be reached through links."""
     parent, name = os.path.split(path)
     with _folder(parent, follow=True) as folder, _folder(name, folder) as own:
         if own is None or os.fstat(own).st_uid != uid:

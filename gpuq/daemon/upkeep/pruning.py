@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpuq.core.model import JobState
-from gpuq.core.units import format_ranges
+from gpuq.core.units import format_spans
 from gpuq.daemon import faults, fields
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.refs import References
@@ -34,8 +34,9 @@ class Pruning:
         self._counting = OneByOne()
 
     async def prunable(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        """A page of ended jobs that are meant, with what each has left on disk; `after` is the cursor
-        of the next one. Named jobs are all there, one's own, and ended, or the answer is an error."""
+        """A page of ended jobs that are meant, with what each has left on disk, as runs `id` to
+        `last_id` of such as never started; `after` is the cursor of the next one. Named jobs are all
+        there, one's own, and ended, or the answer is an error."""
         refs = fields.named(request)
         after = fields.cursor(request, "after") or 0
         if refs and not after:
@@ -52,13 +53,13 @@ class Pruning:
         jobs = await self._counting.do(
             peer.uid, lambda: [self._view(row, count_outputs) for row in rows]
         )
-        return {"jobs": jobs, "after": rows[-1]["id"] if len(rows) == fields.PAGE else None}
+        return {"jobs": jobs, "after": rows[-1]["last_id"] if len(rows) == fields.PAGE else None}
 
     def _view(self, row: Row, count_outputs: bool) -> Answer:
         found = job_files.measure(
             self._state_dir, row["id"], row["attempt"], count_outputs=count_outputs
         )
-        kept = ("id", "user", "name", "outcome", "ended_at")
+        kept = ("id", "last_id", "user", "name", "outcome", "ended_at")
         return {name: row[name] for name in kept} | {
             "files_bytes": found.files_bytes,
             "output_bytes": found.output_bytes,
@@ -67,10 +68,10 @@ class Pruning:
     async def prune(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """These jobs are to be forgotten. Those that have been already are none any more, so that it
         can be asked twice."""
-        rows = self._store.found.jobs(ids=self._refs.resolve(fields.named(request), peer))
+        rows = self._store.found.brief(self._refs.resolve(fields.named(request), peer))
         self._check(rows, peer)
         asked = self._store.wished.prune(
-            [row["id"] for row in rows],
+            [range(row["id"], row["last_id"] + 1) for row in rows],
             outputs=bool(request.get("outputs")),
             actor=peer.user,
             now=time.time(),
@@ -105,10 +106,15 @@ def _whose(peer: Peer, *, is_named: bool) -> int | None:
 
 
 def _not_ended(rows: Sequence[Row]) -> str:
-    shown = ", ".join(f"job {row['id']} is {row['state']}" for row in rows[:SHOWN_ACTIVE])
+    shown = ", ".join(f"{_is_or_are(row)} {row['state']}" for row in rows[:SHOWN_ACTIVE])
     more = f", and {len(rows) - SHOWN_ACTIVE} more have not" if len(rows) > SHOWN_ACTIVE else ""
-    them = format_ranges([row["id"] for row in rows])
+    them = format_spans(range(row["id"], row["last_id"] + 1) for row in rows)
     return (
         f"only jobs that have ended can be pruned; {shown}{more}. Nothing was removed. "
-        f"To end {'it' if len(rows) == 1 else 'them'}: gpuq kill --wait {them}"
+        f"To end {'it' if them.isdecimal() else 'them'}: gpuq kill --wait {them}"
     )
+
+
+def _is_or_are(run: Row) -> str:
+    first, last = run["id"], run["last_id"]
+    return f"job {first} is" if first == last else f"jobs {first} to {last} are"

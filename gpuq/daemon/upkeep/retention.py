@@ -21,7 +21,7 @@ from gpuq.daemon.store import Store
 from gpuq.daemon.store.audit import find_damage
 from gpuq.daemon.store.connection import DiskTrouble, Row
 from gpuq.daemon.store.pruned import Remains
-from gpuq.daemon.upkeep import job_files
+from gpuq.daemon.upkeep import job_files, snapshots
 from gpuq.daemon.upkeep.aside import aside
 from gpuq.daemon.upkeep.job_files import Patience, Removed
 
@@ -115,7 +115,7 @@ class Housekeeper:
             self._remove_too_much,
         ]
         if everything:
-            steps += [self._remove_old, self._forget_rows, self._look_whole]
+            steps += [self._remove_old, self._forget_rows, self._remove_snapshots, self._look_whole]
         while await self._take_one(steps):
             await asyncio.sleep(BREATHER_S)
 
@@ -144,6 +144,7 @@ class Housekeeper:
         if gone:
             self._store.pruned.forget(gone, sizes, now=now)
             self._kept_bytes = self._kept() - sum(job.files_bytes or 0 for job in gone)
+            await self._remove_snapshots()
         return True
 
     def _remove_all(
@@ -151,7 +152,7 @@ class Housekeeper:
     ) -> dict[int, Removed]:
         patience = Patience()
         for path, uid in tmp_dirs:
-            job_files.remove_tmp_dir(path, uid, patience)
+            job_files.remove_folder_of(path, uid, patience)
         return {
             job.id: job_files.remove(
                 self._state_dir, job.id, job.attempts, outputs=job.outputs, patience=patience
@@ -179,7 +180,7 @@ class Housekeeper:
         def work() -> dict[int, int]:
             patience = Patience()
             for path, uid in tmp_dirs:
-                if freed := job_files.remove_tmp_dir(path, uid, patience):
+                if freed := job_files.remove_folder_of(path, uid, patience):
                     log.info("removed what a lost job had left", path=path, bytes=freed)
             return {
                 job.id: job_files.measure(self._state_dir, job.id, job.attempts).files_bytes
@@ -244,12 +245,36 @@ class Housekeeper:
             self._kept_bytes = self._store.pruned.files_total()
         return self._kept_bytes
 
+    # ── copies of work trees ──
+
+    async def _remove_snapshots(self) -> bool:
+        """Those that no job needs any more."""
+        since = self._clock.wall() - self._keep_for_s
+        found = await aside(lambda: snapshots.old_copies(self._state_dir))
+        unneeded = [
+            (uid, name)
+            for uid, names in found.items()
+            for name in set(names) - self._store.snapshots.needed(uid, names, since=since)
+        ]
+        if not unneeded:
+            return False
+        patience = Patience()
+
+        def work() -> None:
+            for uid, name in unneeded[:JOBS_AT_ONCE]:
+                snapshots.remove(self._state_dir, uid, name, patience)
+
+        await aside(work)
+        left = await aside(lambda: snapshots.old_copies(self._state_dir))
+        return sum(map(len, left.values())) < sum(map(len, found.values()))
+
     # ── rows ──
 
     async def _forget_rows(self) -> bool:
         pruned, now = self._store.pruned, self._clock.wall()
         return bool(
             pruned.prune_events(now - self._keep_for_s, ROWS_AT_ONCE)
+            or self._store.reserved.forget(now - self._keep_for_s)
             or pruned.forget_tokens(now - TOKENS_KEPT_S, ROWS_AT_ONCE)
             or pruned.forget_environments(ROWS_AT_ONCE)
         )

@@ -56,6 +56,22 @@ def submit(daemon: FaultyDaemon, step: str) -> None:
     assert daemon.runs(job) == [f"{job}.1"]
 
 
+@dying_at("spool.made", "submit.storing", "submit.committed")
+def drop(daemon: FaultyDaemon, step: str) -> None:
+    """A file in the spool folder, while the daemon dies on who submits it."""
+    before, script = daemon.last_id(), daemon.folder / "dropped"
+    script.write_text("#!/bin/sh\n#GPUQ -g 0\nexit 3\n")
+    with daemon.client() as client:
+        with daemon.dying_at(step):
+            folder = Path(client.call("spool")["path"])
+            script.rename(folder / "three.sh")
+            until(lambda: list(folder.glob("accepted/*")), "the job of the file")
+        assert client.wait([before + 1], timeout_s=LONG_S)[0]["exit_code"] == 3
+    assert daemon.last_id() == before + 1, "one file, one job"
+    assert [path.name for path in folder.glob("accepted/*")] == [f"{before + 1}-three.sh"]
+    (folder / "accepted" / f"{before + 1}-three.sh").unlink()
+
+
 @dying_at(*STARTING, *ORDERING, *NEWS, *NEVER_RAN, "launcher.asked", "launcher.forked")
 def start(daemon: FaultyDaemon, step: str) -> None:
     with daemon.client() as client:
@@ -90,6 +106,22 @@ def end(daemon: FaultyDaemon, step: str) -> None:
             go.touch()
             assert client.wait([job], timeout_s=LONG_S)[0]["exit_code"] == 3
     assert daemon.runs(job) == [f"{job}.1"]
+
+
+@dying_at("loop.settling_needs", "loop.needs_settled")
+def end_that_others_wait_for(daemon: FaultyDaemon, step: str) -> None:
+    """A chain that waits for a failure, and one that is skipped for it."""
+    with daemon.client() as client:
+        first, go = _submit_held(daemon, client, "exit 3", gpus=2)
+        on_first = [{"jobs": str(first), "when": when} for when in ("fail", "ok")]
+        needs = [*on_first, {"entry": 1}, {"entry": 0, "when": "fail"}]
+        rest = [daemon.job(after=[need]) for need in needs]
+        with daemon.dying_at(step):
+            jobs = client.submit_many(rest)
+            go.touch()
+            ended = client.wait(jobs, timeout_s=LONG_S)
+        assert [job["outcome"] for job in ended] == ["succeeded", "skipped", "skipped", "skipped"]
+    assert daemon.runs(*jobs) == [f"{jobs[0]}.1"]
 
 
 @dying_at("runner.ended", "runner.record_written")
@@ -247,6 +279,81 @@ def cancel(daemon: FaultyDaemon, step: str) -> None:
         client.call("drain", off=True)
     assert [job["outcome"] for job in ended] == ["cancelled"] * 3
     assert daemon.runs(*jobs) == []
+
+
+@dying_at("hold.committed", "release.committed", "priority.committed", "move.committed")
+def order_of_those_that_wait(daemon: FaultyDaemon, step: str) -> None:
+    with daemon.client() as client:
+        client.call("drain", reason="nothing is to start")
+        held, first, second = client.submit_many([daemon.job("exit 3", gpus=2)] * 3)
+        with daemon.dying_at(step):
+            for change in (client.hold, client.release, client.hold):
+                assert change([held])[0]["done"] != "refused"
+            client.set_priority([first], -1)
+            client.move([second])
+        client.call("drain", off=True)
+        client.wait([first, second], timeout_s=LONG_S)
+        assert client.job(held)["substate"] == "held"
+        assert client.job(first)["priority"] == -1
+        client.release([held])
+        client.wait([held], timeout_s=LONG_S)
+    assert daemon.runs(held, first, second) == [f"{job}.1" for job in (second, first, held)]
+
+
+@dying_at("requeue.committed", "loop.requeueing", "loop.requeued")
+def requeue_of_an_ended_one(daemon: FaultyDaemon, step: str) -> None:
+    with daemon.client() as client:
+        job = client.submit(**daemon.job("exit $((2 + GPUQ_ATTEMPT))", gpus=2))
+        assert client.wait([job], timeout_s=LONG_S)[0]["exit_code"] == 3
+        with daemon.dying_at(step):
+            assert client.requeue([job])[0]["done"] == "requeued"
+            until(lambda: client.job(job)["attempt"] == 2, "its second attempt")
+            assert client.wait([job], timeout_s=LONG_S)[0]["exit_code"] == 4
+    assert daemon.runs(job) == [f"{job}.1", f"{job}.2"], "once more, and not twice"
+
+
+@dying_at("requeue.committed", *SIGNALLING, *NEWS)
+def requeue_of_a_running_one(daemon: FaultyDaemon, step: str) -> None:
+    with daemon.client() as client:
+        script = f"[ $GPUQ_ATTEMPT = 2 ] && exit 4; {HEARS_TERM}"
+        job = client.submit(**daemon.job(script, gpus=2))
+        daemon.at_work(job)
+        with daemon.dying_at(step):
+            client.requeue([job])
+            ended = client.wait([job], timeout_s=LONG_S)[0]
+        assert (ended["exit_code"], ended["attempt"]) == (4, 2)
+        first = client.job(job)["attempts"][0]
+        assert (first["outcome"], first["exit_code"]) == ("cancelled", 9), "it heard the TERM"
+    assert daemon.runs(job) == [f"{job}.1", f"{job}.2"]
+
+
+@dying_at("undo.committed", "loop.requeueing", "loop.requeued")
+def undo(daemon: FaultyDaemon, step: str) -> None:
+    with daemon.client() as client:
+        client.call("drain", reason="nothing is to start")
+        before, *jobs = client.submit_many([daemon.job("exit 3", gpus=2)] * 3)
+        for killed in ([before], jobs):
+            client.kill(killed)
+            client.wait(killed, timeout_s=LONG_S)
+        with daemon.dying_at(step):
+            assert [one["id"] for one in client.undo()] == jobs
+        client.call("drain", off=True)
+        client.wait(jobs, timeout_s=LONG_S)
+        assert client.job(before)["outcome"] == "cancelled", "that was another kill"
+    assert daemon.runs(before, *jobs) == [f"{job}.1" for job in jobs]
+
+
+@dying_at("edit.committed")
+def edit(daemon: FaultyDaemon, step: str) -> None:
+    with daemon.client() as client:
+        client.call("drain", reason="nothing is to start")
+        job = client.submit(**daemon.job("exit 3"))
+        version = client.editable(job)["version"]
+        with daemon.dying_at(step):
+            done = client.edit([job], version=version, name="new", env={"A": "1"})
+        assert done[0]["done"] == "edited"
+        client.call("drain", off=True)
+        assert client.wait([job], timeout_s=LONG_S)[0]["name"] == "new"
 
 
 # ── the daemon's own ──

@@ -1,0 +1,6 @@
+"""`python -m gpuq` is `gpuq`."""
+
+from gpuq.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""`gpuq hold`, `release`, `priority`, `move`, `requeue` and `undo`: changes of mind about jobs that
+have been submitted."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from gpuq.cli import console
+from gpuq.cli.fold_text import called, run_of
+from gpuq.cli.render import Job, plain, printable, tabbed
+from gpuq.errors import UsageError
+
+Jobs = Annotated[list[str], Argument(metavar="JOB ...", show_default=False)]
+AsJson = Annotated[bool, Option("--json", help="Print what was done to each as JSON.")]
+
+
+def hold(context: typer.Context, jobs: Jobs, json: AsJson = False) -> int:
+    """Keep jobs that wait from starting until they are released.
+
+    Examples:
+      gpuq hold 184
+      gpuq hold 12-18,20
+      gpuq release 184
+
+    What runs goes on: see gpuq pause. What an admin holds only an admin releases.
+    """
+    with console.connect(context) as client:
+        return tell(context, client.hold(jobs), _HOLD, json)
+
+
+def release(context: typer.Context, jobs: Jobs, json: AsJson = False) -> int:
+    """Let jobs that were held wait for their turn again.
+
+    Examples:
+      gpuq release 184
+      gpuq release @      my last submission
+    """
+    with console.connect(context) as client:
+        return tell(context, client.release(jobs), _RELEASE, json)
+
+
+def priority(
+    context: typer.Context,
+    number: Annotated[int, Argument(metavar="N", show_default=False)],
+    jobs: Jobs,
+    json: AsJson = False,
+) -> int:
+    """Give jobs that wait another priority: a higher one goes first. 0 is the usual one.
+
+    Examples:
+      gpuq priority -5 184        let others go first
+      gpuq priority 10 12-18      before the others, for admins
+
+    Everybody may lower the priority of their own jobs; to raise one above 0 is for admins.
+    """
+    with console.connect(context) as client:
+        return tell(context, client.set_priority(jobs, number), _PRIORITY, json)
+
+
+def move(
+    context: typer.Context,
+    jobs: Jobs,
+    front: Annotated[bool, Option("--front", help="Before all others of mine.")] = False,
+    before: Annotated[
+        str | None, Option(metavar="JOB", help="Before this one, which is mine too.")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Put jobs that wait before others of the same user.
+
+    Examples:
+      gpuq move 184 --front
+      gpuq move 190-192 --before 184
+
+    Jobs of others keep their places: to pass those is for admins, by gpuq priority.
+    """
+    if front == (before is not None):
+        raise UsageError("move them where? Give --front, or --before JOB")
+    with console.connect(context) as client:
+        return tell(context, client.move(jobs, before=before), _MOVE, json)
+
+
+def requeue(context: typer.Context, jobs: Jobs, json: AsJson = False) -> int:
+    """Run jobs once more, with the same number: those that have ended, or that run.
+
+    Examples:
+      gpuq requeue 184          it begins anew, at the end of the queue
+      gpuq requeue 12-18,20
+
+    A job that runs is ended as by gpuq kill, and that is none of its --retries; one that waits for
+    its next attempt waits no more. What earlier attempts have written stays. Jobs that were skipped
+    for a job that is requeued wait for it again.
+    """
+    with console.connect(context) as client:
+        return tell(context, client.requeue(jobs), _REQUEUE, json)
+
+
+def undo(
+    context: typer.Context,
+    jobs: Annotated[list[str] | None, Argument(metavar="JOB ...", show_default=False)] = None,
+    json: AsJson = False,
+) -> int:
+    """Take back the cancel of jobs that waited: they wait again, in their old place.
+
+    Examples:
+      gpuq undo        all that my last kill cancelled in the queue
+      gpuq undo 184
+
+    That can be done for a while: see undo_for in gpuq config. A job that ran is started anew by gpuq
+    requeue.
+    """
+    with console.connect(context) as client:
+        return tell(context, client.undo(jobs or []), _UNDO, json)
+
+
+# ── said ──
+
+Sentences = dict[str, Callable[[Job], str]]
+
+
+def tell(context: typer.Context, done: Sequence[Job], sentences: Sentences, json: bool) -> int:
+    """Says what was done to each, those together to which the same was done; returns the exit code. On
+    a pipe: the jobs, what was done, and why not."""
+    look = console.look(context)
+    if json:
+        console.say_json(jobs=done)
+    elif look.terminal:
+        console.say(*(plain(_sentence(run, sentences), look) for run in done))
+    else:
+        console.say(*(tabbed([run_of(run), run["done"], run["why"]]) for run in done))
+    return 1 if any(run["done"] == "refused" for run in done) else 0
+
+
+def _sentence(run: Job, sentences: Sentences) -> str:
+    if run["done"] == "refused":
+        return printable(f"{called(run)}: {run['why']}")
+    said = sentences.get(run["done"])
+    return printable(f"{called(run)} {said(run) if said else run['done']}")
+
+
+def _verb(run: Job, one: str, several: str) -> str:
+    return one if run_of(run) == str(run["id"]) else several
+
+
+_HOLD: Sentences = {
+    "held": lambda run: (
+        f"{_verb(run, 'is', 'are')} held: {_verb(run, 'it does', 'they do')} not start before "
+        f"gpuq release {run_of(run)}"
+    ),
+    "already": lambda run: f"{_verb(run, 'is', 'are')} held already, by {run['by']}",
+}
+_RELEASE: Sentences = {
+    "released": lambda run: _verb(run, "waits for its turn again", "wait for their turn again"),
+    "already": lambda run: f"{_verb(run, 'is', 'are')} not held",
+}
+_PRIORITY: Sentences = {
+    "changed": lambda run: (
+        f"{_verb(run, 'has', 'have')} priority {run['priority']} now, after {run['before']}"
+    ),
+    "already": lambda run: f"{_verb(run, 'has', 'have')} priority {run['priority']} already",
+}
+_MOVE: Sentences = {
+    "moved": lambda run: (
+        f"{_verb(run, 'goes', 'go')} before {run['before'] or 'all others'} of the same user and "
+        f"priority. Before others' jobs an admin puts them: gpuq priority 1 {run_of(run)}"
+    ),
+}
+_REQUEUE: Sentences = {
+    "requeued": lambda run: f"{_verb(run, 'is', 'are')} queued again, behind all that wait now",
+    "waits_no_more": lambda run: (
+        f"{_verb(run, 'waits', 'wait')} no longer for the next attempt, and may start at once"
+    ),
+    "stopping": lambda run: (
+        f"is being ended (KILL in {run['grace_s']:g} s), and will be queued again"
+    ),
+}
+_UNDO: Sentences = {
+    "undone": lambda run: f"{_verb(run, 'is', 'are')} queued again, as before",
+}

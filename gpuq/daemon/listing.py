@@ -1,0 +1,123 @@
+"""The list of jobs, page by page: each alone, runs of such as are alike, or a group as one entry."""
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any
+
+from gpuq.core.elements import read_elements
+from gpuq.core.model import JobState, Outcome
+from gpuq.core.units import format_spans
+from gpuq.daemon import fields
+from gpuq.daemon.callers.discretion import Discretion
+from gpuq.daemon.callers.peer import Peer
+from gpuq.daemon.refs import References
+from gpuq.daemon.store import Store
+from gpuq.daemon.store.connection import Row
+from gpuq.daemon.store.found import unfolded
+
+Answer = dict[str, Any]
+
+
+class Listing:
+    """`view` shows a row of one job to somebody."""
+
+    def __init__(
+        self,
+        store: Store,
+        refs: References,
+        discretion: Callable[[Peer], Discretion],
+        view: Callable[[Row, Peer], Answer],
+    ) -> None:
+        self._store = store
+        self._refs = refs
+        self._discretion = discretion
+        self._view = view
+
+    def page(self, request: Mapping[str, Any], peer: Peer) -> tuple[list[Answer], int | None]:
+        """A page of views, and the cursor of the next one where there may be more.
+
+        Active jobs come oldest first, since what runs and what is next is asked for; with ended
+        ones among them the newest come first. With `active` there are none, though jobs are named
+        that have ended. With `fold` a group of several jobs is one entry, with
+        `runs` jobs that do not differ, from `id` to `last_id`.
+        """
+        refs = fields.named(request)
+        limit, cursor = fields.limit(request.get("limit")), fields.cursor(request, "before")
+        wanted = self._wanted(request, peer)
+        if request.get("fold"):
+            views, after = self._groups(wanted, peer, limit, cursor)
+        elif request.get("runs"):
+            views, after = self._runs(wanted, peer, limit, cursor)
+        else:
+            views, after = self._elements(wanted, peer, limit, cursor)
+        if refs and not views and cursor is None and not request.get("active"):
+            raise self._refs.no_such_job(refs, peer)
+        return views, after
+
+    def _wanted(self, request: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        """Which jobs, as the store is asked for them."""
+        refs, filters = fields.named(request), fields.filters(request)
+        everything = (bool(request.get("all")) or bool(refs)) and not request.get("active")
+        # What is hidden must not be guessed either: others' jobs have neither name nor tags then.
+        by_words = filters["name"] is not None or filters["tag"] is not None
+        only_own = by_words and not self._discretion(peer).sees_commands
+        # Who is going to change what is listed has only that listed which they may change.
+        only_own |= bool(request.get("mine") or (request.get("changeable") and not peer.is_admin))
+        return filters | {
+            "ids": self._refs.resolve(refs, peer) if refs else None,
+            "ended": everything or _wants_ended(filters["states"]),
+            "uid": peer.uid if only_own else None,
+        }
+
+    def _elements(
+        self, wanted: dict[str, Any], peer: Peer, limit: int, cursor: int | None
+    ) -> tuple[list[Answer], int | None]:
+        rows = self._store.found.jobs(limit=limit, cursor=cursor, **wanted)
+        each = list(islice(unfolded(rows, newest_first=wanted["ended"]), limit))
+        after = each[-1]["id"] if len(each) == limit else None
+        return [self._view(row, peer) for row in each], after
+
+    def _runs(
+        self, wanted: dict[str, Any], peer: Peer, limit: int, cursor: int | None
+    ) -> tuple[list[Answer], int | None]:
+        rows = self._store.found.jobs(limit=limit, cursor=cursor, **wanted)
+        behind = "id" if wanted["ended"] else "last_id"
+        after = rows[-1][behind] if len(rows) == limit else None
+        return [self._view(row, peer) | {"last_id": row["last_id"]} for row in rows], after
+
+    def _groups(
+        self, wanted: dict[str, Any], peer: Peer, limit: int, cursor: int | None
+    ) -> tuple[list[Answer], int | None]:
+        rows, after = self._store.grouped.entries(limit=limit, cursor=cursor, **wanted)
+        return [self._folded(row, peer) for row in rows], after
+
+    def _folded(self, row: Row, peer: Peer) -> Answer:
+        """A group as the most alive of its jobs, with what there is of the others."""
+        group, grouped = row["group_id"], self._store.grouped
+        counts = grouped.counts(group)
+        number = sum(counts.values())
+        chosen = grouped.representative(group, counts) if number > 1 else None
+        if chosen is None:
+            return self._view(row, peer)
+        view = self._view(chosen, peer)
+        return view | {
+            # As it was written, with {i} for what differs.
+            "name": chosen["name"] if view["name"] else "",
+            "jobs": format_spans(self._store.found.group(group)),
+            "indices": _indices(chosen, number),
+            "count": number,
+            "counts": counts,
+            "gpus": grouped.gpus_in_use(group),
+        }
+
+
+def _indices(row: Row, number: int) -> str | None:
+    """Those of the array that the group is; None where it is another thing."""
+    if row["element"] is None:
+        return None
+    elements = read_elements(row["elements"])
+    return elements.words if len(elements) == number else None
+
+
+def _wants_ended(states: list[str]) -> bool:
+    return any(state == JobState.ENDED or state in tuple(Outcome) for state in states)

@@ -1,0 +1,74 @@
+"""What is a job's own where it shares the rest with others of its array: words, name and files.
+
+A job of no array goes through here too: the signs in the names of its files (%j) are expanded alike.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from gpuq.core.arrays import INDEX, fill
+from gpuq.core.elements import Element, Elements, read_elements
+from gpuq.core.file_names import Naming, expand
+from gpuq.core.wire_fields import split, to_text
+
+NODE = os.uname().nodename.partition(".")[0]
+
+# Those of one array are looked at one after the other.
+_elements = lru_cache(maxsize=16)(read_elements)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Particulars:
+    """`elements` and `element` are None of a job that is in no array. `output` and `stderr` are the
+    files that its submitter named."""
+
+    job: int
+    array: int  # the id of the first element
+    name: str
+    command: list[str]
+    output: str | None
+    stderr: str | None
+    elements: Elements | None = None
+    element: Element | None = None
+    values: Mapping[str, str] = field(default_factory=dict)  # by what stands in braces
+
+    def fill(self, text: str) -> str:
+        return fill(text, self.values)
+
+
+def particulars(row: Mapping[str, Any], job: int) -> Particulars:
+    """Of a row that has what the spec says, the number of the element, and its row of the table in
+    "values"."""
+    elements = element = None
+    if row["element"] is not None:
+        elements = _elements(row["elements"])
+        element = elements.at(row["element"], json.loads(row["values"] or "[]"))
+    values = {} if element is None else {INDEX: str(element.index), **element.parameters}
+    naming = Naming(
+        job=job,
+        array=job - (row["element"] or 0),
+        index=0 if element is None else element.index,
+        name=fill(row["name"], values),
+        user=row["user"],
+        node=NODE,
+    )
+    return Particulars(
+        job=job,
+        array=naming.array,
+        name=naming.name,
+        command=[fill(to_text(word), values) for word in split(row["argv"])],
+        output=_file(row["output"], values, naming),
+        stderr=_file(row["stderr"], values, naming),
+        elements=elements,
+        element=element,
+        values=values,
+    )
+
+
+def _file(path: bytes | None, values: Mapping[str, str], naming: Naming) -> str | None:
+    """The signs first: what a parameter's value holds is no sign."""
+    return fill(expand(to_text(path), naming), values) if path else None

@@ -1,0 +1,108 @@
+"""What a job waits for and who waits for it, for those who want to know."""
+
+import json
+
+from gpuq.core.judging import Awaited, breaking
+from gpuq.core.needs import Need, NeedState, When
+from gpuq.daemon.store.connection import Database, Row
+from gpuq.daemon.store.needs import BEGIN, UNMET_ON
+
+MOST_WAITING = 100  # needs that are looked at to say who waits for a job
+
+
+class Waiting:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def needs_of(self, row: Row) -> list[Awaited]:
+        """What the first job of this row was to wait for, as it was asked and how far that is."""
+        entry, job = row["array_first"] or row["id"], row["id"]
+        if self._db.value("select 1 from needs where entry = ? limit 1", (entry,)) is None:
+            return []
+        key = {"entry": entry, "job": job}
+        return [self._awaited(need, job) for need in self._db.rows(_OF_ONE, key)]
+
+    def waiting_for(self, jobs: range, *, to_succeed: bool = False) -> list[range]:
+        """Those that wait for any of these jobs to end, some of them where they are very many; only
+        those that want them `to_succeed`. Apart from each other and in order."""
+        sql = f"{_WAITING} limit {MOST_WAITING}"
+        only = "ok" if to_succeed else None
+        needs = self._db.rows(sql, {"first": jobs[0], "last": jobs[-1], "only": only})
+        spans = sorted({_own_part(need, jobs) for need in needs})
+        joined: list[range] = []
+        for first, last in spans:
+            if joined and first <= joined[-1].stop:
+                first, last = joined[-1].start, max(joined.pop()[-1], last)
+            joined.append(range(first, last + 1))
+        return joined
+
+    def foretold(self, need: Need) -> Awaited:
+        """How far the jobs are that somebody thinks of waiting for."""
+        span = {"on_first": need.jobs[0], "on_last": need.jobs[-1]}
+        unended = int(self._db.value(_UNENDED, span))
+        ends = json.dumps([one.value for one in breaking(need.when)])
+        is_broken = self._db.value(_BREAKING, span | {"breaking": ends}) is not None
+        state = NeedState.OPEN if unended else NeedState.MET
+        return Awaited(
+            jobs=need.jobs,
+            when=need.when,
+            each=need.each,
+            state=NeedState.BROKEN if is_broken and not need.each else state,
+            ended=len(need.jobs) - unended,
+        )
+
+    def _awaited(self, need: Row, job: int) -> Awaited:
+        jobs = range(need["on_first"], need["on_last"] + 1)
+        if need["each"]:
+            jobs = range(jobs[job - need["first"]], jobs[job - need["first"]] + 1)
+        state = NeedState(need["state"])
+        unended = 0
+        if state is NeedState.OPEN:
+            span = {"on_first": jobs[0], "on_last": jobs[-1]}
+            unended = int(self._db.value(_UNENDED, span))
+        return Awaited(
+            jobs=jobs,
+            when=When(need["condition"]),
+            each=bool(need["each"]),
+            state=state,
+            ended=len(jobs) - unended,
+        )
+
+
+def _own_part(need: Row, jobs: range) -> tuple[int, int]:
+    """Of the jobs that wait by this need, those that wait for any of these."""
+    if not need["each"]:
+        return need["first"], need["last"]
+    behind = need["first"] - need["on_first"]
+    first, last = max(need["on_first"], jobs[0]), min(need["on_last"], jobs[-1])
+    return first + behind, last + behind
+
+
+# Of each of the things that an entry waits for, the one row that holds this job.
+_OF_ONE = """
+with recursive numbers (number) as (
+  select min(number) from needs where entry = :entry
+  union all
+  select (select min(number) from needs where entry = :entry and number > numbers.number)
+  from numbers where numbers.number is not null
+)
+select n.* from numbers cross join needs n on n.entry = :entry and n.number = numbers.number
+  and n.first = (select max(first) from needs
+                 where entry = :entry and number = numbers.number and first <= :job)
+order by n.number
+"""
+_WAITING = (
+    f"{UNMET_ON.format(columns='n.*')} and n.state = 'open' "
+    "and (:only is null or n.condition = :only)"
+)
+_UNENDED = f"""
+select coalesce(sum(min(j.last_id, n.on_last) - max(j.id, n.on_first) + 1), 0)
+from (select :on_first as on_first, :on_last as on_last) n
+cross join jobs j indexed by jobs_unended on j.state <> 'ended'
+  and j.id between {BEGIN} and n.on_last and j.last_id >= n.on_first
+"""
+_BREAKING = f"""
+select 1 from (select :on_first as on_first, :on_last as on_last) n
+cross join jobs j on j.id between {BEGIN} and n.on_last and j.last_id >= n.on_first
+where j.state = 'ended' and j.outcome in (select value from json_each(:breaking)) limit 1
+"""
