@@ -15,6 +15,7 @@ MOST_ELEMENTS = 10_000_000
 MOST_SPANS = 2_000  # of indices; each look at an element goes through them
 MOST_VALUES = 100_000  # of one axis of a grid
 HIGHEST_INDEX = 2**31 - 1
+LONGEST_FILLED = 128 * 1024  # signs: one byte more than Linux passes in one string (execve(2))
 INDEX = "i"  # the name that stands for the index
 
 _SPAN = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
@@ -261,10 +262,19 @@ def variable(name: str) -> str:
 
 def fill(text: str, values: Mapping[str, str]) -> str:
     """{name} becomes its value, {{name}} becomes {name}. What is no name of `values` stays as it is,
-    and so does ${name}, which a shell is to read."""
+    and so does ${name}, which a shell is to read. What becomes longer than any program can be passed
+    ends where it is: a few words of an array could otherwise fill the memory."""
     if "{" not in text:
         return text
-    return _PLACE.sub(lambda match: _filled(match, values), text)
+    pieces: list[str] = []
+    length = at = 0
+    for match in _PLACE.finditer(text):
+        pieces += text[at : match.start()], _filled(match, values)
+        length += len(pieces[-2]) + len(pieces[-1])
+        at = match.end()
+        if length > LONGEST_FILLED:
+            return "".join(pieces)[:LONGEST_FILLED]
+    return "".join([*pieces, text[at:]])
 
 
 def _filled(match: re.Match[str], values: Mapping[str, str]) -> str:

@@ -32,6 +32,7 @@ from gpuq.errors import UsageError
 
 SHORTEST_LIMIT_S = 0.1
 MOST_RETRIES = 1000
+MOST_TAGS = 100  # each is looked at whenever a limit of tags is
 SNAPSHOT_NAME = re.compile("[0-9a-f]{32}(-[0-9]{1,6})?")
 LEAST_MEMORY = 2**20  # of less no program gets as far as to say so
 # What execve accepts for argv and environment together on Linux under the usual 8 MiB stack.
@@ -123,7 +124,7 @@ def read_spec(
         seed=read_integer(wire, "seed", 0, 0, 2**32 - 1),
         output=read_path(wire, "output") if wire.get("output") is not None else None,
         stderr=read_path(wire, "stderr") if wire.get("stderr") is not None else None,
-        tags=tuple(read_text(tag, "tags") for tag in read_list(wire, "tags")),
+        tags=_tags(wire),
         gpu_mem_auto=_wants_learned_memory(wire),
         bounds=_bounds(wire),
         queue=read_text(wire.get("queue") or "", "queue"),
@@ -306,6 +307,13 @@ def _limit(wire: Mapping[str, Any], field: str) -> float | None:
         option = {"time_limit_s": "--time", "heartbeat_s": "--heartbeat"}.get(field, field)
         raise UsageError(f"{option}: {seconds:g} s is shorter than {SHORTEST_LIMIT_S:g} s")
     return seconds
+
+
+def _tags(wire: Mapping[str, Any]) -> tuple[str, ...]:
+    tags = read_list(wire, "tags")
+    if len(tags) > MOST_TAGS:
+        raise UsageError(f"tags: {len(tags)} tags; {MOST_TAGS} are the most of one job")
+    return tuple(read_text(tag, "tags") for tag in tags)
 
 
 def _rule(wire: Mapping[str, Any], field: str, parse: Callable[[str], Any]) -> str | None:

@@ -23,6 +23,8 @@ LONGEST_VALUE = 64 * 1024  # of a parameter, in bytes: it is to fit into a varia
 
 MOST_INTERPRETER_WORDS = 8
 MOST_NAMES = 1_000
+MOST_ROWS = 100_000  # of tables, of one submission: each is a row in the database too
+MOST_GRID_BYTES = 2 * 2**20  # of the values of all axes: they are read for each look at an element
 
 
 class Many(NamedTuple):
@@ -62,6 +64,8 @@ def _read_array(array: Mapping[str, Any]) -> Many:
     check_names([*(name for name, _ in axes), *columns])
     if len(axes) + len(columns) > MOST_NAMES:
         raise ValueError(f"more than {MOST_NAMES} parameters")
+    if sum(len(value) for _, values in axes for value in values) > MOST_GRID_BYTES:
+        raise ValueError(f"the values of its grid are longer than {MOST_GRID_BYTES} bytes")
     if axes and prod(len(values) for _, values in axes) != count:
         raise ValueError(f"its grid does not give the {count} elements that its indices name")
     rows = _read_rows(array, len(columns))
@@ -73,6 +77,19 @@ def _read_array(array: Mapping[str, Any]) -> Many:
         rows,
         None if most is None else read_integer(array, "max_running", 1, 1, HIGHEST_INDEX),
     )
+
+
+def check_size(elements: int, rows: int) -> None:
+    """Of all that is submitted at once."""
+    try:
+        check_count(elements)
+    except ValueError as error:
+        raise UsageError(f"array: {error}") from None
+    if rows > MOST_ROWS:
+        raise UsageError(
+            f"array: {rows} rows of tables; {MOST_ROWS} are the most of one submit. "
+            "Cut the table into several, or use --grid"
+        )
 
 
 def _read_indices(array: Mapping[str, Any]) -> tuple[range, ...]:

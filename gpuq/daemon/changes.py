@@ -225,7 +225,7 @@ class Changes:
         changed = self._store.changed
         spans = changed.done_by(token) if token is not None else []
         spans = spans or changed.last_kill(peer.user, since=since)
-        rows = self._store.found.jobs(ids=spans) if spans else []
+        rows = self._store.found.brief(spans) if spans else []
         return sorted(
             (row for row in rows if peer.may_change(row["uid"])), key=lambda row: int(row["id"])
         )

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from gpuq.core.elements import Elements, read_elements
 from gpuq.core.model import Request
 from gpuq.core.spec import Spec
-from gpuq.core.wire_fields import split, to_text
+from gpuq.core.wire_fields import read_integer, split, to_text
 from gpuq.daemon import faults, fields
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.changes import Answer, FindOwn, check_priority, is_done, refused
+from gpuq.daemon.changes import HIGHEST, Answer, FindOwn, check_priority, is_done, refused
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.classes import read_request
 from gpuq.daemon.store.connection import Row
@@ -143,7 +143,7 @@ class Editing:
         new = edited(wire, changes)
         changed = [name for name in COLUMNS if wire.get(name) != new.get(name)]
         if "priority" in changed:
-            check_priority(new["priority"] or 0, row, peer)
+            check_priority(read_integer(new, "priority", 0, -HIGHEST, HIGHEST), row, peer)
         count = row["last_id"] - row["id"] + 1
         judged = not _JUDGED.isdisjoint(changed)
         spec = await self._read(new, old, count, peer, judged=judged) if changed else None

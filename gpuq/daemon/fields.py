@@ -108,7 +108,8 @@ def prunable(request: Mapping[str, Any], now: float) -> dict[str, Any]:
         ends = ", ".join(Outcome)
         raise UsageError(f"only jobs that have ended can be pruned: {other[0]!r} is none of {ends}")
     age_s, keep = request.get("older_than_s"), request.get("keep") or 0
-    if age_s is not None and (isinstance(age_s, bool) or not isinstance(age_s, int | float)):
+    is_age = isinstance(age_s, int | float) and not isinstance(age_s, bool) and abs(age_s) < 1e12
+    if age_s is not None and not is_age:
         raise UsageError(f"older_than_s: {age_s!r} is no length of time in seconds")
     if isinstance(keep, bool) or not isinstance(keep, int) or not 0 <= keep < 2**62:
         raise UsageError(f"keep: {keep!r} is no number of jobs")

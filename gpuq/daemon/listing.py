@@ -1,7 +1,6 @@
 """The list of jobs, page by page: each alone, runs of such as are alike, or a group as one entry."""
 
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gpuq.core.elements import read_elements
@@ -14,6 +13,10 @@ from gpuq.daemon.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.found import unfolded
+
+# A page ends with the job that fills it: a command may have megabytes, and each is of an array of such.
+PAGE_SIGNS = 2 * 2**20
+READ_AT_ONCE = 50  # rows, each with its command
 
 Answer = dict[str, Any]
 
@@ -72,24 +75,44 @@ class Listing:
     def _elements(
         self, wanted: dict[str, Any], peer: Peer, limit: int, cursor: int | None
     ) -> tuple[list[Answer], int | None]:
-        rows = self._store.found.jobs(limit=limit, cursor=cursor, **wanted)
-        each = list(islice(unfolded(rows, newest_first=wanted["ended"]), limit))
-        after = each[-1]["id"] if len(each) == limit else None
-        return [self._view(row, peer) for row in each], after
+        page = _Page(limit)
+        for run in self._rows(wanted, limit, cursor):
+            for row in unfolded([run], newest_first=wanted["ended"]):
+                page.add(self._view(row, peer))
+                if page.is_full:
+                    return page.views, row["id"]
+        return page.views, None
+
+    def _rows(self, wanted: dict[str, Any], limit: int, cursor: int | None) -> Iterator[Row]:
+        behind = "id" if wanted["ended"] else "last_id"
+        number = min(limit, READ_AT_ONCE)
+        while True:
+            rows = self._store.found.jobs(limit=number, cursor=cursor, **wanted)
+            yield from rows
+            if len(rows) < number:
+                return
+            cursor = rows[-1][behind]
 
     def _runs(
         self, wanted: dict[str, Any], peer: Peer, limit: int, cursor: int | None
     ) -> tuple[list[Answer], int | None]:
-        rows = self._store.found.jobs(limit=limit, cursor=cursor, **wanted)
-        behind = "id" if wanted["ended"] else "last_id"
-        after = rows[-1][behind] if len(rows) == limit else None
-        return [self._view(row, peer) | {"last_id": row["last_id"]} for row in rows], after
+        page, behind = _Page(limit), "id" if wanted["ended"] else "last_id"
+        for row in self._rows(wanted, limit, cursor):
+            page.add(self._view(row, peer) | {"last_id": row["last_id"]})
+            if page.is_full:
+                return page.views, row[behind]
+        return page.views, None
 
     def _groups(
         self, wanted: dict[str, Any], peer: Peer, limit: int, cursor: int | None
     ) -> tuple[list[Answer], int | None]:
-        rows, after = self._store.grouped.entries(limit=limit, cursor=cursor, **wanted)
-        return [self._folded(row, peer) for row in rows], after
+        page = _Page(limit)
+        while True:
+            rows, cursor = self._store.grouped.entries(limit=1, cursor=cursor, **wanted)
+            for row in rows:
+                page.add(self._folded(row, peer))
+            if cursor is None or page.is_full:
+                return page.views, cursor
 
     def _folded(self, row: Row, peer: Peer) -> Answer:
         """A group as the most alive of its jobs, with what there is of the others."""
@@ -109,6 +132,21 @@ class Listing:
             "counts": counts,
             "gpus": grouped.gpus_in_use(group),
         }
+
+
+class _Page:
+    def __init__(self, limit: int) -> None:
+        self.views: list[Answer] = []
+        self._limit = limit
+        self._signs = 0  # of what may be long
+
+    def add(self, view: Answer) -> None:
+        self.views.append(view)
+        self._signs += sum(map(len, (*view["command"], *view["parameters"].values())))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.views) >= self._limit or self._signs >= PAGE_SIGNS
 
 
 def _indices(row: Row, number: int) -> str | None:

@@ -20,6 +20,7 @@ from gpuq.daemon.store.found import Found
 from gpuq.errors import NothingMatched, UsageError
 
 MOST_NEEDS = 1000  # spans of jobs, of one entry
+MOST_NEEDS_OF_ALL = 20_000  # of one submission: each is looked up, and all others wait meanwhile
 MOST_TOLD = 20  # of the jobs that somebody ends
 
 
@@ -35,13 +36,13 @@ class Needing:
     ) -> tuple[Need, ...]:
         """The needs of one entry; `before` are the entries before it. NothingMatched names jobs that
         are not there, UsageError what else is wrong."""
+        named = read_list(wire, "after")
+        _check_spans(named)
         needs: list[Need] = []
-        for one in read_list(wire, "after"):
+        for one in named:
             if not isinstance(one, dict):
                 raise UsageError(f"after: {one!r} is no object")
             needs += self._of_entry(one, spec, before) or self._of_jobs(one, spec, peer)
-        if len(needs) > MOST_NEEDS:
-            raise UsageError(f"a job waits for {len(needs)} spans of jobs: name up to {MOST_NEEDS}")
         return tuple(dict.fromkeys(needs))
 
     def _of_entry(
@@ -65,7 +66,7 @@ class Needing:
         spans = self._refs.spans([named], peer)
         last = self._found.last_id() or 0
         for span in spans:
-            if span[-1] > last or not self._found.count([span]):
+            if span.stop - 1 > last or not self._found.count([span]):
                 raise _nothing_to_wait_for(named, span, last)
         if one.get("each") and len(spans) > 1:
             raise UsageError(
@@ -99,6 +100,24 @@ def stranded_by(
     return sentences
 
 
+def check_number(needs: int) -> None:
+    """Of one submission; before the rest of it is looked up."""
+    if needs > MOST_NEEDS_OF_ALL:
+        raise UsageError(
+            f"after: these jobs wait for more than {MOST_NEEDS_OF_ALL} spans of jobs: submit fewer "
+            "of them at once, or name ranges. Nothing was queued."
+        )
+
+
+def _check_spans(named: Sequence[Any]) -> None:
+    """Before anything is looked up."""
+    spans = sum(
+        str(one.get("jobs")).count(",") + 1 if isinstance(one, dict) else 1 for one in named
+    )
+    if spans > MOST_NEEDS:
+        raise UsageError(f"a job waits for {spans} spans of jobs: name up to {MOST_NEEDS}")
+
+
 def _when(one: Mapping[str, Any]) -> When:
     said = one.get("when") or When.OK.value
     try:
@@ -122,10 +141,10 @@ def _each(one: Mapping[str, Any], named: str, there: int, wanted: int) -> bool:
 
 
 def _nothing_to_wait_for(named: str, span: range, last: int) -> NothingMatched:
-    which = str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}"
+    which = str(span.start) if span.stop - 1 == span.start else f"{span.start}-{span.stop - 1}"
     return NothingMatched(
         f"--after {named}: of {which} not all were ever submitted (the last job is {last}), and only "
         "what is there can be waited for. Nothing was queued."
-        if span[-1] > last
+        if span.stop - 1 > last
         else f"--after {named}: nothing is known of {which} any more. Nothing was queued."
     )

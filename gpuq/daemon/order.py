@@ -147,8 +147,8 @@ def _identity(row: Mapping[str, Any], known: Known, config: Config) -> dict[str,
 def _inherited(row: Mapping[str, Any], own: Particulars) -> dict[str, str]:
     """The environment at submit with the job's own changes over it."""
     changes = _variables(row["changes"])
-    filled = {name: own.fill(value) for name, value in changes.items()}
-    return _variables(row["environment_content"]) | filled
+    filled = zip(changes, own.fill(changes.values()), strict=True)
+    return _variables(row["environment_content"]) | dict(filled)
 
 
 def _variables(content: bytes) -> dict[str, str]:

@@ -5,7 +5,7 @@ A job of no array goes through here too: the signs in the names of its files (%j
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -13,7 +13,10 @@ from typing import Any
 from gpuq.core.arrays import INDEX, fill
 from gpuq.core.elements import Element, Elements, read_elements
 from gpuq.core.file_names import Naming, expand
-from gpuq.core.wire_fields import split, to_text
+from gpuq.core.wire_fields import LONGEST_NAME, split, to_text
+
+# Of all words together Linux passes less, whatever the limit of the stack (execve(2)).
+MOST_FILLED = 6 * 2**20
 
 NODE = os.uname().nodename.partition(".")[0]
 
@@ -36,8 +39,8 @@ class Particulars:
     element: Element | None = None
     values: Mapping[str, str] = field(default_factory=dict)  # by what stands in braces
 
-    def fill(self, text: str) -> str:
-        return fill(text, self.values)
+    def fill(self, texts: Iterable[str]) -> list[str]:
+        return list(_filled(texts, self.values))
 
 
 def particulars(row: Mapping[str, Any], job: int) -> Particulars:
@@ -52,7 +55,7 @@ def particulars(row: Mapping[str, Any], job: int) -> Particulars:
         job=job,
         array=job - (row["element"] or 0),
         index=0 if element is None else element.index,
-        name=fill(row["name"], values),
+        name=_readable(fill(row["name"], values)),
         user=row["user"],
         node=NODE,
     )
@@ -60,13 +63,28 @@ def particulars(row: Mapping[str, Any], job: int) -> Particulars:
         job=job,
         array=naming.array,
         name=naming.name,
-        command=[fill(to_text(word), values) for word in split(row["argv"])],
+        command=list(_filled(map(to_text, split(row["argv"])), values)),
         output=_file(row["output"], values, naming),
         stderr=_file(row["stderr"], values, naming),
         elements=elements,
         element=element,
         values=values,
     )
+
+
+def _readable(name: str) -> str:
+    """A value may hold any signs, and as many."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:LONGEST_NAME])
+
+
+def _filled(words: Iterable[str], values: Mapping[str, str]) -> Iterator[str]:
+    """What is more than any program can be passed stays as it was written."""
+    length = 0
+    for word in words:
+        if length <= MOST_FILLED:
+            word = fill(word, values)
+            length += len(word)
+        yield word
 
 
 def _file(path: bytes | None, values: Mapping[str, str], naming: Naming) -> str | None:

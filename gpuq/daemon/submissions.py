@@ -14,6 +14,7 @@ from gpuq.core.learned import note as learned_note
 from gpuq.core.limits import too_many_queued
 from gpuq.core.model import Request
 from gpuq.core.spec import Spec, read_spec
+from gpuq.core.spec_array import check_size
 from gpuq.daemon import faults, fields
 from gpuq.daemon.callers.limits import hard_limits
 from gpuq.daemon.callers.peer import Peer
@@ -22,7 +23,7 @@ from gpuq.daemon.commits import GroupCommit
 from gpuq.daemon.dry_runs import DryRuns, key_is_taken, past_begin
 from gpuq.daemon.known_gpus import KnownGpus
 from gpuq.daemon.linux import processes
-from gpuq.daemon.needing import Needing
+from gpuq.daemon.needing import Needing, check_number
 from gpuq.daemon.queue_rules import check_limits, groups_in_queues, in_queue, within_queue
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
@@ -169,14 +170,18 @@ class Submissions:
         limits = self._store.limited.of_users_and_tags()
         specs: list[Spec] = []
         learned: list[Resolved] = []
+        elements = rows = needs = 0
         for job in jobs:
             if not isinstance(job, dict):
                 raise UsageError("jobs: each job is an object")
             wire = job | {"env_hash": request.get("env_hash")}
             spec = read_spec(wire, default_gpus=default, grace_s=self._config.grace, machine=known)
+            elements, rows = elements + spec.count, rows + len(spec.rows)
+            check_size(elements, rows)
             spec = in_queue(spec, self._config.policy(), peer, groups)
             if job.get("after"):
                 spec = replace(spec, needs=self._needing.read(job, spec, specs, peer))
+                check_number(needs := needs + len(spec.needs))
             if spec.gpu_mem_auto:
                 learned.append(self._resolve_memory(spec, peer.uid, known))
                 spec = replace(spec, request=learned[-1].request, gpu_mem_from=learned[-1].words)

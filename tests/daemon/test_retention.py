@@ -95,11 +95,12 @@ class House:
     def left(self, job: int) -> list[str]:
         """What lies there of a job: files, and directories that are empty."""
         found = []
-        for folder in (self.folder / "jobs" / str(job), *self.folder.glob(f"attempts/{job}.*")):
-            for path in (folder, *folder.rglob("*")) if folder.exists() else ():
-                if not path.is_dir() or not any(path.iterdir()):
-                    found.append(str(path.relative_to(self.folder)))
-        return sorted(found)
+        for top in (self.folder / "jobs" / str(job), *self.folder.glob(f"attempts/{job}.*")):
+            for folder, folders, files in os.walk(top):  # which minds nothing that goes meanwhile
+                links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
+                within = [f"{folder}/{name}" for name in [*files, *links]]
+                found += within or ([] if folders else [folder])
+        return sorted(os.path.relpath(path, self.folder) for path in found)
 
     def row(self, job: int) -> dict[str, Any]:
         row = self.store.database.row("select * from jobs where id = ?", (job,))

@@ -57,7 +57,10 @@ class Needs:
         self._db = db
 
     def touched(self) -> list[TouchedNeed]:
-        """The first few about which there is news. Costs the same however many jobs are waited for."""
+        """The first few about which there is news. Costs the same however many jobs are waited for,
+        and hardly anything where there is no news: each turn asks."""
+        if self._db.value(_IS_ANY_TOUCHED) is None:
+            return []
         breakers = {when.value: json.dumps([one.value for one in breaking(when)]) for when in When}
         rows = self._db.rows(_TOUCHED, breakers | {"limit": TOUCHED_PER_TURN})
         return [_touched_need(row) for row in rows]
@@ -238,6 +241,7 @@ _IS_MIXED = """
    or coalesce((select last_id from jobs where id <= n.on_first order by id desc limit 1)
                between n.on_first and n.on_last - 1, 0)))
 """
+_IS_ANY_TOUCHED = "select 1 from needs indexed by needs_touched where touched limit 1"
 _TOUCHED = f"""
 select t.*, b.outcome, b.open_reason, max(t.found, t.on_first) as breaker from (
   select n.id, n.condition, n.on_first, {IS_UNENDED} as is_unended, {_IS_MIXED} as is_mixed,

@@ -413,6 +413,18 @@ def prune(daemon: FaultyDaemon, step: str) -> None:
     assert (daemon.state / "jobs" / str(stays)).exists()
 
 
+@dying_at("reserve.committed")
+def reserve(daemon: FaultyDaemon, step: str) -> None:
+    """The answer is lost, and the client asks again."""
+    with daemon.client() as client:
+        with daemon.dying_at(step):
+            ran = daemon.gpuq("reserve", "--gpus", "1", "--from", "+2h", "--for", "1h")
+        assert ran.returncode == 0, ran.stderr
+        made = [one["id"] for one in client.call("reservations")["reservations"]]
+        assert len(made) == 1, "one wish, one reservation"
+        client.call("cancel_reservation", reservation=made[0])
+
+
 @dying_at("retention.files_removed")
 def grow_old(daemon: FaultyDaemon, step: str) -> None:
     """What is old goes as a daemon begins; that the job was, stays."""
