@@ -83,11 +83,15 @@ def check_size(elements: int, rows: int) -> None:
     """Of all that is submitted at once."""
     try:
         check_count(elements)
+        _check_rows(rows)
     except ValueError as error:
         raise UsageError(f"array: {error}") from None
+
+
+def _check_rows(rows: int) -> None:
     if rows > MOST_ROWS:
-        raise UsageError(
-            f"array: {rows} rows of tables; {MOST_ROWS} are the most of one submit. "
+        raise ValueError(
+            f"{rows} rows of tables; {MOST_ROWS} are the most of one submit. "
             "Cut the table into several, or use --grid"
         )
 
@@ -124,6 +128,7 @@ def _read_name(name: Any) -> str:
 
 def _read_rows(array: Mapping[str, Any], width: int) -> tuple[tuple[str, ...], ...]:
     rows = read_list(array, "rows")
+    _check_rows(len(rows))
     for number, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != width:
             raise ValueError(

@@ -75,6 +75,8 @@ _OF_REQUEST = frozenset(
 # What decides whether it can ever start, and where. Nothing else is kept from being mended in a job
 # that for now cannot.
 _JUDGED = _OF_REQUEST | {"tags"}
+# All others wait while these are written, each with a copy of what it is to run.
+MOST_EDITED, MOST_EDITED_BYTES = 1000, 32 * 2**20
 STAYS = "only what waits can be edited"
 
 
@@ -113,7 +115,14 @@ class Editing:
         rows = self._find_own(request, peer, "edit")
         if version is not None and len(rows) != 1:
             raise UsageError("version: that of one job")
-        drafts = [await self._draft(row, changes, version, peer, token) for row in rows]
+        if len(rows) > MOST_EDITED:
+            raise UsageError(f"{len(rows)} jobs that differ at once: name up to {MOST_EDITED}")
+        drafts, held = [], 0
+        for row in rows:
+            drafts.append(await self._draft(row, changes, version, peer, token))
+            held += drafts[-1].old_bytes
+            if held > MOST_EDITED_BYTES:
+                raise UsageError("the commands of these jobs are too long for one edit: name fewer")
         with self._store.transaction():
             done = [self._carry_out(draft, peer, token) for draft in drafts]
         faults.here("edit.committed")
@@ -206,6 +215,11 @@ class _Draft:
         self.changed = list(changed)
         self.spec = spec
         self.old = old
+
+    @property
+    def old_bytes(self) -> int:
+        values = () if self.old is None else self.old.values()
+        return sum(len(value) for value in values if isinstance(value, str | bytes))
 
 
 def wire_of(row: Row, peer: Peer) -> Wire:

@@ -66,7 +66,10 @@ class Needing:
         spans = self._refs.spans([named], peer)
         last = self._found.last_id() or 0
         for span in spans:
-            if span.stop - 1 > last or not self._found.count([span]):
+            is_one = span.stop - 1 == span.start
+            if span.stop - 1 > last or not (
+                self._found.has(span.start) if is_one else self._found.count([span])
+            ):
                 raise _nothing_to_wait_for(named, span, last)
         if one.get("each") and len(spans) > 1:
             raise UsageError(

@@ -147,7 +147,7 @@ def _identity(row: Mapping[str, Any], known: Known, config: Config) -> dict[str,
 def _inherited(row: Mapping[str, Any], own: Particulars) -> dict[str, str]:
     """The environment at submit with the job's own changes over it."""
     changes = _variables(row["changes"])
-    filled = zip(changes, own.fill(changes.values()), strict=True)
+    filled = zip(changes, own.fill_all(changes.values()), strict=True)
     return _variables(row["environment_content"]) | dict(filled)
 
 

@@ -39,7 +39,7 @@ class Particulars:
     element: Element | None = None
     values: Mapping[str, str] = field(default_factory=dict)  # by what stands in braces
 
-    def fill(self, texts: Iterable[str]) -> list[str]:
+    def fill_all(self, texts: Iterable[str]) -> list[str]:
         return list(_filled(texts, self.values))
 
 

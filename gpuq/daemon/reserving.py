@@ -107,8 +107,7 @@ class Reserving:
     async def cancel(self, request: Request, peer: Peer) -> Answer:
         peer.require_admin("cancel a reservation")
         number = request.get("reservation")
-        is_number = isinstance(number, int) and not isinstance(number, bool)
-        if not is_number or not 0 < number < 2**63:
+        if type(number) is not int or not 0 < number < 2**63:
             raise UsageError(f"reservation: {number!r} is not the number of a reservation")
         if not self._store.reserved.cancel(number, actor=peer.user, now=time.time()):
             raise NothingMatched(

@@ -30,7 +30,7 @@ def test_an_element_has_its_own_words() -> None:
     own = of(GRID, 3, argv=argv, name="run-{n}")
     assert own.command == ["train", "--lr=0.2", "8", "{i}", "{x}", "${n}", "\udcffb"]
     assert (own.name, own.array) == ("run-b", 11)
-    assert own.fill("{lr}/{i}") == "0.2/8"
+    assert own.fill_all(["{lr}/{i}", "{x}"]) == ["0.2/8", "{x}"]
 
 
 def test_a_job_of_no_array_keeps_its_braces() -> None:

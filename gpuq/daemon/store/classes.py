@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from gpuq.core.model import Request
@@ -103,6 +104,7 @@ def limited_tags(db: Database) -> frozenset[str]:
     return frozenset(row["name"] for row in rows)
 
 
+@lru_cache(maxsize=4096)  # each turn reads those of all that it sees, and they are few
 def read_request(text: str) -> Request:
     """A class's request as stored; fields of a newer gpuq are unknown to an older database only."""
     fields = json.loads(text)

@@ -31,7 +31,10 @@ class Current:
             first = _waiting_job(row)
             room = min(row["last_id"] - row["id"] + 1, jobs_per_class - shown[first.class_id])
             shown[first.class_id] += room
-            heads += [_element(first, number) for number in range(room)]
+            if row["last_id"] == row["id"]:
+                heads.append(first)
+            else:
+                heads += [_element(first, number) for number in range(room)]
         return heads + [_waiting_job(row) for row in self._db.rows(_TO_CANCEL)]
 
     def has_waiting(self) -> bool:
@@ -176,13 +179,13 @@ where j.state in ('starting', 'running')
 
 def _element(first: WaitingJob, number: int) -> WaitingJob:
     """The one so far behind the first of a row."""
-    return replace(first, id=first.id + number, last=None, place=first.place + number)
+    return replace(first, id=first.id + number, place=first.place + number)
 
 
 def _waiting_job(row: Row) -> WaitingJob:
     return WaitingJob(
         id=row["id"],
-        last=row["last_id"],
+        last=None if row["stop_asked_at"] is None else row["last_id"],
         class_id=row["class"],
         request=read_request(row["request"]),
         uid=row["uid"],
