@@ -114,16 +114,19 @@ class Client:
         """Queues several jobs in one go, all or none; returns their ids. Without `group` they make one
         of their own, named g and the first id; with it they are added to that one. Who asks again with
         the same `token` (up to 64 ASCII signs) within a day gets the same jobs."""
-        answer = self._submit(jobs, group, token)
+        answer = self.submission(jobs, group=group, token=token)
         return range(answer["first"], answer["first"] + answer["count"])
 
     def submit_entries(self, jobs: Sequence[Job]) -> list[range]:
         """The same, and returns the ids of each of them: an array has several."""
-        return [range(first, last + 1) for first, last in self._submit(jobs)["entries"]]
+        return [range(first, last + 1) for first, last in self.submission(jobs)["entries"]]
 
-    def _submit(
-        self, jobs: Sequence[Job], group: str | None = None, token: str | None = None
+    def submission(
+        self, jobs: Sequence[Job], *, group: str | None = None, token: str | None = None
     ) -> Job:
+        """As `submit_many`, and returns the whole answer: `first` and `count` of the ids, `group`, the
+        `entries` as pairs of first and last id, a `note`, and `is_new`: False where a `key` was taken,
+        so that nothing was queued and the ids are those of who has it."""
         from gpuq import capture
 
         process = capture.Process()

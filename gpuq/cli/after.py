@@ -8,6 +8,7 @@ from gpuq.errors import UsageError
 
 WHENS = ("ok", "any", "fail")
 HOW = "write it like 12, 12-18,20:any, @, g12:ok:each"
+_JOB = re.compile(r"g?\d+|\d+-\d+|@(~\d+)?", re.ASCII)
 _SLURM = {"afterok": "ok", "afterany": "any", "afternotok": "fail", "aftercorr": "ok"}
 
 
@@ -52,11 +53,11 @@ def read_dependency(text: str) -> list[dict[str, Any]]:
         if kind not in _SLURM:
             known = ", ".join(_SLURM)
             raise UsageError(f"--dependency {text}: {kind!r} is not known here; {known} are")
-        if not jobs or not all(re.fullmatch(r"g?\d+", job) for job in jobs):
+        if not jobs or not all(_JOB.fullmatch(job) for job in jobs):
             raise UsageError(f"--dependency {text}: {part!r} names no job; write it like {kind}:7")
         each = kind == "aftercorr"
         if each:  # to Slurm the number of an array is that of all its elements
-            jobs = [f"g{job.removeprefix('g')}" for job in jobs]
+            jobs = [f"g{job}" if job.isdecimal() else job for job in jobs]
             needs += [{"jobs": job, "when": "ok", "each": True} for job in jobs]
         else:
             needs.append({"jobs": ",".join(jobs), "when": _SLURM[kind], "each": False})

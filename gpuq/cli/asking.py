@@ -52,7 +52,7 @@ def _asked(words: Sequence[str], own: dict[str, Any]) -> dict[str, Any]:
     of_many = {name: own[name] for name in MANY}
     job = {name: value for name, value in own.items() if name not in MANY}
     asked = describe(words, **job)
-    if any(of_many.values()):
+    if any(value is not None and value != [] for value in of_many.values()):  # "" is a slip
         from gpuq.cli.array_options import elements
 
         asked["array"] = elements(**of_many, shell=own["shell"])

@@ -2,49 +2,82 @@
 have been submitted."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
-from gpuq.cli.fold_text import called, run_of
+from gpuq.cli.fold_text import called, run_of, together
 from gpuq.cli.render import Job, plain, printable, tabbed
+from gpuq.cli.selecting import Mine, Name, Queue, State, Tag, Yes, ask_first, chosen
 from gpuq.errors import UsageError
 
 Jobs = Annotated[list[str], Argument(metavar="JOB ...", show_default=False)]
+AnyJobs = Annotated[list[str] | None, Argument(metavar="JOB ...", show_default=False)]
+BEGINS_ANEW = "This ends {jobs}, to begin anew: {names}. Requeue them?"
 AsJson = Annotated[bool, Option("--json", help="Print what was done to each as JSON.")]
 
 
-def hold(context: typer.Context, jobs: Jobs, json: AsJson = False) -> int:
+def hold(
+    context: typer.Context,
+    jobs: AnyJobs = None,
+    state: State = None,
+    name: Name = None,
+    tag: Tag = None,
+    queue: Queue = None,
+    mine: Mine = False,
+    json: AsJson = False,
+) -> int:
     """Keep jobs that wait from starting until they are released.
 
     Examples:
       gpuq hold 184
       gpuq hold 12-18,20
+      gpuq hold -q night    all of mine that wait in that queue
       gpuq release 184
 
-    What runs goes on: see gpuq pause. What an admin holds only an admin releases.
+    What runs goes on: see gpuq pause. What an admin holds only an admin releases. A selector means
+    jobs that wait, unless -s says otherwise.
     """
     with console.connect(context) as client:
-        return tell(context, client.hold(jobs), _HOLD, json)
+        wanted = dict[str, Any](state=state, name=name, tag=tag, queue=queue, mine=mine)
+        refs, _ = chosen("hold", client, jobs, usual=["queued"], **wanted)
+        return tell(context, client.hold(refs), _HOLD, json)
 
 
-def release(context: typer.Context, jobs: Jobs, json: AsJson = False) -> int:
+def release(
+    context: typer.Context,
+    jobs: AnyJobs = None,
+    state: State = None,
+    name: Name = None,
+    tag: Tag = None,
+    queue: Queue = None,
+    mine: Mine = False,
+    json: AsJson = False,
+) -> int:
     """Let jobs that were held wait for their turn again.
 
     Examples:
       gpuq release 184
       gpuq release @      my last submission
+      gpuq release -m     all of mine that are held
     """
     with console.connect(context) as client:
-        return tell(context, client.release(jobs), _RELEASE, json)
+        wanted = dict[str, Any](state=state, name=name, tag=tag, queue=queue, mine=mine)
+        refs, _ = chosen("release", client, jobs, usual=["held"], **wanted)
+        return tell(context, client.release(refs), _RELEASE, json)
 
 
 def priority(
     context: typer.Context,
     number: Annotated[int, Argument(metavar="N", show_default=False)],
-    jobs: Jobs,
+    jobs: AnyJobs = None,
+    state: State = None,
+    name: Name = None,
+    tag: Tag = None,
+    queue: Queue = None,
+    mine: Mine = False,
     json: AsJson = False,
 ) -> int:
     """Give jobs that wait another priority: a higher one goes first. 0 is the usual one.
@@ -52,11 +85,15 @@ def priority(
     Examples:
       gpuq priority -5 184        let others go first
       gpuq priority 10 12-18      before the others, for admins
+      gpuq priority -1 -n 'grid*' g88   those of g88 that are called so
 
-    Everybody may lower the priority of their own jobs; to raise one above 0 is for admins.
+    Everybody may lower the priority of their own jobs; to raise one above 0 is for admins. A selector
+    means jobs that wait, unless -s says otherwise.
     """
     with console.connect(context) as client:
-        return tell(context, client.set_priority(jobs, number), _PRIORITY, json)
+        wanted = dict[str, Any](state=state, name=name, tag=tag, queue=queue, mine=mine)
+        refs, _ = chosen("give that priority to", client, jobs, usual=["queued"], **wanted)
+        return tell(context, client.set_priority(refs, number), _PRIORITY, json)
 
 
 def move(
@@ -82,19 +119,34 @@ def move(
         return tell(context, client.move(jobs, before=before), _MOVE, json)
 
 
-def requeue(context: typer.Context, jobs: Jobs, json: AsJson = False) -> int:
+def requeue(
+    context: typer.Context,
+    jobs: AnyJobs = None,
+    state: State = None,
+    name: Name = None,
+    tag: Tag = None,
+    queue: Queue = None,
+    mine: Mine = False,
+    yes: Yes = False,
+    json: AsJson = False,
+) -> int:
     """Run jobs once more, with the same number: those that have ended, or that run.
 
     Examples:
       gpuq requeue 184          it begins anew, at the end of the queue
       gpuq requeue 12-18,20
+      gpuq requeue -s failed g88    those of g88 that failed
 
     A job that runs is ended as by gpuq kill, and that is none of its --retries; one that waits for
     its next attempt waits no more. What earlier attempts have written stays. Jobs that were skipped
     for a job that is requeued wait for it again.
     """
     with console.connect(context) as client:
-        return tell(context, client.requeue(jobs), _REQUEUE, json)
+        wanted = dict[str, Any](state=state, name=name, tag=tag, queue=queue, mine=mine)
+        refs, found = chosen("requeue", client, jobs, **wanted)
+        if not yes:
+            ask_first(found, BEGINS_ANEW)
+        return tell(context, client.requeue(refs), _REQUEUE, json)
 
 
 def undo(
@@ -127,7 +179,8 @@ def tell(context: typer.Context, done: Sequence[Job], sentences: Sentences, json
     if json:
         console.say_json(jobs=done)
     elif look.terminal:
-        console.say(*(plain(_sentence(run, sentences), look) for run in done))
+        said = [console.hint(context, _sentence(run, sentences)) for run in together(done)]
+        console.say(*(plain(sentence, look) for sentence in said))
     else:
         console.say(*(tabbed([run_of(run), run["done"], run["why"]]) for run in done))
     return 1 if any(run["done"] == "refused" for run in done) else 0
@@ -140,42 +193,59 @@ def _sentence(run: Job, sentences: Sentences) -> str:
     return printable(f"{called(run)} {said(run) if said else run['done']}")
 
 
-def _verb(run: Job, one: str, several: str) -> str:
+def _with_it(run: Job) -> str:
+    """Who comes back with it; a daemon of an earlier version does not tell."""
+    back = run.get("with_it")
+    if not back:
+        return ""
+    again = "wait again" if {",", "-"}.intersection(back) else "waits again"
+    return f"; {back}, skipped for it, {again}"
+
+
+def verb(run: Job, one: str, several: str) -> str:
     return one if run_of(run) == str(run["id"]) else several
 
 
 _HOLD: Sentences = {
     "held": lambda run: (
-        f"{_verb(run, 'is', 'are')} held: {_verb(run, 'it does', 'they do')} not start before "
+        f"{verb(run, 'is', 'are')} held: {verb(run, 'it does', 'they do')} not start before "
         f"gpuq release {run_of(run)}"
     ),
-    "already": lambda run: f"{_verb(run, 'is', 'are')} held already, by {run['by']}",
+    "already": lambda run: f"{verb(run, 'is', 'are')} held already, by {run['by']}",
 }
 _RELEASE: Sentences = {
-    "released": lambda run: _verb(run, "waits for its turn again", "wait for their turn again"),
-    "already": lambda run: f"{_verb(run, 'is', 'are')} not held",
+    "released": lambda run: verb(run, "waits for its turn again", "wait for their turn again"),
+    "already": lambda run: f"{verb(run, 'is', 'are')} not held",
 }
 _PRIORITY: Sentences = {
     "changed": lambda run: (
-        f"{_verb(run, 'has', 'have')} priority {run['priority']} now, after {run['before']}"
+        f"{verb(run, 'has', 'have')} priority {run['priority']} now, "
+        f"{verb(run, 'it was', 'they had')} {run['before']}"
     ),
-    "already": lambda run: f"{_verb(run, 'has', 'have')} priority {run['priority']} already",
+    "already": lambda run: f"{verb(run, 'has', 'have')} priority {run['priority']} already",
 }
 _MOVE: Sentences = {
     "moved": lambda run: (
-        f"{_verb(run, 'goes', 'go')} before {run['before'] or 'all others'} of the same user and "
+        f"{verb(run, 'goes', 'go')} before {run['before'] or 'all others'} of the same user and "
         f"priority. Before others' jobs an admin puts them: gpuq priority 1 {run_of(run)}"
     ),
 }
 _REQUEUE: Sentences = {
-    "requeued": lambda run: f"{_verb(run, 'is', 'are')} queued again, behind all that wait now",
+    "requeued": lambda run: (
+        f"{verb(run, 'is', 'are')} queued again, behind all that wait now{_with_it(run)}"
+    ),
     "waits_no_more": lambda run: (
-        f"{_verb(run, 'waits', 'wait')} no longer for the next attempt, and may start at once"
+        f"{verb(run, 'waits', 'wait')} no longer for the next attempt, and may start at once"
     ),
     "stopping": lambda run: (
-        f"is being ended (KILL in {run['grace_s']:g} s), and will be queued again"
+        f"{verb(run, 'is', 'are')} being ended (KILL in {run['grace_s']:g} s), and will be queued "
+        "again"
     ),
 }
 _UNDO: Sentences = {
-    "undone": lambda run: f"{_verb(run, 'is', 'are')} queued again, as before",
+    "undone": lambda run: f"{verb(run, 'is', 'are')} queued again, as before",
+    "ran": lambda run: (
+        f"ran and {verb(run, 'was', 'were')} ended by that kill: gpuq requeue {run_of(run)} runs "
+        f"{verb(run, 'it', 'them')} again"
+    ),
 }

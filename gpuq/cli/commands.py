@@ -33,7 +33,7 @@ COMMANDS = {
     "run": Entry("submit:run", "queue a command, follow it, exit as it does", takes_words=True),
     "spool": Entry("spool:spool", "a folder whose files become jobs"),
     "status": Entry("jobs:status", "what runs and what waits (also st, ls, or nothing)"),
-    "show": Entry("jobs:show", "all about one job"),
+    "show": Entry("show:show", "all about one job; what a group is"),
     "why": Entry("why:why", "why a job waits or how it ended; what a GPU or a process does"),
     "logs": Entry("logs:logs", "what a job wrote"),
     "wait": Entry("kill:wait", "wait until jobs have ended"),

@@ -18,6 +18,8 @@ from gpuq.client import Client
 from gpuq.errors import UsageError
 from gpuq.protocol import SCHEMA
 
+_KEPT = "gpuq.kept_notes"
+
 
 class Chosen(NamedTuple):
     """The options before the command."""
@@ -30,7 +32,27 @@ class Chosen(NamedTuple):
 def connect(context: typer.Context, *, autostart: bool = False) -> Client:
     """`autostart` for what brings work: it starts the user's own daemon where there is none."""
     chosen: Chosen = context.obj
-    return Client(chosen.socket, chosen.state_dir, autostart=autostart, say=note)
+    return Client(
+        chosen.socket,
+        chosen.state_dir,
+        autostart=autostart,
+        say=lambda line: note(hint(context, line)),
+    )
+
+
+def hint(context: typer.Context, text: str) -> str:
+    """A text that names commands, with the options that tell which daemon is meant, where this command
+    was given some. Only for our own words."""
+    chosen: Chosen = context.obj
+    given = {"--socket": chosen.socket, "--state-dir": chosen.state_dir}
+    said = "".join(f" {option} {_quoted(path)}" for option, path in given.items() if path)
+    return text.replace("gpuq ", f"gpuq{said} ") if said else text
+
+
+def _quoted(path: str) -> str:
+    from shlex import quote
+
+    return quote(path)
 
 
 def look(context: typer.Context) -> Look:
@@ -94,6 +116,16 @@ def note(line: str) -> None:
     sys.stderr.flush()
 
 
+def keep_note(context: typer.Context, line: str) -> None:
+    """For `say_kept`: what is to be known of a job once it was taken, and not where it is refused."""
+    context.meta.setdefault(_KEPT, []).append(line)
+
+
+def say_kept(context: typer.Context) -> None:
+    for line in context.meta.pop(_KEPT, []):
+        note(line)
+
+
 def say_json(**values: Any) -> None:
     indent = 2 if sys.stdout.isatty() else None
     say(json.dumps({"schema": SCHEMA, **values}, indent=indent))
@@ -101,8 +133,11 @@ def say_json(**values: Any) -> None:
 
 def confirm(question: str, *, instead: str) -> bool:
     """Asks a person; where there is none, it is an error that names the option to use instead."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(f"{question} Nobody is here to answer: {instead}")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = sys.stdin.readline()
+    if not answer:  # Ctrl-D: what is said next begins a line of its own
+        sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")

@@ -199,7 +199,16 @@ def start(context: typer.Context, gpus: Gpus = None) -> None:
         from gpuq.autostart import start_own_daemon
 
         flags = ("--gpus", gpus) if gpus is not None else ()
-        console.say(start_own_daemon(client.address.state_dir, *flags))
+        started = start_own_daemon(client.address.state_dir, *flags)
+        console.say(console.hint(context, started))
+        _say_no_gpus(client)
+
+
+def _say_no_gpus(client: Client) -> None:
+    seen = client.gpus()
+    if not seen["gpus"] and (trouble := seen["gpu_trouble"]) is not None:
+        to_try = "" if "sim:4x24G" in trouble else "; to try it: --gpus sim:4x24G"
+        console.say(f"no GPUs here: {printable(trouble)}{to_try}")
 
 
 def _check_same(there: dict[str, Any], gpus: str | None) -> None:

@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from gpuq.cli import console, edit_text
-from gpuq.cli.change import AsJson, Jobs, Sentences, tell
+from gpuq.cli.change import AsJson, Jobs, Sentences, tell, verb
 from gpuq.cli.commands import COMMAND_BEHIND
 from gpuq.cli.job_options import describe, environment, gpu_words, with_options_of
 from gpuq.cli.render import Job
@@ -60,6 +60,10 @@ def edit(
 
     What runs or has ended is not changed. From an array those that are named are edited, the others
     stay as they are. A command stands behind `--`.
+
+    What no edit changes: --after, --begin, --key, --snapshot and the indices of an array. How many of
+    one run at a time is said by gpuq limit g12 --max-running N; what is not to start yet, by gpuq hold
+    and gpuq release.
     """
     changes = _changes(options, clear or [], context.meta.get(COMMAND_BEHIND, []))
     with console.connect(context) as client:
@@ -136,7 +140,7 @@ def _until_taken(client: Client, editable: Job, path: str) -> list[Job]:
             return []
         text = written
         try:
-            changes = edit_text.differences(before, edit_text.read(text))
+            changes = edit_text.differences(before, edit_text.read(text, before["env"]))
             if changes:
                 return client.edit(refs, version=editable["version"], **changes)
         except DaemonUnreachable:
@@ -186,6 +190,6 @@ def _named(job: Job) -> str:
 
 
 _EDIT: Sentences = {
-    "edited": lambda job: f"is changed: {_named(job)}",
-    "already": lambda job: "asks for that already",
+    "edited": lambda run: f"{verb(run, 'is', 'are')} changed: {_named(run)}",
+    "already": lambda run: f"{verb(run, 'asks', 'ask')} for that already",
 }

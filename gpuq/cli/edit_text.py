@@ -3,7 +3,8 @@ editor. Text and values only; nothing is asked or written here."""
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from signal import Signals
 from typing import Any, NamedTuple
 
 from gpuq.cli.job_page import exact_size
@@ -14,10 +15,24 @@ Wire = dict[str, Any]
 TROUBLE = "#! "  # begins the lines that say why a text was not taken
 
 HEAD = """\
-# {who} as it waits in the queue. Change what it is to ask for, save, and leave the editor.
-# Left as it is, it changes nothing; so does an editor that exits with another code than 0.
+# {who} in the queue. Change what is asked for, save, and leave the editor.
+# Left as it is, this text changes nothing; so does an editor that exits with another code than 0.
 # A line that is taken out, or has a # before it, means the usual value.
 """
+VARIABLES = """\
+
+# Below this line stand only variables of the environment; options stand above it.
+[env]  # set over the environment that it was submitted with"""
+# Options of submit that no edit changes, and what to do instead.
+NOT_EDITED = {
+    "after": "submit it anew",
+    "begin": "gpuq hold, and gpuq release when it may go; or submit it anew",
+    "array": "of its %N: gpuq limit g12 --max-running N",
+    "hold": "gpuq hold",
+    "key": "submit it anew",
+    "snapshot": "submit it anew",
+    "seed": "set GPUQ_SEED in [env]",
+}
 
 
 class Field(NamedTuple):
@@ -69,7 +84,31 @@ def _size(value: Any) -> int:
     return parse_bytes(_text(value))
 
 
+def _signal(value: Any) -> int:
+    """By name or number, as --preempt-signal has it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    word = _text(value).strip().upper()
+    if word.isdecimal():
+        return int(word)
+    try:
+        return int(Signals["SIG" + word.removeprefix("SIG")])
+    except KeyError:
+        raise ValueError(f"{value!r} is no signal: write it like USR1, SIGUSR1 or 10") from None
+
+
+def _show_signal(number: int) -> str | int:
+    try:
+        return Signals(number).name.removeprefix("SIG")
+    except ValueError:  # one of those without a name
+        return number
+
+
 def _show_time(seconds: float) -> str:
+    """ "20m", and "90s" for what is no whole minute."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
     return f"{seconds:g}s"
 
 
@@ -104,7 +143,7 @@ FIELDS = (
     Field("output", "output", _path, _as_it_is, "/home/me/log"),
     Field("stderr", "stderr", _path, _as_it_is, "/home/me/errors"),
     Field("preemptible", "preemptible", _switch, _as_it_is, True),
-    Field("preempt_signal", "preempt_signal", _number, _as_it_is, 10),
+    Field("preempt_signal", "preempt_signal", _signal, _show_signal, "USR1"),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 BY_WIRE = {field.wire: field.name for field in FIELDS} | {"gpu_mem": "gpu_mem"}
@@ -128,6 +167,8 @@ def cleared(name: str) -> Wire:
         return {"env": {name.strip().removeprefix("env."): None}}
     if word == "env":
         return {"env": None}
+    if word in NOT_EDITED:
+        raise UsageError(f"--clear {name}: no edit changes that: {NOT_EDITED[word]}")
     if word not in BY_NAME:
         raise UsageError(f"--clear {name}: it is one of {', '.join(BY_NAME)}, env or env.NAME")
     return {BY_NAME[word].wire: None}
@@ -136,9 +177,9 @@ def cleared(name: str) -> Wire:
 def write(editable: Mapping[str, Any]) -> str:
     """The text for an editor."""
     first, last = editable["id"], editable["last_id"]
-    who = f"Job {first} of {editable['user']}"
+    who = f"Job {first} of {editable['user']}, as it waits"
     if last != first:
-        who = f"Jobs {first}-{last} of {editable['user']}, all of them,"
+        who = f"Jobs {first}-{last} of {editable['user']}, all of them, as they wait"
     options = editable["options"]
     lines = [HEAD.format(who=who)]
     for field in FIELDS:
@@ -148,13 +189,14 @@ def write(editable: Mapping[str, Any]) -> str:
         else:
             lines.append(f"{field.name} = {_literal(field.show(said))}")
     if "env" in options or editable.get("has_env", True):
-        lines += ["", "[env]  # set over the environment that it was submitted with"]
+        lines.append(VARIABLES)
         lines += [f"{_quoted(k)} = {_quoted(v)}" for k, v in options.get("env", {}).items()]
     return "\n".join(lines) + "\n"
 
 
-def read(text: str) -> Wire:
-    """All that a text from an editor says, as the daemon takes it."""
+def read(text: str, variables: Collection[str] | None = None) -> Wire:
+    """All that a text from an editor says, as the daemon takes it. With `variables`, those that were
+    there before, a new one with the name of an option is taken for that option in the wrong place."""
     import tomllib
 
     try:
@@ -163,13 +205,29 @@ def read(text: str) -> Wire:
         raise UsageError(f"this is no TOML: {error}") from None
     env = found.pop("env", {})
     if unknown := [name for name in found if name not in BY_NAME]:
-        raise UsageError(f"{unknown[0]}: nothing of that name can be edited")
+        instead = NOT_EDITED.get(unknown[0])
+        raise UsageError(
+            f"{unknown[0]}: nothing of that name can be edited{f': {instead}' if instead else ''}"
+        )
+    if variables is not None and isinstance(env, dict):
+        _check_are_variables([name for name in env if name not in variables])
     if not isinstance(env, dict) or not all(isinstance(v, str) for v in env.values()):
         raise UsageError("[env]: each variable has a text in quotes")
     wire: Wire = {"env": env}
     for name, value in found.items():
         wire |= to_wire(name, value)
     return wire
+
+
+def _check_are_variables(names: Sequence[str]) -> None:
+    for name in names:
+        if name in BY_NAME:
+            raise UsageError(
+                f"{name}: it stands below [env], as a variable of the environment. The option "
+                f"{name} stands above [env]; for a variable of that name: gpuq edit JOB -e {name}=..."
+            )
+        if name in NOT_EDITED:
+            raise UsageError(f"{name}: no edit changes that: {NOT_EDITED[name]}")
 
 
 def differences(before: Wire, after: Wire) -> Wire:

@@ -94,7 +94,16 @@ def _cause(event: Event) -> str:
     if event["cause"]:
         return str(event["cause"])
     told = {name: value for name, value in (event["detail"] or {}).items() if name != "last"}
-    return " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
+    changed = told.pop("changed", None)
+    said = [] if changed is None else [_changed(changed)]
+    return " ".join(said + [f"{name}={value}" for name, value in told.items() if value is not None])
+
+
+def _changed(names: list[str]) -> str:
+    """By the names of the options."""
+    from gpuq.cli.edit_text import BY_WIRE
+
+    return f"changed: {', '.join(dict.fromkeys(BY_WIRE.get(name, name) for name in names))}"
 
 
 def _row(event: Event) -> str:

@@ -1,18 +1,74 @@
-"""What can be seen to go wrong before a job is queued. It is said, and queued all the same: the file
-may be there by the time the job starts."""
+"""What can be seen to go wrong before a job is queued. It is queued all the same, and that is said once
+it was: the file may be there by the time the job starts."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import typer
 
 from gpuq.cli import console
 from gpuq.cli.render import printable
 
+# Long options that hardly any program has but gpuq.
+OURS = frozenset(
+    (
+        *("--array", "--grid", "--params", "--after", "--dependency", "--gpu-mem", "--gpu-model"),
+        *("--exclude-gpu", "--max-util", "--preemptible", "--preempt-signal", "--stop-to"),
+        *("--retry-on", "--pipeline"),
+    )
+)
 
-def foresee(asked: dict[str, Any], *, dry: bool = False) -> None:
+
+def foresee(context: typer.Context, asked: dict[str, Any], *, dry: bool = False) -> None:
+    """What is to be said of it with `console.say_kept`."""
     all_the_same = "" if dry else "; the job is queued all the same"
     for doubt in _doubts(asked):
-        console.note(f"{printable(doubt)}{all_the_same}")
+        console.keep_note(context, f"{printable(doubt)}{all_the_same}")
+    for hint in _hints(asked):
+        console.keep_note(context, printable(hint))
+
+
+def _hints(asked: dict[str, Any]) -> Iterator[str]:
+    cwd = os.path.abspath(asked.get("cwd") or ".")
+    folders: dict[str, str] = {}
+    for option in ("output", "stderr") if os.path.isdir(cwd) else ():
+        folder = os.path.dirname(os.path.join(cwd, asked.get(option) or "x"))
+        if not os.path.isdir(folder) and not {"%", "{"}.intersection(folder):
+            folders.setdefault(folder, option)
+    for folder, option in folders.items():
+        yield (
+            f"there is no directory {folder} for --{option}: the job fails unless that is there when "
+            f"it starts: mkdir -p {_quoted(_from_here(folder))}"
+        )
+    if (ours := _behind_the_command(asked["argv"])) is not None:
+        option, program = ours
+        yield (
+            f"{option} stands behind the command and goes to {program}; options of gpuq come "
+            "before it"
+        )
+
+
+def _behind_the_command(argv: Sequence[str]) -> tuple[str, str] | None:
+    """An option of gpuq's own among the words of a command, and the program that gets it."""
+    if os.path.basename(argv[0]) in ("gpuq", "sbatch", "srun"):
+        return None
+    for at, word in enumerate(argv):
+        if word.partition("=")[0] in OURS:
+            text = next((one for one in argv[1:at] if one.endswith((".py", ".sh"))), argv[0])
+            return word.partition("=")[0], text
+    return None
+
+
+def _from_here(folder: str) -> str:
+    here = os.path.join(os.getcwd(), "")
+    return folder.removeprefix(here)
+
+
+def _quoted(path: str) -> str:
+    from shlex import quote
+
+    return quote(path)
 
 
 def _doubts(asked: dict[str, Any]) -> Iterator[str]:
@@ -20,10 +76,6 @@ def _doubts(asked: dict[str, Any]) -> Iterator[str]:
     if not os.path.isdir(cwd):
         yield f"there is no directory {cwd} at present"
         return
-    for option in ("output", "stderr"):
-        folder = os.path.dirname(os.path.join(cwd, asked.get(option) or "x"))
-        if not os.path.isdir(folder) and not {"%", "{"}.intersection(folder):
-            yield f"there is no directory {folder} for --{option} at present"
     program = (asked.get("interpreter") or asked["argv"])[0]
     path = (asked.get("env") or {}).get("PATH") or os.environ.get("PATH") or os.defpath
     if not _finds(program, path, cwd):

@@ -17,14 +17,23 @@ SHOWN_FAILURES = 10
 def submit_array(
     context: typer.Context, client: Client, asked: dict[str, Any], *, wait: bool, json: bool
 ) -> int:
-    ids = client.submit_many([asked])
+    answer = client.submission([asked])
+    console.say_kept(context)
+    ids = range(answer["first"], answer["first"] + answer["count"])
     if not (wait and json):
-        _say_queued(context, client, ids, asked["array"].get("max_running"), json)
+        most = asked["array"].get("max_running")
+        _say_queued(context, client, ids, most, json, is_new=answer.get("is_new", True))
     return await_group(client, f"g{ids.start}", json=json) if wait else 0
 
 
 def _say_queued(
-    context: typer.Context, client: Client, ids: range, most: int | None, json: bool
+    context: typer.Context,
+    client: Client,
+    ids: range,
+    most: int | None,
+    json: bool,
+    *,
+    is_new: bool,
 ) -> None:
     group = f"g{ids.start}"
     if json:
@@ -34,15 +43,19 @@ def _say_queued(
     if not look.terminal:
         console.say(group)
         return
-    answer = client.call("status", refs=[str(ids.start)], after_turn=True)
-    simulated = are_simulated(answer["gpus"])
-    first = greeting(answer["jobs"][0], simulated=simulated, now=look.now)
-    at_once = f", at most {most} at once" if most else ""
-    console.say(
-        f"Array {group} of {count(len(ids), 'job')} queued{at_once}. {first}",
-        f"  see: gpuq status {group}      follow: gpuq logs -f {ids.start}"
-        f"      stop: gpuq kill {group}",
-    )
+    if is_new:
+        answer = client.call("status", refs=[str(ids.start)], after_turn=True)
+        simulated = are_simulated(answer["gpus"])
+        first = greeting(
+            answer["jobs"][0],
+            simulated=simulated,
+            now=look.now,
+            release=console.hint(context, f"gpuq release {group}"),
+        )
+        at_once = f", at most {most} at once" if most else ""
+        console.say(f"Array {group} of {count(len(ids), 'job')} queued{at_once}. {first}")
+    hint = f"  see: gpuq status {group}      follow: gpuq logs -f {ids.start}"
+    console.say(console.hint(context, f"{hint}      stop: gpuq kill {group}"))
 
 
 def await_group(client: Client, group: str, *, json: bool) -> int:

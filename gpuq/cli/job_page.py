@@ -58,7 +58,7 @@ SHOWN_FIRST = (
 SHOWN_ELSEWHERE = frozenset(
     (
         *("id", "name", "substate", "outcome", "attempts", "environment", "gpus_simulated"),
-        "hidden",
+        *("hidden", "differs_in", "place_of", "queue_place"),
         *("expected_start_is_guess", "expected_start_from", "ran_before"),
         *("gpu_peak_bytes", "gpu_util_mean", "gpu_util_peak", "gpu_energy_j"),
         *("cpu_bound", "cpu_bound_by", "mem_bytes", "mem_bound_by"),
@@ -78,6 +78,8 @@ def job_fields(job: Job, now: float = 0.0) -> list[tuple[str, str]]:
     known |= {"idle": _idle(job), "contended": _contended(job)}
     known |= {"expected_start": expected_start(job, now), "runs": runs_about(job)}
     known |= {"memory": _memory(job), "cpus": _cpus(job)}
+    if not job["gpu_count"]:
+        known["exclusive"] = None  # of nothing
     known |= {"script": "as it was at submit" if job.get("script") else None}
     if job["substate"] == "delayed":
         known["not_before"] = known.pop("delayed_until")
@@ -211,7 +213,7 @@ def end_of(attempt: Job) -> str:
 
 def submit_line(job: Job) -> list[str]:
     """The words that would submit a job again, as far as the daemon tells them."""
-    job = job | _as_written(job)
+    job = job | _as_written(job) | _where_submitted(job)
     line = ["gpuq", "submit", "-g", str(job["gpu_count"]), "-n", job["name"]]
     line += _element(job)
     if job.get("gpu_mem_from"):
@@ -244,7 +246,19 @@ def submit_line(job: Job) -> list[str]:
     line += _ends(job)
     for option in ("output", "stderr"):
         line += [f"--{option}", job[option]] if job.get(option) else []
+    line += ["--snapshot"] if job.get("snapshot") else []
     return [*line, "-C", job["cwd"], "--", *job["command"]]
+
+
+def _where_submitted(job: Job) -> Job:
+    """Of a job in a copy of a work tree: the directory that it was submitted in, as far as the copy is
+    there to tell."""
+    if not job.get("snapshot"):
+        return {}
+    from gpuq.cli.snapshot_text import taken_in
+
+    cwd = taken_in(job)
+    return {"snapshot": None} if cwd is None else {"cwd": cwd}
 
 
 def _as_written(job: Job) -> Job:

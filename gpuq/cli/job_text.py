@@ -71,6 +71,7 @@ ORDERS: dict[str, Callable[[Job], Any]] = {
     "name": lambda job: job["name"],
     "user": lambda job: job["user"],
     "state": lambda job: LIFE.index(job["state"]) if job["state"] in LIFE else len(LIFE),
+    "next": lambda job: job.get("queue_place"),
 }
 
 # ── the list ──
@@ -131,7 +132,7 @@ def elapsed(job: Job, now: float) -> float | None:
 def _left_words(job: Job, now: float) -> str:
     """What is left, or for a job that waits when it may or is expected to start."""
     if job["substate"] == "delayed" and not is_folded(job):
-        return clock_at(float(job["delayed_until"]), now)
+        return f"from {clock_at(float(job['delayed_until']), now)}"
     return starts_at(job, now) or format_seconds(left(job, now))
 
 
@@ -159,7 +160,19 @@ def _command_or_reason(job: Job) -> str:
     never_ran = job["outcome"] == "skipped"
     if (waits or never_ran) and (reason := reason_of(job)):
         return printable(reason)
-    return _marks(job) + command_of(job)
+    return _marks(job) + _what_differs(job) + command_of(job)
+
+
+def _what_differs(job: Job) -> str:
+    """ "lr=0.1 seed=2: " before a command that is the same for all elements of its array."""
+    is_apart = is_folded(job) or "command" in job.get("differs_in", ())
+    said = "" if is_apart or job.get("hidden") else parameters_of(job)
+    return f"{printable(said)}: " if said else ""
+
+
+def parameters_of(job: Job) -> str:
+    """ "lr=0.1 seed=2"."""
+    return " ".join(f"{name}={value}" for name, value in job.get("parameters", {}).items())
 
 
 def command_of(job: Job) -> str:
@@ -192,7 +205,7 @@ def chosen_table(jobs: Sequence[Job], names: Sequence[str], look: Look) -> list[
         "time": lambda job: format_seconds(elapsed(job, look.now)),
         "command": command_of,
     }
-    right = ("priority", "time")
+    right = ("priority", "time", "index", "place")
     columns = [
         Column(name.upper(), _cell(values[name]), right=name in right, unused=None)
         for name in names
@@ -222,7 +235,17 @@ def column_values(now: float) -> dict[str, Callable[[Job], Any]]:
         "reason": reason_of,
         "command": lambda job: command_line(job["command"]),
         "cwd": lambda job: job["cwd"],
+        "index": lambda job: None if is_folded(job) else job.get("array_index"),
+        "params": lambda job: "" if is_folded(job) else parameters_of(job),
+        "log": lambda job: None if is_folded(job) else job["log"],
+        "place": place_of,
     }
+
+
+def place_of(job: Job) -> int | None:
+    """Among all that may start, where that was asked for."""
+    place: int | None = None if is_folded(job) else job.get("queue_place")
+    return place
 
 
 def _whole_seconds(seconds: float | None) -> int | None:
@@ -246,13 +269,15 @@ def _cell(value: Callable[[Job], Any]) -> Callable[[Job], Cell]:
 # ── sentences ──
 
 
-def greeting(job: Job, *, simulated: bool, now: float = 0.0) -> str:
-    """What became of a job that was just submitted."""
+def greeting(job: Job, *, simulated: bool, now: float = 0.0, release: str | None = None) -> str:
+    """What became of a job that was just submitted; where it is held, `release` lets it go."""
     if job["state"] in ("starting", "running"):
         return f"Job {job['id']} {job['state']}{on_gpus(job, simulated=simulated)}"
     if job["state"] == "ended":
         return farewell(job)
     queued = f"Job {job['id']} queued: {printable(job['reason'] or 'not looked at yet')}"
+    if job["substate"] == "held" and release is not None:
+        return f"{queued}; to let it go: {release}"
     at = starts_at(job, now)
     return queued if at is None else f"{queued}; expected start {at}"
 
@@ -283,7 +308,7 @@ def why_lines(job: Job, look: Look, *, simulated: bool, gpus: Sequence[Gpu] = ()
     if job["state"] == "queued":
         held = "is held" if job["substate"] == "held" else "waits"
         lines = [f"{name} {held}: {reason}.", *_given_way(job)]
-        if job["place"] is not None:
+        if job["place"] is not None and max(job["place"], job.get("place_of") or 1) > 1:
             lines.append(f"It is the {ordinal(job['place'])} of those that ask for the same.")
         expected = sentence(job, look.now)
         return lines if expected is None else [*lines, expected]

@@ -1,4 +1,4 @@
-"""`gpuq status` and `show`: what runs, what waits, and for what."""
+"""`gpuq status`: what runs, what waits, and for what."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from typer import Argument, Option
 from gpuq.cli import console
 from gpuq.cli.fold_text import active_in, on_gpus
 from gpuq.cli.gpu_text import are_simulated, census, gpu_table
-from gpuq.cli.job_page import attempt_table, end_of, job_fields, submit_line
 from gpuq.cli.job_text import (
     ORDERS,
     PIPE_COLUMNS,
@@ -20,11 +19,13 @@ from gpuq.cli.job_text import (
     job_row,
     job_table,
 )
-from gpuq.cli.render import Gpu, Job, Look, clip, command_line, fields, plain, printable, tabbed
+from gpuq.cli.render import Gpu, Job, Look, clip, plain, printable
 from gpuq.client import Client
 from gpuq.errors import UsageError
 
 ROWS_ON_A_TERMINAL = 25
+OF_ONE_JOB = frozenset(("index", "params", "log", "place"))  # columns that say nothing of a group
+NEXT = "next"  # an order that the daemon makes, and of which it tells the beginning
 FEWEST_ROWS = 4  # of jobs under --watch: the GPUs give way in a small window
 
 
@@ -37,6 +38,7 @@ class Query(NamedTuple):
     order: str | None
     columns: list[str] | None
     fold: bool = False  # a group of several jobs is one row
+    name: str | None = None  # with * and ?
 
 
 def status(
@@ -50,6 +52,10 @@ def status(
         Option(
             "-s", "--state", metavar="WORD", help="queued, running, failed, held, ...; repeatable."
         ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        Option("-n", "--name", metavar="NAME", help="Called so; * and ? stand for any letters."),
     ] = None,
     tag: Annotated[str | None, Option(metavar="TAG", help="Only those with this tag.")] = None,
     queue: Annotated[
@@ -79,8 +85,8 @@ def status(
         bool | None,
         Option(
             "--fold/--unfold",
-            help="One row for a group of jobs; the terminal folds what is not named or chosen by "
-            "state.",
+            help="One row for a group of jobs; the terminal folds what is not named, or chosen by "
+            "state or name.",
             show_default=False,
         ),
     ] = None,
@@ -96,6 +102,8 @@ def status(
       gpuq status g187           each job of a group, which is one row otherwise
       gpuq status -w             watch them
       gpuq status --since 2h --sort -ended
+      gpuq status --sort next    what waits, in the order in which it is considered
+      gpuq status -n 'grid*' -o id,index,params,log
       gpuq status | cut -f1,2    on a pipe: TAB-separated, no head, all columns
       gpuq status --json | jq '.jobs[] | select(.state == "running")'
 
@@ -103,9 +111,12 @@ def status(
     ended, reason, command; ST is Q queued, H held, D not due yet, B between two attempts,
     S starting, R running, P paused, K being ended, U unkillable, and of those that have ended
     C completed, F failed, X cancelled, T timed out, O out of memory, L lost, N skipped. -o also
-    knows exit, group, queue, tags, submitted, time, cwd. With --watch, --json prints a line whenever
-    something has changed. Beside ids a JOB may be @ (your last submission), @~2 (the one before that
-    but one) or a group like g12.
+    knows exit, group, queue, tags, submitted, time, cwd, index, params, log and place. LEFT is what is
+    left of a time limit (9:30), about when a job is expected to start (~14:20), or the moment of its
+    --begin (from 18:00). --sort next lists the first 500 that may start and leaves out what runs, is
+    held, is not due yet or waits for other jobs; a job that fits may pass one that has to wait for room
+    or for a limit. With --watch, --json prints a line whenever something has changed. Beside ids a JOB
+    may be @ (your last submission), @~1 (the one before it) or a group like g12.
     """
     filters: dict[str, Any] = {
         "mine": mine,
@@ -115,8 +126,13 @@ def status(
         "tag": tag,
         "queue": queue,
     }
-    query = Query(list(jobs or []), filters, since, _order(sort), _columns(columns), bool(fold))
-    if fold is None and not json and not jobs and not state:
+    query = Query(
+        list(jobs or []), filters, since, _order(sort), _columns(columns), bool(fold), name
+    )
+    if fold and sort == NEXT:
+        raise UsageError("--sort next lists each job that may start: it goes without --fold")
+    of_each = sort == NEXT or not OF_ONE_JOB.isdisjoint(query.columns or ())
+    if fold is None and not (json or jobs or state or name or of_each):
         query = query._replace(fold=console.look(context).terminal)
     if json and columns is not None:
         raise UsageError("--columns and --json exclude each other: JSON has every field")
@@ -142,6 +158,8 @@ def status(
 
 
 def _order(sort: str | None) -> str | None:
+    if sort == f"-{NEXT}":
+        raise UsageError("--sort next begins with what is next; there is no other end to it")
     if sort is not None and sort.removeprefix("-") not in ORDERS:
         raise UsageError(f"--sort: {sort!r} is no order: {', '.join(ORDERS)}")
     return sort
@@ -174,7 +192,9 @@ def _answer(client: Client, query: Query, now: float, limit: int | None) -> dict
     What is first in another order is known only once all are here. Of jobs that are named and more
     than asked for, what runs or waits comes before what has ended.
     """
-    wanted = None if query.order else limit
+    if query.order == NEXT and query.name is None:
+        return _pages(client, query, now, limit)
+    wanted = None if query.order or query.name else limit
     if not query.refs or wanted is None:
         return _pages(client, query, now, wanted)
     alive = _pages(client, query, now, wanted, active=True)
@@ -191,6 +211,8 @@ def _pages(
     client: Client, query: Query, now: float, wanted: int | None, **more: Any
 ) -> dict[str, Any]:
     since = None if query.since is None else read_since(query.since, now)
+    if query.order == NEXT or "place" in (query.columns or ()):
+        more |= {"places": True, "next": query.order == NEXT}
     jobs: list[Job] = []
     before: int | None = None
     while True:
@@ -207,7 +229,15 @@ def _pages(
         jobs += answer["jobs"]
         before = answer.get("before")
         if before is None or (wanted is not None and len(jobs) >= wanted):
-            return answer | {"jobs": jobs}
+            return answer | {"jobs": _of_that_name(jobs, query.name)}
+
+
+def _of_that_name(jobs: list[Job], name: str | None) -> list[Job]:
+    if name is None:
+        return jobs
+    from gpuq.cli.selecting import is_called
+
+    return [job for job in jobs if is_called(job, name)]
 
 
 def _chosen(jobs: Sequence[Job], order: str | None, limit: int | None) -> list[Job]:
@@ -275,12 +305,15 @@ def _picture(
     lines = job_table(jobs, look) if names is None else chosen_table(jobs, names, look)
     hidden = ""
     if len(found) > len(jobs):
-        some = query.since or query.refs or any(query.filters.values())
+        some = query.since or query.refs or query.name or query.order == NEXT
+        some = some or any(query.filters.values())
         number = 0 if some else _active(answer) - active_in(jobs)
         how = ": --limit 0" if rows is None else ""
         hidden = f", {f'{number} ' if number > 0 else ''}more not shown{how}"
     where = "" if query.filters.get("all") else " | finished: gpuq status -a"
     foot = [] if query.refs and not hidden else [plain(_foot(answer, hidden) + where, look)]
+    if query.order == NEXT:
+        foot.append("not in this order: what runs, is held, not due yet or waits for other jobs")
     if drained := answer.get("drained"):
         why = printable(f"{drained['actor']}: {drained['reason']}")
         foot.append(plain(f"drained by {why}. It starts nothing: gpuq drain --off", look))
@@ -306,57 +339,3 @@ def _foot(answer: dict[str, Any], hidden: str) -> str:
     whose = f" ({yours} yours)" if yours != counts["queued"] else ""
     machine = f" | {census(answer['gpus'])}" if are_simulated(answer["gpus"]) else ""
     return f"{counts['running']} running, {counts['queued']} queued{whose}{hidden}{machine}"
-
-
-def show(
-    context: typer.Context,
-    job: Annotated[str, Argument(metavar="JOB", show_default=False)],
-    with_env: Annotated[
-        bool, Option("--with-env", help="Its environment, too; only for its owner.")
-    ] = False,
-    diff: Annotated[
-        bool,
-        Option("--diff", help="What its copy of a work tree (--snapshot) has over its commit."),
-    ] = False,
-    json: Annotated[bool, Option("--json", help="Print it as JSON.")] = False,
-) -> None:
-    """All about one job: every field, each attempt, why it waits, and how to submit it again.
-
-    Examples:
-      gpuq show 184
-      gpuq show @            your last submission
-      gpuq show --diff 184   what was not committed when it was submitted with --snapshot
-      gpuq show --json 184
-    """
-    with console.connect(context) as client:
-        answer = client.call("show", ref=job, with_env=with_env)
-        found: Job = answer["job"]
-        look = console.look(context)
-    if diff:
-        sys.stdout.buffer.write(snapshot_text().changes(found))
-        return
-    if json:
-        console.say_json(jobs=[found])
-        return
-    if found["snapshot"] is not None:
-        found["snapshot"] = snapshot_text().describe(found)
-    console.say(*fields(_pairs(found, look.now), look))
-    if not found["attempts"]:
-        return
-    if look.terminal:
-        console.say("", *attempt_table(found["attempts"], look))
-    else:
-        console.say(*(tabbed([f"attempt {a['attempt']}", end_of(a)]) for a in found["attempts"]))
-
-
-def snapshot_text() -> Any:
-    """Imported for those jobs alone that have one."""
-    from gpuq.cli import snapshot_text
-
-    return snapshot_text
-
-
-def _pairs(job: Job, now: float) -> list[tuple[str, str]]:
-    again = [] if job.get("hidden") else [("submit again", command_line(submit_line(job)))]
-    environment = [("environment", variable) for variable in job.get("environment") or []]
-    return [*job_fields(job, now), *again, *environment]

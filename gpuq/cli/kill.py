@@ -1,7 +1,6 @@
 """`gpuq kill` and `wait`: the end of jobs, asked for and awaited."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,15 +9,12 @@ from typer import Argument, Option
 from gpuq.cli import console
 from gpuq.cli.commands import read_option
 from gpuq.cli.ending import exit_code, own_failures
-from gpuq.cli.fold_text import called, run_of
-from gpuq.cli.job_text import farewell, job_row
-from gpuq.cli.jobs import split_words
-from gpuq.cli.render import Job, plain, printable, tabbed
-from gpuq.client import Client
-from gpuq.core.units import count, parse_seconds
-from gpuq.errors import NothingMatched, UsageError
-
-selector = partial(Option, rich_help_panel="In place of JOB")
+from gpuq.cli.fold_text import called, run_of, together
+from gpuq.cli.job_text import job_row
+from gpuq.cli.render import Job, plain, tabbed
+from gpuq.cli.selecting import Mine, Name, Queue, State, Tag, Yes, ask_first, chosen, selector
+from gpuq.core.units import parse_seconds
+from gpuq.errors import UsageError
 
 
 def kill(
@@ -32,25 +28,15 @@ def kill(
         str | None,
         Option("--signal", metavar="NAME", help="Send one signal, like USR1, and end nothing."),
     ] = None,
-    state: Annotated[
-        list[str] | None,
-        selector("-s", "--state", metavar="WORD", help="queued, running, held, ...; repeatable."),
-    ] = None,
-    name: Annotated[
-        str | None,
-        selector("-n", "--name", metavar="NAME", help="By name; * and ? stand for any letters."),
-    ] = None,
-    tag: Annotated[str | None, selector(metavar="TAG", help="Those with this tag.")] = None,
-    queue: Annotated[
-        str | None, selector("-q", "--queue", metavar="NAME", help="Those in this queue.")
-    ] = None,
+    state: State = None,
+    name: Name = None,
+    tag: Tag = None,
+    queue: Queue = None,
     user: Annotated[
         str | None, selector("-u", "--user", metavar="NAME", help="Theirs; for admins.")
     ] = None,
-    mine: Annotated[bool, selector("-m", "--mine", help="My own.")] = False,
-    yes: Annotated[
-        bool, Option("-y", "--yes", help="Do not ask where more than one running job is meant.")
-    ] = False,
+    mine: Mine = False,
+    yes: Yes = False,
     wait: Annotated[bool, Option("-w", "--wait", help="Return when they are gone.")] = False,
     json: Annotated[bool, Option("--json", help="Print what was done to each as JSON.")] = False,
 ) -> int:
@@ -60,29 +46,25 @@ def kill(
       gpuq kill 184
       gpuq kill 12-18,20 --now     KILL at once
       gpuq kill --mine -s queued   all that I have waiting
+      gpuq kill -s queued g88      what still waits of g88
       gpuq kill 184 --signal USR1  only a message
 
     A selector means your own jobs; an admin's means everybody's. The cancel of jobs that waited can be
     taken back for a while: gpuq undo.
     """
     how = _how(grace, now, signal)
-    states = split_words(state or [])
-    wanted = {"states": states, "tag": tag, "queue": queue, "user": user, "mine": mine}
-    selects = bool(name or any(wanted.values()))
-    if jobs and selects:
-        raise UsageError(
-            "give either jobs or a selector (--state, --name, --tag, --queue, --user, --mine), "
-            "not both"
-        )
+    wanted: dict[str, Any] = {
+        "state": state,
+        "name": name,
+        "tag": tag,
+        "queue": queue,
+        "user": user,
+        "mine": mine,
+    }
     with console.connect(context) as client:
-        refs = list(jobs or [])
-        if selects:
-            selected = _select(client, wanted, name)
-            if not yes:
-                _ask_first(selected)
-            refs = [run_of(job) for job in selected]
-        if not refs:
-            raise UsageError("kill what? Give jobs, or a selector such as --mine. See: gpuq status")
+        refs, found = chosen("kill", client, jobs, ended=False, **wanted)
+        if not yes:
+            ask_first(found)
         done = client.kill(refs, **how)
         if json:
             console.say_json(jobs=done)
@@ -119,47 +101,13 @@ def read_signal(text: str) -> int:
         ) from None
 
 
-def _select(client: Client, wanted: dict[str, Any], name: str | None) -> list[Job]:
-    jobs = client.jobs(**wanted, changeable=True, runs=name is None)
-    found = [
-        job for job in jobs if job["state"] != "ended" and (name is None or _is_called(job, name))
-    ]
-    if not found:
-        raise NothingMatched("no job that waits or runs matches. See: gpuq status")
-    return found
-
-
-def _is_called(job: Job, pattern: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    return not job.get("hidden") and fnmatchcase(job["name"], pattern)
-
-
-def _ask_first(jobs: Sequence[Job]) -> None:
-    """A selector may mean more than its writer thought of; what it ends cannot be brought back."""
-    running = [job for job in jobs if job["state"] in ("starting", "running")]
-    if len(running) < 2:
-        return
-    several = len({job["user"] for job in running}) > 1
-    names = ", ".join(_called(job, with_user=several) for job in running[:8])
-    more = f" and {len(running) - 8} more" if len(running) > 8 else ""
-    question = f"This ends {count(len(running), 'running job')}: {names}{more}. End them?"
-    if not console.confirm(question, instead="-y"):
-        raise typer.Exit(1)
-
-
-def _called(job: Job, *, with_user: bool) -> str:
-    owner = f" ({printable(job['user'])})" if with_user else ""
-    return f"{job['id']} {printable(job['name'])}{owner}"
-
-
 def _report(context: typer.Context, done: Sequence[Job], signal: int | None) -> None:
     look = console.look(context)
-    for job in done:
-        if look.terminal:
-            console.say(plain(_sentence(job, signal), look))
-        else:
-            console.say(tabbed([run_of(job), job["done"]]))
+    if look.terminal:
+        said = [console.hint(context, _sentence(run, signal)) for run in together(done)]
+        console.say(*(plain(sentence, look) for sentence in said))
+    else:
+        console.say(*(tabbed([run_of(run), run["done"]]) for run in done))
 
 
 def _sentence(job: Job, signal: int | None) -> str:
@@ -218,4 +166,7 @@ def _say_ended(context: typer.Context, jobs: Sequence[Job], json: bool) -> None:
     if json:
         console.say_json(jobs=jobs)
     else:
-        console.say(*(plain(farewell(j), look) if look.terminal else job_row(j) for j in jobs))
+        from gpuq.cli.several import farewells
+
+        lines = [plain(line, look) for line in farewells(jobs)] if look.terminal else None
+        console.say(*(lines if lines is not None else map(job_row, jobs)))

@@ -32,6 +32,7 @@ def limit(
 
     Examples:
       gpuq limit                                 all that are in force
+      gpuq limit @ --max-running 2               my last submission
       gpuq limit user:alice --max-running 4 --max-gpus 2
       gpuq limit tag:big --max-running 2
       gpuq limit g12 --max-running 2             a group of your own
@@ -54,6 +55,8 @@ def limit(
         if subject is None:
             answer = client.call("limits")
         else:
+            if subject.startswith("@"):
+                subject = client.job(subject)["group"]
             answer = client.call(
                 "limit", subject=subject, max_running=max_running, max_gpus=max_gpus, off=off
             )

@@ -13,7 +13,7 @@ from gpuq.errors import UsageError
 _QUOTED = re.compile(r"'[^']*'|\\.")
 _IN_DOUBLE_QUOTES = re.compile(r'"(?:\\.|[^"\\])*"')
 _FOR_A_SHELL = re.compile(r"[|&;<>]|(?:^|\s)~")
-_EXPANDED = re.compile(r"`|\$[\w({]")
+_EXPANDED = re.compile(r"`|\$(?:\w+|\{\w*\}?|\()")
 
 Job = dict[str, Any]
 
@@ -51,7 +51,7 @@ def _check_needs_no_shell(text: str) -> None:
 def _entry(text: str) -> Job:
     try:
         entry = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"it begins like JSON and is none: {error}") from None
     if unknown := sorted(entry.keys() - OPTIONS - {"shell"}):
         near = get_close_matches(unknown[0], [*OPTIONS, "shell"], n=1)

@@ -1,15 +1,17 @@
 """`gpuq logs`: the bytes that a job wrote, as they are; lines only where lines are asked for."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
+from gpuq.cli.fold_text import name_of, span_of
 from gpuq.cli.job_text import farewell
 from gpuq.cli.log_times import Page, Part
 from gpuq.cli.render import Job, Look, printable
+from gpuq.cli.several import Several, several, to_choose_from
 from gpuq.client import Client
 from gpuq.core.units import format_seconds
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
@@ -38,7 +40,7 @@ def logs(
         bool, Option("--stderr", help="What it wrote to the file of `submit --stderr`.")
     ] = False,
     path: Annotated[bool, Option("--path", help="Print only where the file is.")] = False,
-) -> None:
+) -> int:
     """What a job wrote.
 
     Examples:
@@ -47,6 +49,7 @@ def logs(
       gpuq logs -n 20 @         the last 20 lines of your last submission
       gpuq logs -t --since 2h 184
       less "$(gpuq logs --path 184)"
+      gpuq logs -n 3 g187       the last 3 lines of each job of a group that has a log
 
     The bytes come as the job wrote them; with -t or -n a progress bar is one line, in its last
     state. When a job is tried again, -f goes on with the next attempt. Ctrl-C only stops following;
@@ -60,18 +63,57 @@ def logs(
     columns = look.width if sys.stdout.isatty() else 0
     part = Part(lines, _moment(since, look), times, columns)
     with console.connect(context) as client:
+        if (group := several(client, job)) is not None:
+            if follow:
+                raise UsageError(
+                    f"--follow follows one job, and {group.words}. Choose one, as in "
+                    f"gpuq logs -f {group.first}: {to_choose_from(group)}"
+                )
+            return _logs_of(client, group, _Wanted(attempt, part, stderr, path))
         if follow:
             _follow(client, job, attempt, part)
-            return
-        found = client.job(job)
-    _check_yours(found)
-    one = _attempt(found, attempt)
-    file = _file(found, one, stderr)
-    if path:
+        else:
+            _one_log(client.job(job), _Wanted(attempt, part, stderr, path))
+    return 0
+
+
+class _Wanted(NamedTuple):
+    attempt: int | None
+    part: Part
+    stderr: bool
+    path: bool  # only where it is
+
+
+def _one_log(job: Job, wanted: _Wanted, head: bytes = b"") -> None:
+    _check_yours(job)
+    one = _attempt(job, wanted.attempt)
+    file = _file(job, one, wanted.stderr)
+    if wanted.path:
         console.say(file)
-    else:
-        log = LogFile(_open(found, file), is_ours=is_ours(found) and not stderr)
-        _print(found, one, log, part)
+        return
+    log = LogFile(_open(job, file), is_ours=is_ours(job) and not wanted.stderr)
+    pour(head)
+    _print(job, one, log, wanted.part)
+
+
+def _logs_of(client: Client, group: Several, wanted: _Wanted) -> int:
+    """One after the other, each with a line before it, as `tail` does with several files. What cannot
+    be shown of one is said and keeps none of the others from being shown."""
+    started = [job for run in group.runs if run["attempt"] for job in span_of(run)]
+    if not started:
+        raise GpuqError(f"{group.words}, and none has a log yet. See: gpuq why {group.ref}")
+    code, gap = 0, ""
+    for number in started:
+        job = client.job(number)
+        try:
+            _one_log(job, wanted, f"{gap}==> {number} {printable(name_of(job))} <==\n".encode())
+            gap = "\n"
+        except GpuqError as error:
+            console.note(str(error))
+            code = error.exit_code
+    if group.is_part:
+        console.note(f"those before {group.first} were not looked at")
+    return code
 
 
 def _moment(since: str | None, look: Look) -> float | None:

@@ -1,6 +1,7 @@
 """`gpuq submit --from FILE`: a job for each line, batch by batch, all in one group."""
 
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ MOST_IN_BATCH = 500  # while the daemon stores them nobody else is answered
 MOST_BYTES_IN_BATCH = 2 * 2**20
 IDLE_S = 0.2  # what a pipe has brought is queued once it is quiet for so long
 LONGEST_LINE = 4 * 2**20
+# The names of columns; a single one may as well be a command.
+_HEADER = re.compile(r'\s*"?[A-Za-z_]\w*"?(\s*,\s*"?[A-Za-z_]\w*"?)+\s*')
 
 Job = dict[str, Any]
 
@@ -36,6 +39,8 @@ def submit_from(
     dry_run: bool,
 ) -> int:
     """Queues what the lines say; prints the group's name as soon as it has one."""
+    if source.lower().endswith(".csv"):
+        raise UsageError(_is_table(source, "its name says"))
     ask(context, ["-"], options)  # what is wrong with them is no line's fault
     reader = _Reader(context, source, options)
     if dry_run:
@@ -49,7 +54,9 @@ def submit_from(
             console.note(f"interrupted. {queued.so_far()}")
             raise
         except GpuqError as error:
-            raise type(error)(f"{str(error).rstrip('.')}. {queued.so_far()}") from None
+            said = str(error).rstrip(".")
+            stop = "" if said.endswith("?") else "."
+            raise type(error)(f"{said}{stop} {queued.so_far()}") from None
         if queued.group is None:
             raise NothingMatched(f"{_name(source)} holds no command: nothing was queued")
         queued.conclude()
@@ -72,7 +79,9 @@ def _foretell(context: typer.Context, reader: "_Reader", json: bool) -> int:
 
     jobs = [job for batch in reader.batches() for job in batch.jobs]
     with console.connect(context) as client:
-        return show_verdicts(client, jobs, json)
+        code = show_verdicts(client, jobs, json)
+    console.say_kept(context)
+    return code
 
 
 # ── reading ──
@@ -126,6 +135,8 @@ class _Reader:
             yield batch
 
     def _job(self, number: int, line: str) -> Job | None:
+        if number == 1 and _HEADER.fullmatch(line):
+            raise UsageError(_is_table(self._source, "its first line says"))
         try:
             entry = read_line(line)
             return None if entry is None else self._filled(entry)
@@ -136,7 +147,7 @@ class _Reader:
         program = entry["argv"][0]
         if program not in self._by_program:
             asked = ask(self._context, [program], self._options)
-            foresee({**asked, **entry})
+            foresee(self._context, {**asked, **entry})
             self._by_program[program] = asked
         default = self._by_program[program]
         env = {**(default.get("env") or {}), **(entry.get("env") or {})}
@@ -150,7 +161,7 @@ class _Reader:
             if not select.select([fd], [], [], IDLE_S)[0]:
                 yield None
                 select.select([fd], [], [])
-            data = os.read(fd, 2**16)
+            data = self._read(fd)
             *lines, left = (left + data).split(b"\n")
             yield from map(_text, lines)
             if len(left) > LONGEST_LINE:
@@ -160,14 +171,30 @@ class _Reader:
         if left:
             yield _text(left)
 
+    def _read(self, fd: int) -> bytes:
+        try:
+            return os.read(fd, 2**16)
+        except OSError as error:
+            raise UsageError(f"--from {self._source}: {error.strerror}") from None
+
 
 def _open(source: str) -> int:
     if source == "-":
+        if sys.stdin is None:
+            raise UsageError("--from -: standard input is closed")
         return sys.stdin.fileno()
     try:
         return os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"--from {source}: {error.strerror}") from None
+
+
+def _is_table(source: str, how: str) -> str:
+    file = "FILE" if source == "-" else source
+    return (
+        f"--from {source}: this is a table, {how}, and it wants a command in each line; "
+        f"did you mean --params {file}?"
+    )
 
 
 def _name(source: str) -> str:
@@ -186,6 +213,7 @@ class _Queued:
 
     def __init__(self, context: typer.Context, client: Client, source: str, json: bool) -> None:
         self.group: str | None = None
+        self._context = context
         self._client = client
         self._source = source
         self._json = json
@@ -198,6 +226,7 @@ class _Queued:
         except GpuqError as error:
             raise type(error)(f"{_name(self._source)}, {batch}: {error}") from None
         is_first, self.group = self.group is None, self.group or f"g{ids.start}"
+        console.say_kept(self._context)
         if self._spans and self._spans[-1].stop == ids.start:
             ids = range(self._spans.pop().start, ids.stop)
         self._spans.append(ids)
@@ -212,7 +241,7 @@ class _Queued:
             return "Nothing was queued"
         return (
             f"Queued from the lines before, as {self.group}: {count(self._count, 'job')}; "
-            f"to end them: gpuq kill {self.group}"
+            + console.hint(self._context, f"to end them: gpuq kill {self.group}")
         )
 
     def conclude(self) -> None:
@@ -225,9 +254,10 @@ class _Queued:
                 f"{span.start}-{span[-1]}" if len(span) > 1 else str(span.start)
                 for span in self._spans
             )
+            hint = f"  see: gpuq status {self.group}      stop: gpuq kill {self.group}"
             console.say(
                 f"{'Jobs' if self._count > 1 else 'Job'} {ids} queued as {self.group}",
-                f"  see: gpuq status {self.group}      stop: gpuq kill {self.group}",
+                console.hint(self._context, hint),
             )
 
     @property

@@ -10,6 +10,8 @@ many = partial(Option, rich_help_panel="Many at once")
 hidden = partial(Option, hidden=True)
 
 MANY = ("array", "grid", "params")
+# What those say; nobody has said it where it is None.
+SPELLED = frozenset(("gpus", "gpu_model", "name", "cpus", "cwd", "priority"))
 SPELLINGS = ("gres", "job_name", "cpus_per_task", "chdir", "nice")
 
 

@@ -43,7 +43,8 @@ def submit_pipeline(
         from gpuq.cli.dry_run import show_verdicts
 
         with console.connect(context) as client:
-            return show_verdicts(client, pipeline.jobs(), json)
+            stages = [stage.name for stage in pipeline.stages]
+            return show_verdicts(client, pipeline.jobs(), json, stages=stages)
     with console.connect(context, autostart=True) as client:
         entries = client.submit_entries(pipeline.jobs())
         if not (wait and json):
@@ -72,7 +73,8 @@ def _say(
     ]
     said = f"Pipeline {printable(pipeline.name)}: {count(len(rows), 'stage')} queued"
     console.say(f"{said}, group {_group(jobs)}", *_table(rows, look))
-    console.say(f"  look: gpuq status {_group(jobs)}      stop: gpuq kill {_group(jobs)}")
+    hint = f"  look: gpuq status {_group(jobs)}      stop: gpuq kill {_group(jobs)}"
+    console.say(console.hint(context, hint))
 
 
 def _table(rows: list[Job], look: Look) -> list[str]:

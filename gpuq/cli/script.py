@@ -14,6 +14,7 @@ from typer._click.core import ParameterSource
 from typer._click.exceptions import ClickException
 
 from gpuq.cli import console
+from gpuq.cli.many_options import SPELLED
 from gpuq.core.scripts import LONGEST_SCRIPT, Directive, directives, interpreter_of
 from gpuq.errors import UsageError
 
@@ -95,12 +96,30 @@ def options_of(
     for name, value in asked.items():
         if name in ADDED:
             merged[name] = [*value, *(options[name] or ())]
-        elif context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        elif not _is_typed(context, options, name):
             merged[name] = value
     if script.is_for_slurm and merged["gpus"] is None:
         merged["gpus"] = 0
-        console.note(f"{script.name} asks for no GPU (--gres, --gpus), so it gets none")
-    return merged, lines
+        console.keep_note(
+            context, f"{script.name} asks for no GPU (--gres, --gpus), so it gets none"
+        )
+    return merged, [_without_typed(context, options, line) for line in lines]
+
+
+def _is_typed(context: typer.Context, options: Options, name: str) -> bool:
+    """On the command line, or there in Slurm's spelling."""
+    is_typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    return is_typed or (name in SPELLED and options[name] is not None)
+
+
+def _without_typed(context: typer.Context, options: Options, line: Line) -> Line:
+    """What counts of a line."""
+    counting = {
+        name: value
+        for name, value in line.options.items()
+        if name in ADDED or not _is_typed(context, options, name)
+    }
+    return line._replace(options=counting)
 
 
 def _gpuq_lines(script: Script, context: typer.Context, options: Options) -> Iterator[Line]:
@@ -123,10 +142,11 @@ def _slurm_lines(script: Script, context: typer.Context, options: Options) -> It
     except NotUnderstood as error:
         raise UsageError(f"{script.name}, line {error.line}: {error}") from None
     for sentence in translation.unmet:
-        console.note(f"{script.name}, {sentence}")
+        console.keep_note(context, f"{script.name}, {sentence}")
     if translation.ignored:
         left_out = ", ".join(translation.ignored)
-        console.note(f"{script.name}: left out, since they mean nothing here: {left_out}")
+        said = f"{script.name}: left out, since they mean nothing here: {left_out}"
+        console.keep_note(context, said)
     for line, translated in translation.words:
         yield Line(line, _parse(script, line, translated, context, options))
 

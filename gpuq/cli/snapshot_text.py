@@ -8,7 +8,7 @@ from typing import Any
 from gpuq.core.units import count
 from gpuq.errors import GpuqError, NothingMatched
 from gpuq.follow import rights_of_owner
-from gpuq.work_tree.snapshot import CHANGES, read_manifest
+from gpuq.work_tree.snapshot import CHANGES, TREE, read_manifest
 
 Job = dict[str, Any]
 BEGINNING = b"diff --git "
@@ -26,6 +26,17 @@ def describe(job: Job) -> str:
     changed = sum(line.startswith(BEGINNING) for line in _read(job).splitlines())
     how = f", with {count(changed, 'file')} changed" if changed else ", as committed"
     return f"of {manifest.get('top')}{at}{how}, in {folder}"
+
+
+def taken_in(job: Job) -> str | None:
+    """The directory for which the job has its own in the copy; None where the copy is gone."""
+    folder = job["snapshot"]
+    with rights_of_owner(job):
+        manifest = read_manifest(*os.path.split(folder))
+    inside = os.path.relpath(job["cwd"], os.path.join(folder, TREE))
+    if manifest is None or not manifest.get("top") or inside.split(os.sep)[0] == os.pardir:
+        return None
+    return os.path.normpath(os.path.join(manifest["top"], inside))
 
 
 def changes(job: Job) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import typer
 
+from gpuq.cli import console
 from gpuq.cli.asking import ask_script
 from gpuq.cli.commands import load
 from gpuq.cli.job_options import describe
@@ -72,4 +73,6 @@ def _from_script(context: typer.Context, name: str, text: str) -> Job:
     options = {option: value for option, value in usual.params.items() if option in known}
     said = list(directives(text))
     script = Script(name=name, path=os.path.abspath(name), text=text, directives=said)
-    return ask_script(cast("typer.Context", usual), script, [name], options)
+    job = ask_script(cast("typer.Context", usual), script, [name], options)
+    console.say_kept(cast("typer.Context", usual))
+    return job

@@ -90,23 +90,26 @@ def submit(
     asked = ask(context, words or [], options)
     if follow:
         _check_is_one(asked, "--follow")
-    foresee(asked, dry=dry_run)
+    foresee(context, asked, dry=dry_run)
     if dry_run:
         from gpuq.cli.dry_run import show_verdicts
 
         with console.connect(context) as client:
-            return show_verdicts(client, [asked], json)
+            code = show_verdicts(client, [asked], json)
+        console.say_kept(context)
+        return code
     with console.connect(context, autostart=True) as client:
         if asked.get("array") is not None:
             from gpuq.cli.groups import submit_array
 
             return submit_array(context, client, asked, wait=wait, json=json)
-        number = _submit(client, asked)
+        number, is_new = _submit(context, client, asked)
         if follow:
-            console.note(f"job {number} queued")
+            if is_new:
+                console.note(f"job {number} queued")
             return _follow(client, number)
         if not (wait and json):
-            _say_submitted(context, client, number, json)
+            _say_submitted(context, client, number, json, is_new=is_new)
         return _await(client, number, json) if wait else 0
 
 
@@ -123,16 +126,18 @@ def run(context: typer.Context, words: Words = None, **options: Any) -> int:
     """
     asked = ask(context, words or [], options)
     _check_is_one(asked, "run")
-    foresee(asked)
+    foresee(context, asked)
     with console.connect(context, autostart=True) as client:
-        number = _submit(client, asked)
-        console.note(_come_back(number, f"job {number} queued"))
+        number, is_new = _submit(context, client, asked)
+        said = f"job {number} queued" if is_new else f"this follows job {number}"
+        console.note(_come_back(context, number, said))
         try:
             return _follow(client, number)
         except KeyboardInterrupt:
-            return _detach_or_kill(client, number)
+            return _detach_or_kill(context, client, number)
         except BrokenPipeError:
-            console.note(_come_back(number, f"nobody reads any more; job {number} goes on"))
+            said = f"nobody reads any more; job {number} goes on"
+            console.note(_come_back(context, number, said))
             raise
 
 
@@ -144,15 +149,21 @@ def _check_is_one(asked: dict[str, Any], who: str) -> None:
         )
 
 
-def _submit(client: Client, asked: dict[str, Any]) -> int:
+def _submit(context: typer.Context, client: Client, asked: dict[str, Any]) -> tuple[int, bool]:
+    """Its id, and whether it is a new one, and not that with the same --key."""
     try:
-        return client.submit(**asked)
+        answer = client.submission([asked])
     except KeyboardInterrupt:
-        console.note("interrupted while it was being queued; it may be there. See: gpuq status @")
+        see = console.hint(context, "gpuq status @")
+        console.note(f"interrupted while it was being queued; it may be there. See: {see}")
         raise
+    console.say_kept(context)
+    return answer["first"], answer.get("is_new", True)
 
 
-def _say_submitted(context: typer.Context, client: Client, number: int, json: bool) -> None:
+def _say_submitted(
+    context: typer.Context, client: Client, number: int, json: bool, *, is_new: bool
+) -> None:
     look = console.look(context)
     if not json and not look.terminal:
         console.say(str(number))
@@ -162,9 +173,11 @@ def _say_submitted(context: typer.Context, client: Client, number: int, json: bo
         console.say_json(jobs=answer["jobs"])
         return
     simulated = are_simulated(answer["gpus"])
-    for job in answer["jobs"]:
-        console.say(greeting(job, simulated=simulated, now=look.now))
-    console.say(f"  follow: gpuq logs -f {number}      stop: gpuq kill {number}")
+    for job in answer["jobs"] if is_new else ():
+        release = console.hint(context, f"gpuq release {number}")
+        console.say(greeting(job, simulated=simulated, now=look.now, release=release))
+    hint = f"  follow: gpuq logs -f {number}      stop: gpuq kill {number}"
+    console.say(console.hint(context, hint))
 
 
 def _await(client: Client, number: int, json: bool) -> int:
@@ -203,9 +216,10 @@ def _leave(job: dict[str, Any]) -> int:
     return code
 
 
-def _detach_or_kill(client: Client, number: int) -> int:
+def _detach_or_kill(context: typer.Context, client: Client, number: int) -> int:
     try:
-        console.note(_come_back(number, f"detached; job {number} goes on. Ctrl-C again kills it"))
+        said = f"detached; job {number} goes on. Ctrl-C again kills it"
+        console.note(_come_back(context, number, said))
         time.sleep(SECOND_INTERRUPT_S)
         return 130
     except KeyboardInterrupt:
@@ -215,5 +229,6 @@ def _detach_or_kill(client: Client, number: int) -> int:
         return _leave(client.wait([number])[0])
 
 
-def _come_back(number: int, what: str) -> str:
-    return f"{what}. Follow: gpuq logs -f {number}, stop: gpuq kill {number}"
+def _come_back(context: typer.Context, number: int, what: str) -> str:
+    hint = console.hint(context, f"Follow: gpuq logs -f {number}, stop: gpuq kill {number}")
+    return f"{what}. {hint}"

@@ -10,6 +10,7 @@ from gpuq.cli.commands import read_option
 from gpuq.cli.gpu_text import are_simulated
 from gpuq.cli.job_text import why_lines
 from gpuq.cli.render import Look, plain, printable
+from gpuq.cli.several import reasons, several
 from gpuq.client import Client
 from gpuq.core.units import parse_seconds
 from gpuq.errors import NothingMatched, UsageError
@@ -31,6 +32,7 @@ def why(
     Examples:
       gpuq why 184
       gpuq why @                    your last submission
+      gpuq why g88                  how many of a group do what, and why
       gpuq why gpu:3                whose it is, what the ledger reckons, what is held against it
       gpuq why GPU-8f3a             the same by the beginning of its UUID
       gpuq why pid:40121            any process of this machine
@@ -54,6 +56,8 @@ def why(
 
 
 def _why_job_or_process(client: Client, what: str, look: Look) -> list[str]:
+    if (group := several(client, what)) is not None:
+        return [f"{group.words}.", *reasons(group), f"Why one of them: gpuq why {group.first}"]
     try:
         job = client.job(what)
     except NothingMatched:

@@ -20,7 +20,8 @@ def named_queue(name: str, policy: Policy) -> Queue | None:
     queue = find_queue(name, policy) if name else None
     if name and queue is None:
         there = ", ".join(one.name for one in policy.queues)
-        known = f"there are {there}" if there else "the settings have none ([queues.NAME])"
+        are = "there is" if len(policy.queues) == 1 else "there are"
+        known = f"{are} {there}" if there else "the settings have none ([queues.NAME])"
         raise UsageError(f"there is no queue {name!r}: {known}. Nothing was queued.")
     return queue
 

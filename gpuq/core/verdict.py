@@ -112,18 +112,21 @@ def _starts_without(gone: int, job: int, world: Snapshot) -> bool:
 
 
 def words(verdict: Verdict, gpus: Sequence[Gpu], clock: str | None = None) -> str:
-    """The verdict as a sentence: "would start now on GPUs 4,5". `clock` is when it is expected to start
-    as a clock shows it."""
+    """The verdict as a sentence: "would start now on GPUs 4,5", "10 jobs: would start 4 now …". `clock`
+    is when it is expected to start as a clock shows it."""
+    many = f"{count(verdict.elements, 'job')}: " if verdict.elements > 1 else ""
+    return many + _sentence(verdict, gpus, clock)
+
+
+def _sentence(verdict: Verdict, gpus: Sequence[Gpu], clock: str | None) -> str:
     if verdict.is_skipped:
         return f"would be skipped: {verdict.reason}"
     if not verdict.starting:
         return _would_wait(verdict, clock)
-    some = verdict.elements > 1
-    whole = f" {verdict.starting} of {verdict.elements}" if some else ""
-    said = f"would start{whole} now{_on(verdict.gpus, gpus)}"
+    where = f"now{_on(verdict.gpus, gpus)}"
     if verdict.starting == verdict.elements:
-        return said
-    return f"{said}; the others would wait: {verdict.reason}"
+        return f"would start {where}"
+    return f"would start {verdict.starting} {where}; the others would wait: {verdict.reason}"
 
 
 def _would_wait(verdict: Verdict, clock: str | None) -> str:

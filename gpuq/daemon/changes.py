@@ -11,7 +11,7 @@ from typing import Any
 
 from gpuq.config import Config
 from gpuq.core.limits import too_many_queued
-from gpuq.core.units import format_seconds
+from gpuq.core.units import format_seconds, format_spans
 from gpuq.daemon import faults, fields
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.refs import References
@@ -149,17 +149,22 @@ class Changes:
                 return refused(row, why)
             self._store.changed.requeue(*_span(row), actor=peer.user, now=now, token=token)
             if row["state"] == "ended":
-                return _did(row, "requeued")
+                return _did(row, "requeued", with_it=with_it[row["id"]])
             if row["state"] == "queued":
                 return _did(row, "waits_no_more")
             return _did(row, "stopping", grace_s=row["grace_s"])
 
         ended = [row for row in rows if row["state"] == "ended"]
+        with_it = {row["id"]: self._skipped_for(row) for row in ended}
         self._check_room([row for row in ended if not is_done(row, token)])
         answer = self._carry_out(rows, deed)
         faults.here("requeue.committed")
         await self._world.settle()  # who asks next is not to hear that they have ended
         return answer
+
+    def _skipped_for(self, row: Row) -> str | None:
+        first, last = _span(row)
+        return format_spans(self._store.waiting.skipped_for(range(first, last + 1))) or None
 
     def _cannot_requeue(self, row: Row) -> str | None:
         if row["state"] == "queued" and row["delayed_for"] != "backoff":
@@ -168,6 +173,8 @@ class Changes:
             return _not_waiting(row, "")
         if row["state"] != "ended":
             return "it is being ended; wait for that" if row["stop_asked_at"] is not None else None
+        if row["outcome"] == "skipped" and self._store.waiting.was_skipped_for_forgotten(row):
+            return f"{row['open_reason']}. That is forgotten by now: submit this one anew"
         if row["outcome"] == "skipped":
             return f"{row['open_reason']}: requeue that, and this one comes back with it"
         return self._cannot_come_back(row)
@@ -216,7 +223,9 @@ class Changes:
             )
         back = [row for row in rows if self._cannot_undo(row, now) is None]
         self._check_room([row for row in back if not is_done(row, token)])
+        ran = [] if fields.named(request) else self._ended_beside(rows, peer)
         answer = self._carry_out(rows, deed)
+        answer["jobs"] += [_did(row, "ran") for row in ran]
         faults.here("undo.committed")
         await self._world.settle()
         return answer
@@ -229,6 +238,14 @@ class Changes:
         return sorted(
             (row for row in rows if peer.may_change(row["uid"])), key=lambda row: int(row["id"])
         )
+
+    def _ended_beside(self, cancelled: Sequence[Row], peer: Peer) -> list[Row]:
+        """Those that ran when the caller's kill cancelled these, and so cannot come back like them."""
+        moments = {row["stop_asked_at"] for row in cancelled} - {None}
+        changed = self._store.changed
+        spans = [span for at in moments for span in changed.ended_by_kill(peer.user, at)]
+        rows = self._store.found.brief(sorted(spans, key=lambda span: span.start)) if spans else []
+        return [row for row in rows if peer.may_change(row["uid"])]
 
     def _cannot_undo(self, row: Row, now: float) -> str | None:
         if row["state"] == "queued":

@@ -72,6 +72,8 @@ _OF_REQUEST = frozenset(
         *("exclude_gpus", "cpus", "time_limit_s", "queue"),
     )
 )
+# Whoever may say these may do whatever the owner may.
+_OF_ITS_OWNER = frozenset(("argv", "cwd", "output", "stderr"))
 # What decides whether it can ever start, and where. Nothing else is kept from being mended in a job
 # that for now cannot.
 _JUDGED = _OF_REQUEST | {"tags"}
@@ -151,6 +153,11 @@ class Editing:
             )
         new = edited(wire, changes)
         changed = [name for name in COLUMNS if wire.get(name) != new.get(name)]
+        if not _OF_ITS_OWNER.isdisjoint(changed) and not peer.may_see_secrets_of(row["uid"]):
+            raise NotPermitted(
+                f"what job {row['id']} runs, where, and to which files is {row['user']}'s alone, as "
+                "whom it runs. Nothing was changed."
+            )
         if "priority" in changed:
             check_priority(read_integer(new, "priority", 0, -HIGHEST, HIGHEST), row, peer)
         count = row["last_id"] - row["id"] + 1

@@ -33,7 +33,7 @@ from gpuq.daemon.submissions import FIRST_READING_S, Submissions
 from gpuq.daemon.upkeep.aside import OneByOne
 from gpuq.daemon.upkeep.pruning import Pruning
 from gpuq.daemon.upkeep.snapshots import make_folder
-from gpuq.daemon.waiting import Waiting
+from gpuq.daemon.waiting import MOST_FOLLOWED, Attention, Waiting
 from gpuq.daemon.watchers import Watchers
 from gpuq.daemon.world import World
 from gpuq.errors import GpuqError, NotPermitted, UsageError
@@ -70,6 +70,7 @@ class Handlers:
         self._editing = Editing(store, world, self._find_own, self._submissions.read_specs)
         self._listing = Listing(store, self._refs, self._discretion, self._job_view)
         self._waiting = Waiting(store.found, self._refs, watchers)
+        self._followed = Attention(MOST_FOLLOWED)
         self._limit_requests = LimitRequests(store, config, world.wake)
         self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
         self._looks = OneByOne()
@@ -313,6 +314,8 @@ class Handlers:
         job = self._job_view(row, peer)
         sight = self._discretion(peer).sight(row["uid"])
         job["place"] = self._store.counted.place_in_class(row["id"])
+        is_placed = job["place"] is not None
+        job["place_of"] = self._store.counted.number_in_class(row["id"]) if is_placed else None
         before = self._store.durations.known_of(row["id"])
         if before is not None and row["time_limit_s"] is None:
             job["ran_before"] = {"longest_s": before.longest_s, "runs": before.runs}
@@ -389,7 +392,8 @@ class Handlers:
             left = deadline - time.monotonic()
             if rows or left <= 0:
                 return {"events": self._event_views(rows, peer), "last": last}
-            await self._watchers.next_commit(left)
+            with self._followed.on(len(jobs or ()), peer.uid):
+                await self._watchers.next_commit(left)
 
     def _event_views(self, rows: Sequence[Row], peer: Peer) -> list[Answer]:
         machine, discretion = self._world.gpus or (), self._discretion(peer)

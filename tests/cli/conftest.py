@@ -1,5 +1,6 @@
 """The command line against a daemon whose answers the test gives."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +46,9 @@ def gpuq(
     def run(*words: str, terminal: bool = False, now: float = 2000.0) -> Ran:
         look = Look(terminal=terminal, width=100, user="alice", now=now)
         monkeypatch.setattr(console, "look", lambda context: look)
-        code = main.run(["--socket", fake.path, *words])
+        if "GPUQ_SOCKET" not in os.environ:
+            monkeypatch.setenv("GPUQ_SOCKET", fake.path)
+        code = main.run(list(words))
         out, err = capfdbinary.readouterr()
         return Ran(code, out.decode("utf-8", "surrogateescape"), err.decode())
 

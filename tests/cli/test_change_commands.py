@@ -59,7 +59,7 @@ SENTENCES = [
     (
         ["priority", "-5"],
         done(what="changed", priority=-5, before=0),
-        "Job 184 has priority -5 now, after 0",
+        "Job 184 has priority -5 now, it was 0",
     ),
     (
         ["move", "--front"],

@@ -215,8 +215,8 @@ def test_status_and_ping_say_why_that_daemon_was_asked_and_who_keeps_it(
     gpuq: Gpuq, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.answers["ping"] = pong(fake)
-    assert "asked because of: --socket\n" in gpuq("daemon", "status").out
-    assert "(from --socket)" in gpuq("ping").out
+    assert "asked because of: --socket\n" in gpuq("--socket", fake.path, "daemon", "status").out
+    assert "(from --socket)" in gpuq("--socket", fake.path, "ping").out
     for is_kept, words in ((True, "kept by systemd as gpuqd.service"), (None, None)):
         monkeypatch.setattr(service, "keeps", lambda pid, is_kept=is_kept: is_kept)
         for command in (("daemon", "status"), ("ping",)):

@@ -99,7 +99,8 @@ def test_what_options_change(
     [
         (["--time", "30"], "time: 30 of what?"),
         (["--mem", "much"], "mem: 'much' is no"),
-        (["--clear", "key"], "--clear key: it is one of"),
+        (["--clear", "shell"], "--clear shell: it is one of"),
+        (["--clear", "key"], "--clear key: no edit changes that: submit it anew"),
         (["--shell", "x", "--", "ls"], "--shell holds the whole command"),
     ],
 )

@@ -132,12 +132,13 @@ def test_show_as_json_is_the_daemons_own_view(gpuq: Gpuq, fake: FakeDaemon) -> N
 
 
 def test_why_gives_the_reason_in_a_sentence(gpuq: Gpuq, fake: FakeDaemon) -> None:
-    fake.answers["show"] = {"job": in_full(job(184), place=1)}
     fake.answers["gpus"] = page()
-    assert gpuq("why", "184").out == (
-        "Job 184 (job-184) waits: wants 1 GPU, 0 free.\n"
-        "It is the 1st of those that ask for the same.\n"
-    )
+    waits = "Job 184 (job-184) waits: wants 1 GPU, 0 free.\n"
+    fake.answers["show"] = {"job": in_full(job(184), place=1) | {"place_of": 1}}
+    assert gpuq("why", "184").out == waits, "there is no other that asks for the same"
+    fake.answers["show"] = {"job": in_full(job(184), place=1) | {"place_of": 2}}
+    first = "It is the 1st of those that ask for the same.\n"
+    assert gpuq("why", "184").out == waits + first
 
 
 # ── kill ──
@@ -181,7 +182,6 @@ def test_how_a_job_is_ended(
     [
         (["184", "--signal", "FOO"], "--signal: 'FOO' is no signal"),
         (["184", "--now", "--grace", "3"], "--grace, --now and --signal exclude each other"),
-        (["184", "--mine"], "give either jobs or a selector"),
         (["184", "--grace", "long"], "--grace: 'long' is no length of time"),
     ],
 )
@@ -224,7 +224,8 @@ def test_a_selector_that_means_two_running_jobs_is_asked_about(
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     ran = gpuq("kill", "--mine")
     assert ran.code == 1
-    assert ran.err == "This ends 2 running jobs: 1 job-1, 2 job-2. End them? [y/N] "
+    asked = "This ends 2 running jobs: 1 job-1, 2 job-2. End them? [y/N] "
+    assert ran.err == f"{asked}gpuq: nothing was ended\n"
     assert killing.requests("kill") == []
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     assert gpuq("kill", "--mine").code == 0

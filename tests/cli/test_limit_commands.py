@@ -246,7 +246,6 @@ def test_all_of_a_queue_can_be_ended(gpuq: Gpuq, fake: FakeDaemon) -> None:
     fake.answers["kill"] = {"jobs": [{"id": 184, "last_id": 184, "done": "cancelled"}]}
     assert gpuq("kill", "-q", "night").code == 0
     (asked,) = fake.requests("status")
-    assert (asked["queue"], asked["changeable"]) == ("night", True)
-    ran = gpuq("kill", "184", "-q", "night")
-    assert ran.code == 2
-    assert "--queue" in ran.err
+    assert (asked["refs"], asked["queue"], asked["changeable"]) == ([], "night", True)
+    assert gpuq("kill", "184", "-q", "night").code == 0
+    assert fake.requests("status")[1]["refs"] == ["184"]

@@ -111,6 +111,8 @@ def test_waiting_for_an_array_gives_the_highest_code(gpuq: Gpuq, accepting: Fake
     ("words", "complaint"),
     [
         (["-a", "5-1", "true"], "--array: '5-1' runs backwards"),
+        (["-a", "", "true"], "--array: '' is no index"),
+        (["--params", "", "true"], "--params : No such file"),
         (["--grid", "lr", "true"], "--grid: 'lr' is no NAME=VALUES"),
         (["--grid", "lr=1", "--grid", "lr=2", "true"], "--grid lr is there twice"),
         (["--grid", "lr=1", "--grid", "LR=2", "true"], "'lr' and 'LR' would both be GPUQ_PARAM_LR"),
@@ -181,10 +183,11 @@ def test_a_line_is_a_command_or_an_object(line: str, entry: dict[str, Any] | Non
         ("a; b", "';' is for a shell"),
         ("a &", "'&' is for a shell"),
         ("ls ~/data", "'~' is for a shell"),
-        ("echo $HOME", "'$H' is for a shell"),
-        ('echo "$HOME"', "'$H' is for a shell"),
+        ("echo $HOME", "'$HOME' is for a shell"),
+        ('echo "$HOME"', "'$HOME' is for a shell"),
         ("echo `date`", "'`' is for a shell"),
         ('{"argv": ["a"]', "it begins like JSON and is none"),
+        pytest.param('{"argv":' + "[" * 100_000, "it begins like JSON and is none", id="deep"),
         ('{"argv": ["a"], "gpu": 1}', "a job has no field 'gpu' (is it 'gpus'?)"),
         ('{"gpus": 1}', 'it wants either "argv"'),
         ('{"argv": ["a"], "shell": "b"}', 'it wants either "argv"'),
@@ -277,6 +280,7 @@ def test_what_the_daemon_refuses_names_the_lines(
     ("words", "complaint", "code"),
     [
         (["--from", "/no/such"], "--from /no/such: No such file", 2),
+        (["--from", "/tmp"], "--from /tmp: Is a directory", 2),
         (["--from", "FILE", "true"], "'true' has no place beside it", 2),
         (["--from", "FILE", "--shell", "a"], "--shell has no place beside it", 2),
         (["--from", "FILE", "-a", "0-1"], "--array has no place beside it", 2),
@@ -314,7 +318,8 @@ def test_a_script_in_a_line_is_taken_as_one(
 def piped(accepting: FakeDaemon) -> Callable[[], "subprocess.Popen[str]"]:
     def start() -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [BIN / "gpuq", "--socket", accepting.path, "submit", "--from", "-"],
+            [BIN / "gpuq", "submit", "--from", "-"],
+            env={**os.environ, "GPUQ_SOCKET": accepting.path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

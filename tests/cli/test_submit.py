@@ -1,10 +1,11 @@
 """From a command line to what the daemon is asked, and from a job's end to an exit code."""
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -259,7 +260,8 @@ def start_run(fake: FakeDaemon, log: Path | None = None) -> "subprocess.Popen[st
     fake.answers["wait"] = {"timed_out": True, "ended": ""}
     fake.answers["gpus"] = page()
     return subprocess.Popen(
-        [BIN / "gpuq", "--socket", fake.path, "run", "train"],
+        [BIN / "gpuq", "run", "train"],
+        env={**os.environ, "GPUQ_SOCKET": fake.path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -330,12 +332,12 @@ def test_what_is_going_to_fail_is_said_and_queued_all_the_same(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "setup.cfg.txt").write_text("x")
     said: list[str] = []
-    monkeypatch.setattr("gpuq.cli.console.note", said.append)
+    monkeypatch.setattr("gpuq.cli.console.keep_note", lambda context, line: said.append(line))
     options = {"-C": "cwd", "-o": "output"}
     asked: dict[str, object] = {"argv": words[-1:]}
     if words[0] in options:
         asked[options[words[0]]] = words[1]
-    foresee(asked)
+    foresee(cast(Any, None), asked)
     assert len(said) == 1
     assert doubt in said[0]
 
@@ -343,6 +345,6 @@ def test_what_is_going_to_fail_is_said_and_queued_all_the_same(
 def test_nothing_is_said_of_what_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpuq.cli.foresight import foresee
 
-    monkeypatch.setattr("gpuq.cli.console.note", pytest.fail)
-    foresee({"argv": ["true"]})
-    foresee({"argv": ["/bin/sh", "-c", "x"], "cwd": "/", "output": "/tmp/log"})
+    monkeypatch.setattr("gpuq.cli.console.keep_note", pytest.fail)
+    foresee(cast(Any, None), {"argv": ["true"]})
+    foresee(cast(Any, None), {"argv": ["/bin/sh", "-c", "x"], "cwd": "/", "output": "/tmp/log"})

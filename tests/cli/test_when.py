@@ -116,7 +116,8 @@ def test_the_list_shows_when_it_may_begin(gpuq: Gpuq, fake: FakeDaemon) -> None:
     now = at("2026-07-30T17:00+02:00")
     fake.answers["status"] = page(later(now))
     row = gpuq("status", terminal=True, now=now).out.splitlines()[1].split()
-    assert (row[:2], row[-4:]) == (["184", "D"], ["18:00", "not", "before", "18:00"])
+    left, reason = row[-5:-3], row[-3:]
+    assert (row[:2], left, reason) == (["184", "D"], ["from", "18:00"], ["not", "before", "18:00"])
     assert letter(later(now))[0] == "D"
 
 

@@ -176,7 +176,9 @@ def test_nobody_moves_before_a_job_that_is_not_like_his(tmp_path: Path) -> None:
         with pytest.raises(NotPermitted):
             await at.ask("move", job, before=str(bobs))
         await at.done("kill", higher)
-        with pytest.raises(GpuqError, match=f"gpuq undo {higher} takes that back. Nothing was moved"):
+        with pytest.raises(
+            GpuqError, match=f"gpuq undo {higher} takes that back. Nothing was moved"
+        ):
             await at.ask("move", job, before=str(higher))
 
     asked(tmp_path, deed)

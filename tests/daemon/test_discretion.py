@@ -358,7 +358,7 @@ def test_every_field_of_a_job_an_attempt_and_an_event_is_known_to_be_open_or_not
     """Whoever adds one decides whose it is, in `discretion`: until then others do not get it."""
     known = row(desk.store, desk.failed)
     job = job_view(known, Plan(), "/state", sight=Sight.ALL)
-    assert set(discretion.JOB) - {"place"} == set(job)
+    assert set(discretion.JOB) - {"place", "place_of", "queue_place"} == set(job)
     (attempt,) = desk.store.found.attempts(desk.failed)
     assert set(attempt_view(attempt, known, "/state", sight=Sight.ALL)) == set(discretion.ATTEMPT)
     event = event_view(stored.events(desk.store)[0], [], sight=Sight.ALL)

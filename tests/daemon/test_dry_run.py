@@ -178,18 +178,20 @@ def test_it_passes_those_of_lower_priority(store: Store) -> None:
 def test_of_an_array_so_many_would_start(store: Store) -> None:
     hundred = {"indices": [[0, 100, 1]]}
     assert said(store, gpus=1, array=hundred).startswith(
-        "would start 4 of 100 now on GPUs 0-3; the others would wait: wants 1 GPU, 0 free"
+        "100 jobs: would start 4 now on GPUs 0-3; the others would wait: wants 1 GPU, 0 free"
     )
     assert said(store, gpus=1, array=hundred | {"max_running": 2}).startswith(
-        "would start 2 of 100 now on GPUs 0-1; the others would wait: 2 jobs of it at a time"
+        "100 jobs: would start 2 now on GPUs 0-1; the others would wait: 2 jobs of it at a time"
     )
     assert said(store, gpus=1, array={"indices": [[0, 3, 1]]}) == (
-        "would start 3 of 3 now on GPUs 0-2"
+        "3 jobs: would start now on GPUs 0-2"
     )
 
 
 def test_a_million_elements_cost_no_more(store: Store) -> None:
-    assert said(store, gpus=1, array={"indices": [[0, 10**6, 1]]}).startswith("would start 4 of 1")
+    assert said(store, gpus=1, array={"indices": [[0, 10**6, 1]]}).startswith(
+        "1000000 jobs: would start 4 now"
+    )
 
 
 def test_several_are_judged_as_submitted_together(store: Store) -> None:

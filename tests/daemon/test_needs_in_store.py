@@ -10,7 +10,7 @@ import pytest
 from gpuq.core.decisions import Await, Divide, Meet, Settling, Skip
 from gpuq.core.elements import Elements
 from gpuq.core.judging import judge_needs
-from gpuq.core.model import Exit, JobState, Outcome
+from gpuq.core.model import Exit, JobState, LimitKind, Outcome
 from gpuq.core.needs import Need, NeedState, When
 from gpuq.daemon.check.waiting import judge_waiting
 from gpuq.daemon.store import Store, audit_needs
@@ -491,6 +491,18 @@ def test_of_a_span_another_bad_end_keeps_it_skipped_and_is_named(store: Store) -
     requeue(store, before[0])
     settle(store)
     assert row(store, then)["reason"].startswith(f"skipped: {before[2]} failed")
+
+
+def test_who_was_skipped_comes_back_under_the_limits_of_by_then(store: Store) -> None:
+    first = submit_one(store)
+    then = submit_one(store, needs=on(first), tags=("big",))
+    fail(store, first)
+    settle(store)
+    store.limited.limit(LimitKind.TAG, "big", {"max_running": 2}, actor="root", now=NOW)
+    requeue(store, first)
+    settle(store)
+    sql = "select c.tags from jobs j join classes c on c.id = j.class where j.id = ?"
+    assert store.database.value(sql, (then,)) == '["big"]'
 
 
 def test_a_requeue_of_the_skipped_itself_is_judged_by_what_it_needs(store: Store) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from gpuq.core.model import EndCause, Exit, JobState, Outcome
+from gpuq.core.needs import Need
 from gpuq.daemon.store import Store
 from gpuq.errors import GpuqError, NothingMatched
 from tests import stored
 from tests.daemon.asking import BEN, FOR_EVER, SLOW_TO_END, Asked, asked
-from tests.stored import BOB
+from tests.stored import BOB, NOW
 
 # ── once more ──
 
@@ -141,6 +142,25 @@ def test_what_cannot_be_requeued_is_refused_with_the_reason(tmp_path: Path) -> N
             f"job {second} has its key 'nightly' and has not ended"
         )
         assert at.daemon.row(first)["state"] == "ended"
+
+    asked(tmp_path, deed)
+
+
+def test_who_was_skipped_is_told_what_would_bring_it_back(tmp_path: Path) -> None:
+    async def deed(at: Asked) -> None:
+        first = at.daemon.submit("exit 3")
+        await at.daemon.ended(first)
+        job = at.daemon.submit("true", needs=(Need(jobs=range(first, first + 1)),))
+        await at.daemon.ended(job)
+        skipped = f"skipped: {first} failed (exit code 3), and it was to succeed first"
+        assert await at.why("requeue", job) == (
+            f"{skipped}: requeue that, and this one comes back with it"
+        )
+        at.store.wished.prune([range(first, first + 1)], outputs=False, actor="alice", now=NOW)
+        at.store.pruned.forget(at.store.pruned.wished(1), {}, now=NOW)
+        assert await at.why("requeue", job) == (
+            f"{skipped}. That is forgotten by now: submit this one anew"
+        )
 
     asked(tmp_path, deed)
 

@@ -295,6 +295,18 @@ def test_within_the_size_nothing_goes(make_house: MakeHouse) -> None:
     assert [house.left(job) for job in jobs] == [everything(job) for job in jobs]
 
 
+def test_a_job_that_comes_back_again_and_again_counts_once(make_house: MakeHouse) -> None:
+    house = make_house(keep_size="3M")
+    other, job = (house.ended(log=MIB) for _ in range(2))
+    for round_ in range(4):
+        house.tidy(everything=False)
+        house.store.changed.requeue(job, job, actor="alice", now=NOW + round_)
+        house.store.returned.requeue(job, now=NOW, boottime=5.0, boot_id="boot")
+        house.store.happened.cancel(job, actor="alice", now=NOW + 9)
+    house.tidy(everything=False)
+    assert house.left(other) == everything(other)
+
+
 def test_the_last_to_end_keeps_its_log_however_large(make_house: MakeHouse) -> None:
     """Who asks what happened just now is to find it."""
     house = make_house(keep_size="1M")

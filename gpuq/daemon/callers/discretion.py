@@ -35,6 +35,7 @@ time_limit_s heartbeat_s paused_s grace_s stop_to visible priority after submitt
 preemptible preempt_signal preemptions expected_start expected_start_is_guess expected_start_from
 ended_at reason files_removed_at gpu_peak_bytes gpu_util_mean gpu_util_peak gpu_energy_j
 idle_since_at contended_at contended_by over_memory gpu_errors idle contended contended_now place
+place_of queue_place
 hidden
 """
 # Each with what stands there for those who may not see it.
@@ -47,6 +48,7 @@ _COMMAND_OF_JOB: Mapping[str, Any] = {
     "seed": None,
     "command": [],
     "parameters": {},
+    "differs_in": [],
     "script": False,
     "as_slurm": False,
     "cwd": "",

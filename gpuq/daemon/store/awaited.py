@@ -1,6 +1,7 @@
 """What a job waits for and who waits for it, for those who want to know."""
 
 import json
+from collections.abc import Sequence
 
 from gpuq.core.judging import Awaited, breaking
 from gpuq.core.needs import Need, NeedState, When
@@ -22,19 +23,24 @@ class Waiting:
         key = {"entry": entry, "job": job}
         return [self._awaited(need, job) for need in self._db.rows(_OF_ONE, key)]
 
+    def was_skipped_for_forgotten(self, row: Row) -> bool:
+        """Was this job skipped for one of which nothing is known any more? Nothing revives it."""
+        key = {"entry": row["array_first"] or row["id"], "job": row["id"]}
+        return self._db.value(_FORGOTTEN_BREAKER, key) is not None
+
     def waiting_for(self, jobs: range, *, to_succeed: bool = False) -> list[range]:
         """Those that wait for any of these jobs to end, some of them where they are very many; only
         those that want them `to_succeed`. Apart from each other and in order."""
         sql = f"{_WAITING} limit {MOST_WAITING}"
         only = "ok" if to_succeed else None
         needs = self._db.rows(sql, {"first": jobs[0], "last": jobs[-1], "only": only})
-        spans = sorted({_own_part(need, jobs) for need in needs})
-        joined: list[range] = []
-        for first, last in spans:
-            if joined and first <= joined[-1].stop:
-                first, last = joined[-1].start, max(joined.pop()[-1], last)
-            joined.append(range(first, last + 1))
-        return joined
+        return _own_parts(needs, jobs)
+
+    def skipped_for(self, jobs: range) -> list[range]:
+        """Those that were skipped for one of these jobs and for nothing else, some of them where they
+        are very many: they wait again once that is queued again."""
+        sql = f"{_SKIPPED_FOR} limit {MOST_WAITING}"
+        return _own_parts(self._db.rows(sql, {"first": jobs[0], "last": jobs[-1]}), jobs)
 
     def foretold(self, need: Need) -> Awaited:
         """How far the jobs are that somebody thinks of waiting for."""
@@ -69,6 +75,16 @@ class Waiting:
         )
 
 
+def _own_parts(needs: Sequence[Row], jobs: range) -> list[range]:
+    """Apart from each other and in order."""
+    joined: list[range] = []
+    for first, last in sorted({_own_part(need, jobs) for need in needs}):
+        if joined and first <= joined[-1].stop:
+            first, last = joined[-1].start, max(joined.pop()[-1], last)
+        joined.append(range(first, last + 1))
+    return joined
+
+
 def _own_part(need: Row, jobs: range) -> tuple[int, int]:
     """Of the jobs that wait by this need, those that wait for any of these."""
     if not need["each"]:
@@ -91,10 +107,25 @@ select n.* from numbers cross join needs n on n.entry = :entry and n.number = nu
                  where entry = :entry and number = numbers.number and first <= :job)
 order by n.number
 """
+_FORGOTTEN_BREAKER = """
+select 1 from needs n indexed by needs_unmet
+where n.entry = :entry and n.state <> 'met' and n.state = 'broken'
+  and n.first <= :job and n.last >= :job
+  and coalesce((select last_id from jobs where id <= n.broken_by order by id desc limit 1), 0)
+      < n.broken_by
+limit 1
+"""
 _WAITING = (
     f"{UNMET_ON.format(columns='n.*')} and n.state = 'open' "
     "and (:only is null or n.condition = :only)"
 )
+_SKIPPED_FOR = f"""
+{UNMET_ON.format(columns="n.*")} and n.state = 'broken' and n.broken_by between :first and :last
+  and (select outcome from jobs where id <= n.first order by id desc limit 1) = 'skipped'
+  and not exists (select 1 from needs o indexed by needs_unmet
+                  where o.entry = n.entry and o.state <> 'met' and o.id <> n.id
+                    and o.state = 'broken' and o.first <= n.last and o.last >= n.first)
+"""
 _UNENDED = f"""
 select coalesce(sum(min(j.last_id, n.on_last) - max(j.id, n.on_first) + 1), 0)
 from (select :on_first as on_first, :on_last as on_last) n

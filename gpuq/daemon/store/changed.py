@@ -228,6 +228,22 @@ class Changed:
         )
         return [range(row["id"], row["last_id"] + 1) for row in rows]
 
+    def ended_by_kill(self, actor: str, at: float) -> list[range]:
+        """The jobs that ran when somebody killed them at `at`, the first of them where they are many."""
+        rows = self._db.rows(
+            """
+            select id, last_id from jobs indexed by jobs_ended
+            where state = 'ended' and ended_at >= :at and not cancelled_queued
+              and stop_asked_at = :at and stop_actor = :actor
+            union all
+            select id, last_id from jobs indexed by jobs_active
+            where state in ('starting', 'running') and stop_asked_at = :at and stop_actor = :actor
+            order by id limit 100
+            """,
+            {"actor": actor, "at": at},
+        )
+        return [range(row["id"], row["last_id"] + 1) for row in rows]
+
     def done_by(self, token: str) -> list[range]:
         """The jobs of which a request of that token was the last that was not to be done twice."""
         sql = "select id, last_id from jobs where wish_token = ? order by id"

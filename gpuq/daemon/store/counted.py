@@ -1,5 +1,6 @@
 """How many jobs there are, for everybody and for one user, and how far in front one of them is."""
 
+from gpuq.core.queue_order import WaitingRun
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import IS_OF
 
@@ -60,6 +61,29 @@ class Counted:
             """
         )
         return {row["queue"]: row["queued"] for row in rows}
+
+    def may_start(self) -> list[WaitingRun]:
+        """All that is held by nobody and waits for nothing but its turn. Costs as much as there are
+        rows of such jobs."""
+        rows = self._db.rows(
+            """
+            select j.id as first, j.last_id as last, c.uid, j.priority, j.rank, j.place
+            from jobs j indexed by jobs_eligible join classes c on c.id = j.class
+            where j.state = 'queued' and j.held_by is null and j.stop_asked_at is null
+              and j.delayed_until_at is null and j.open_needs = 0
+            """
+        )
+        return [WaitingRun(**row) for row in rows]
+
+    def number_in_class(self, job: int) -> int:
+        """How many may start of the class of a job."""
+        sql = f"""
+            select coalesce(sum(o.last_id - o.id + 1), 0)
+            from jobs j join jobs o indexed by jobs_eligible on o.class = j.class
+            where {IS_OF} and o.state = 'queued' and o.held_by is null
+              and o.stop_asked_at is null and o.delayed_until_at is null and o.open_needs = 0
+        """
+        return int(self._db.value(sql, {"job": job}))
 
     def place_in_class(self, job: int) -> int | None:
         """Its 1-based place among the jobs of its class; None where it does not wait."""

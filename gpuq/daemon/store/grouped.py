@@ -77,6 +77,19 @@ class Grouped:
         (row,) = self._found.jobs(ids=[range(job, job + 1)])
         return row
 
+    def names(self, group: int, most: int) -> list[str]:
+        """The names of its jobs as they were written, that of the first job first; no more than
+        `most` of them."""
+        rows = self._db.rows(
+            """
+            select s.name, min(j.id) as first from jobs j indexed by jobs_group
+            join specs s on s.id = j.spec where j.group_id = ?
+            group by s.name order by first limit ?
+            """,
+            (group, most),
+        )
+        return [row["name"] for row in rows]
+
     def gpus_in_use(self, group: int) -> list[int]:
         """The indices of those that its jobs have now."""
         rows = self._db.rows(

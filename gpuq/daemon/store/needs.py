@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from gpuq.core.judging import breaking, judge
 from gpuq.core.model import EndedJob, Outcome, TouchedNeed
 from gpuq.core.needs import NeedState, When
+from gpuq.daemon.store.classes import classify_anew
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import single_out, span_detail
 from gpuq.daemon.store.events import record_event
@@ -168,6 +169,8 @@ class Needs:
         rows = self._db.rows(_SKIPPED_FOR, need | {"limit": ROWS_PER_STEP})
         for jobs in rows:
             self._db.write(_QUEUE_AGAIN, (jobs["id"],))
+            # Limits may be others by now.
+            classify_anew(self._db, "j.id = :job", {"job": jobs["id"]})
             cause = f"it is not to be skipped for {need['broken_by']} any more"
             detail = span_detail(jobs["id"], jobs["last_id"]) or None
             record_event(self._db, now, "requeued", job=jobs["id"], cause=cause, detail=detail)

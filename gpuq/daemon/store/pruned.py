@@ -25,6 +25,7 @@ class Remains:
     files_bytes: int | None = None  # None: not yet measured
     outputs: bool = False  # those are to go too
     actor: str | None = None  # who wants it forgotten
+    came_back: bool = False  # it had ended before, and was run once more
 
 
 class Pruned:
@@ -35,10 +36,12 @@ class Pruned:
 
     def unmeasured(self, limit: int) -> list[Remains]:
         sql = """
-            select id, attempt as attempts from jobs indexed by jobs_unmeasured
+            select id, attempt as attempts, requeued_for is not null as came_back
+            from jobs indexed by jobs_unmeasured
             where state = 'ended' and files_bytes is null order by id limit ?
         """
-        return [Remains(**row) for row in self._db.rows(sql, (limit,))]
+        rows = self._db.rows(sql, (limit,))
+        return [Remains(**row | {"came_back": bool(row["came_back"])}) for row in rows]
 
     def measured(self, sizes: Mapping[int, int]) -> None:
         """How many bytes of files each job has left, of those that are gpuq's to remove."""

@@ -191,7 +191,9 @@ class Housekeeper:
         sizes = await aside(work)
         kept = self._kept()
         self._store.pruned.measured({job.id: 0 for job in jobs} | sizes)
-        self._kept_bytes = kept + sum(sizes.values())
+        # Who came back has been counted before.
+        came_back = any(job.came_back for job in jobs)
+        self._kept_bytes = None if came_back else kept + sum(sizes.values())
         return True
 
     def _tmp_dirs_of_lost(self, jobs: Sequence[Remains]) -> list[tuple[str, int]]:
@@ -240,7 +242,7 @@ class Housekeeper:
         return True
 
     def _kept(self) -> int:
-        """Summed up once: it changes here alone."""
+        """Summed up once, and anew after jobs came back from their end: all else changes here."""
         if self._kept_bytes is None:
             self._kept_bytes = self._store.pruned.files_total()
         return self._kept_bytes

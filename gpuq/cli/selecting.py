@@ -1,0 +1,102 @@
+"""Jobs that are chosen by what they are and not by number: the options for that, and the question
+before several running ones are ended."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+from typer import Option
+
+from gpuq.cli import console
+from gpuq.cli.fold_text import name_of, run_of
+from gpuq.cli.render import Job, printable
+from gpuq.client import Client
+from gpuq.core.units import count
+from gpuq.errors import NothingMatched, UsageError
+
+selector = partial(Option, rich_help_panel="Instead of JOB, or to choose among those")
+
+State = Annotated[
+    list[str] | None,
+    selector(
+        "-s", "--state", metavar="WORD", help="queued, running, failed, held, ...; repeatable."
+    ),
+]
+Name = Annotated[
+    str | None,
+    selector("-n", "--name", metavar="NAME", help="By name; * and ? stand for any letters."),
+]
+Tag = Annotated[str | None, selector("--tag", metavar="TAG", help="Those with this tag.")]
+Queue = Annotated[
+    str | None, selector("-q", "--queue", metavar="NAME", help="Those in this queue.")
+]
+Mine = Annotated[bool, selector("-m", "--mine", help="My own.")]
+Yes = Annotated[
+    bool, Option("-y", "--yes", help="Do not ask where more than one running job is meant.")
+]
+
+ENDS = "This ends {jobs}: {names}. End them?"
+
+
+def chosen(
+    verb: str,
+    client: Client,
+    refs: Sequence[str] | None,
+    *,
+    usual: Sequence[str] = (),
+    ended: bool = True,
+    state: Sequence[str] | None,
+    name: str | None,
+    **wanted: Any,
+) -> tuple[list[str], list[Job]]:
+    """What is to be named to the daemon, and where selectors chose, the jobs that they found. `usual`
+    are the states that are meant where none is given; jobs that have ended are, where somebody says so
+    and `ended` allows it."""
+    from gpuq.cli.jobs import split_words
+
+    states = split_words(state or [])
+    named = list(refs or [])
+    if not (states or name or any(wanted.values())):
+        if not named:
+            raise UsageError(
+                f"{verb} what? Give jobs, or a selector such as --mine. See: gpuq status"
+            )
+        return named, []
+    wanted["states"] = states or list(usual)
+    found = client.jobs(named, **wanted, changeable=True, runs=name is None)
+    if name is not None:
+        found = [job for job in found if is_called(job, name)]
+    if not (states and ended):  # jobs that are named are listed though they have ended
+        found = [job for job in found if job["state"] != "ended"]
+    if not found:
+        among = f" of {' '.join(named)}" if named else ""
+        raise NothingMatched(f"no job{among} matches that may be changed. See: gpuq status")
+    return [run_of(job) for job in found], found
+
+
+def is_called(job: Job, pattern: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    if job.get("hidden"):
+        return False
+    return fnmatchcase(job["name"], pattern) or fnmatchcase(name_of(job), pattern)
+
+
+def ask_first(jobs: Sequence[Job], question: str = ENDS) -> None:
+    """A selector may mean more than its writer thought of; what it ends cannot be brought back."""
+    running = [job for job in jobs if job["state"] in ("starting", "running")]
+    if len(running) < 2:
+        return
+    several = len({job["user"] for job in running}) > 1
+    names = ", ".join(_called(job, with_user=several) for job in running[:8])
+    more = f" and {len(running) - 8} more" if len(running) > 8 else ""
+    asked = question.format(jobs=count(len(running), "running job"), names=f"{names}{more}")
+    if not console.confirm(asked, instead="-y"):
+        console.note("nothing was ended")
+        raise typer.Exit(1)
+
+
+def _called(job: Job, *, with_user: bool) -> str:
+    owner = f" ({printable(job['user'])})" if with_user else ""
+    return f"{job['id']} {printable(job['name'])}{owner}"
