@@ -145,8 +145,8 @@ def _slurm_lines(script: Script, context: typer.Context, options: Options) -> It
         console.keep_note(context, f"{script.name}, {sentence}")
     if translation.ignored:
         left_out = ", ".join(translation.ignored)
-        said = f"{script.name}: left out, since they mean nothing here: {left_out}"
-        console.keep_note(context, said)
+        note = f"{script.name}: left out, since they mean nothing here: {left_out}"
+        console.keep_note(context, note)
     for line, translated in translation.words:
         yield Line(line, _parse(script, line, translated, context, options))
 
