@@ -21,8 +21,8 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from gpuq.core.forecast import forecast
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.forecast import forecast
+from gpuq.core.scheduling.scheduler import plan
 from tests.best_order import best_makespan_s, least_makespan_s
 from tests.builders import active, gpu, job, lease
 from tests.builders import world as snapshot_of

@@ -106,7 +106,7 @@ _OF_MANY = frozenset(("array", "grid", "params"))
 
 def _make_array(spec: Job) -> None:
     """From what `array`, `grid` and `params` say to the elements of an array."""
-    from gpuq.core.arrays import rows_of, to_wire
+    from gpuq.core.asked.arrays import rows_of, to_wire
 
     array, grid, rows = (spec.pop(name, None) for name in ("array", "grid", "params"))
     if isinstance(array, dict):  # they have been made already
@@ -122,7 +122,7 @@ def _make_array(spec: Job) -> None:
 
 
 def _interpreter(script: str) -> list[str]:
-    from gpuq.core.scripts import interpreter_of
+    from gpuq.core.asked.scripts import interpreter_of
 
     try:
         return interpreter_of(script)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from gpuq import config
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Request
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import Probe

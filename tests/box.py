@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import inf
 
-from gpuq.core.condition import count_calm
 from gpuq.core.decisions import (
     Cancel,
     Decision,
@@ -24,7 +23,9 @@ from gpuq.core.decisions import (
     Start,
     Undelay,
 )
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.ends.retry import Again, Ending, RetryRule, decide
+from gpuq.core.gpus.condition import count_calm
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.core.model import (
     ActiveJob,
     Closing,
@@ -41,8 +42,7 @@ from gpuq.core.model import (
     WaitingJob,
 )
 from gpuq.core.policy import Policy
-from gpuq.core.retry import Again, Ending, RetryRule, decide
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from gpuq.core.states import conclude, gpu_memory_ran_out
 from gpuq.core.units import parse_bytes
 from tests.builders import GIB, carried_out, gpu, lease, ours, uuid, window

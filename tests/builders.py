@@ -11,7 +11,7 @@ from dataclasses import replace
 from hypothesis import settings
 
 from gpuq.core.decisions import Decision, Pause, Plan, Resume, SetAside, Signal, Start
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.core.model import (
     ActiveJob,
     Closing,

@@ -6,9 +6,9 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.asked.spec import Spec
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import EndCause, Exit, JobState, Lease, Outcome, Request
-from gpuq.core.spec import Spec
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import DiskTrouble

@@ -16,11 +16,11 @@ from functools import cache
 from math import inf
 
 from gpuq.core.decisions import Plan, Signal, Start
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import ActiveJob, JobState, Lease, Request, Snapshot, WaitingJob
 from gpuq.core.policy import Policy
-from gpuq.core.precedence import in_order
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.precedence import in_order
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import GIB, carried_out, foreign, gpu, ours, uuid, window
 
 CARD_GIB = 24

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gpuq.core.arrays import INDEX, parse_axis, parse_table, places, to_wire, variable
+from gpuq.core.asked.arrays import INDEX, parse_axis, parse_table, places, to_wire, variable
 from gpuq.errors import UsageError
 
 

@@ -25,7 +25,7 @@ def own_failures() -> Iterator[None]:
 
 def exit_code(job: Job) -> int:
     """What the job gives to the shell. Loaded late: after a job's end nobody counts milliseconds."""
-    from gpuq.core.codes import shell_code
+    from gpuq.core.ends.codes import shell_code
     from gpuq.core.model import Outcome
 
     outcome = Outcome(job["outcome"]) if job["outcome"] else None

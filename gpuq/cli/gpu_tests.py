@@ -8,7 +8,7 @@ from gpuq.cli import console
 from gpuq.cli.gpu_text import kind
 from gpuq.cli.render import GREEN, RED, YELLOW, Gpu, Look, paint, plain, printable, tabbed
 from gpuq.client import Client
-from gpuq.core.gpu_account import words_of_test
+from gpuq.core.gpus.gpu_account import words_of_test
 from gpuq.core.units import count
 from gpuq.errors import DaemonUnreachable
 

@@ -267,7 +267,7 @@ def _as_written(job: Job) -> Job:
     texts = {name: job[name].replace("%", "%%") for name in files if job.get(name)}
     if job.get("array_index") is None:
         return texts
-    from gpuq.core.arrays import INDEX, escape
+    from gpuq.core.asked.arrays import INDEX, escape
 
     names = [INDEX, *job["parameters"]]
     texts = {name: escape(text, names) for name, text in (texts | {"name": job["name"]}).items()}
@@ -278,7 +278,7 @@ def _element(job: Job) -> list[str]:
     """The one element of an array, as an array of its own."""
     if job.get("array_index") is None:
         return []
-    from gpuq.core.arrays import write_axis
+    from gpuq.core.asked.arrays import write_axis
 
     line = ["--array", str(job["array_index"])]
     for name, value in job["parameters"].items():

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from gpuq.cli.commands import read_option
-from gpuq.core.moments import parse_moment
+from gpuq.core.asked.moments import parse_moment
 
 
 class Moment(NamedTuple):

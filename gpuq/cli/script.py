@@ -15,7 +15,7 @@ from typer._click.exceptions import ClickException
 
 from gpuq.cli import console
 from gpuq.cli.many_options import SPELLED
-from gpuq.core.scripts import LONGEST_SCRIPT, Directive, directives, interpreter_of
+from gpuq.core.asked.scripts import LONGEST_SCRIPT, Directive, directives, interpreter_of
 from gpuq.errors import UsageError
 
 NOT_IN_SCRIPTS = ("shell", "from_")
@@ -133,7 +133,7 @@ def _slurm_lines(script: Script, context: typer.Context, options: Options) -> It
     said = [one for one in script.directives if one.kind == "#SBATCH"]
     if not said:
         return
-    from gpuq.core.sbatch import NotUnderstood, translate
+    from gpuq.core.asked.sbatch import NotUnderstood, translate
 
     known = [name for param in context.command.params for name in param.opts]
     words = [(one.line, _split(script, one)) for one in said]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpuq.core.sbatch import NotUnderstood, translate
+from gpuq.core.asked.sbatch import NotUnderstood, translate
 from gpuq.errors import UsageError
 
 _OURS = {

@@ -14,7 +14,7 @@ from gpuq.cli.job_options import describe
 from gpuq.cli.lines import read_line
 from gpuq.cli.many_options import MANY
 from gpuq.cli.script import Script
-from gpuq.core.scripts import directives
+from gpuq.core.asked.scripts import directives
 from gpuq.errors import UsageError
 
 Job = dict[str, Any]

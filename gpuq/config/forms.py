@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from gpuq.core.asked.spec import catchable_signal
 from gpuq.core.hours import parse_hours
 from gpuq.core.policy import Rate, WeekSpan
-from gpuq.core.rate import parse_rate
-from gpuq.core.spec import catchable_signal
+from gpuq.core.scheduling.rate import parse_rate
 from gpuq.core.states import signal_name
 from gpuq.core.units import parse_bytes, parse_seconds
 

@@ -14,7 +14,7 @@ from gpuq.config.forms import (
 )
 from gpuq.config.setting import Setting
 from gpuq.core.policy import Queue
-from gpuq.core.rate import format_rate
+from gpuq.core.scheduling.rate import format_rate
 from gpuq.errors import UsageError
 
 MOST_QUEUES = 100

@@ -27,7 +27,7 @@ from gpuq.config.forms import (
 from gpuq.config.setting import Setting
 from gpuq.core.hours import format_hours
 from gpuq.core.policy import OverMemory
-from gpuq.core.rate import format_rate
+from gpuq.core.scheduling.rate import format_rate
 
 _DAEMON = (
     Setting("config", read_path, None, "the file with the settings", "GPUQ_CONFIG", at_start=True),

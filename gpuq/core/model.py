@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gpuq.core.gpu import Gpu
-from gpuq.core.needs import When
+from gpuq.core.asked.needs import When
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.policy import Policy
 
 

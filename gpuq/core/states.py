@@ -11,8 +11,8 @@ cannot be stored.
 
 import signal as signals
 
-from gpuq.core.bounds import excess_words
-from gpuq.core.exhaustion import find_gpu_exhaustion, find_host_exhaustion
+from gpuq.core.ends.bounds import excess_words
+from gpuq.core.ends.exhaustion import find_gpu_exhaustion, find_host_exhaustion
 from gpuq.core.model import EndCause, Exit, JobState, Outcome, StopWish, Substate
 from gpuq.core.units import format_bytes, format_seconds
 

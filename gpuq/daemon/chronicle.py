@@ -9,11 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from gpuq.core.breaker import speaks_against_gpu, tell_xid
-from gpuq.core.gpu import Gpu
-from gpuq.core.model import EndCause, Exit, JobState, Outcome
-from gpuq.core.policy import Policy
-from gpuq.core.retry import (
+from gpuq.core.ends.retry import (
     DEFAULT_BACKOFF,
     DEFAULT_ON,
     Again,
@@ -24,6 +20,10 @@ from gpuq.core.retry import (
     parse_backoff,
     parse_retry_on,
 )
+from gpuq.core.gpus.breaker import speaks_against_gpu, tell_xid
+from gpuq.core.gpus.gpu import Gpu
+from gpuq.core.model import EndCause, Exit, JobState, Outcome
+from gpuq.core.policy import Policy
 from gpuq.core.states import (
     GIVES_BACK,
     GONE,

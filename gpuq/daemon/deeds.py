@@ -28,9 +28,9 @@ from gpuq.core.decisions import (
     TestGpu,
     Undelay,
 )
-from gpuq.core.gpu import Gpu
-from gpuq.core.judging import judge_needs
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Snapshot
+from gpuq.core.scheduling.judging import judge_needs
 from gpuq.daemon import faults
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.health import HealthWatch

@@ -8,9 +8,9 @@ from typing import Any
 
 import structlog
 
-from gpuq.core.breaker import bar_of, is_of_hardware, judge_test
 from gpuq.core.decisions import Readmit, SetAsideGpu, TestGpu
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.breaker import bar_of, is_of_hardware, judge_test
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Drain, GpuHealth, Lease, ResumeWish
 from gpuq.core.policy import Policy
 from gpuq.daemon.clock import Clock

@@ -10,7 +10,7 @@ import structlog
 
 from gpuq.config import Config
 from gpuq.core.model import EndCause, Exit, JobState
-from gpuq.core.preemption import preempt_signal
+from gpuq.core.scheduling.preemption import preempt_signal
 from gpuq.core.states import may_have_gone_with_host
 from gpuq.daemon.attempt import record
 from gpuq.daemon.clock import Clock

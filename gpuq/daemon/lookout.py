@@ -11,7 +11,7 @@ from math import inf
 import structlog
 
 from gpuq.config import Config
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import LeaseState, Request
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import BackendSpec, GpuWatch, Probe, parse_gpus

@@ -14,7 +14,8 @@ import structlog
 
 from gpuq.config import Config
 from gpuq.core.decisions import Plan
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
+from gpuq.core.gpus.usage import GpuUse
 from gpuq.core.hours import is_within
 from gpuq.core.model import (
     ActiveJob,
@@ -26,8 +27,7 @@ from gpuq.core.model import (
     WaitingJob,
 )
 from gpuq.core.policy import Policy
-from gpuq.core.scheduler import plan
-from gpuq.core.usage import GpuUse
+from gpuq.core.scheduling.scheduler import plan
 from gpuq.daemon import faults
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
@@ -39,7 +39,7 @@ from gpuq.daemon.linux import cgroup
 from gpuq.daemon.linux.syscalls import BoottimeAlarm, WallAlarm
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.memory_watch import MemoryWatch
-from gpuq.daemon.reserving import read_reservations
+from gpuq.daemon.requests.reserving import read_reservations
 from gpuq.daemon.starting import CannotStart, Starter
 from gpuq.daemon.status_line import status_line
 from gpuq.daemon.store import Store

@@ -24,9 +24,9 @@ from gpuq.daemon import faults, own_log
 from gpuq.daemon.callers.peer import Callers
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.command_line import make_parser, read_again, settings_of
-from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.loop import Loop
 from gpuq.daemon.reloading import Reloader
+from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.server import Server
 from gpuq.daemon.spool.watch import Spool
 from gpuq.daemon.state_dir import StateLock, make_state_dir

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuq.config import Config
-from gpuq.core.arrays import variable
-from gpuq.core.gpu import Gpu
-from gpuq.core.slurm import SlurmJob, slurm_environment
-from gpuq.core.soft_limits import soft_limits
+from gpuq.core.asked.arrays import variable
+from gpuq.core.asked.slurm import SlurmJob, slurm_environment
+from gpuq.core.asked.wire_fields import split, to_text
+from gpuq.core.gpus.gpu import Gpu
+from gpuq.core.gpus.soft_limits import soft_limits
+from gpuq.core.gpus.visibility import job_gpu_environment
 from gpuq.core.states import signal_name
-from gpuq.core.visibility import job_gpu_environment
-from gpuq.core.wire_fields import split, to_text
 from gpuq.daemon.attempt import runner
 from gpuq.daemon.particulars import NODE, Particulars, particulars
 from gpuq.daemon.supervisor import Known

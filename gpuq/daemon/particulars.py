@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from gpuq.core.arrays import INDEX, fill
-from gpuq.core.elements import Element, Elements, read_elements
-from gpuq.core.file_names import Naming, expand
-from gpuq.core.wire_fields import LONGEST_NAME, split, to_text
+from gpuq.core.asked.arrays import INDEX, fill
+from gpuq.core.asked.elements import Element, Elements, read_elements
+from gpuq.core.asked.file_names import Naming, expand
+from gpuq.core.asked.wire_fields import LONGEST_NAME, split, to_text
 
 # Of all words together Linux passes less, whatever the limit of the stack (execve(2)).
 MOST_FILLED = 6 * 2**20

@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from gpuq.core.bounds import Bounds, CpuBound, MemBound
 from gpuq.core.decisions import Decision, Start
+from gpuq.core.ends.bounds import Bounds, CpuBound, MemBound
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.systemd.scopes import Scope, ScopeFailed, Scopes
 

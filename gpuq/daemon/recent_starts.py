@@ -5,7 +5,7 @@ from collections import deque
 
 from gpuq.core.model import RecentStart
 from gpuq.core.policy import Policy
-from gpuq.core.rate import longest_memory_s
+from gpuq.core.scheduling.rate import longest_memory_s
 
 
 class RecentStarts:

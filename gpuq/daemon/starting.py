@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable, Sequence
 
 from gpuq.config import Config
-from gpuq.core.bounds import MemBound
 from gpuq.core.decisions import Start
-from gpuq.core.fitting import matches
-from gpuq.core.gpu import Gpu
+from gpuq.core.ends.bounds import MemBound
+from gpuq.core.gpus.fitting import matches
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Lease, Snapshot
 from gpuq.daemon import faults, order
 from gpuq.daemon.attempt import disk

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from gpuq.core.condition import CLOSED, assess
-from gpuq.core.gpu import Gpu, GpuState
+from gpuq.core.gpus.condition import CLOSED, assess
+from gpuq.core.gpus.gpu import Gpu, GpuState
 from gpuq.core.model import Lease
 from gpuq.core.policy import Policy
 

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from gpuq.core.gpu import Gpu
-from gpuq.core.model import Lease
-from gpuq.core.policy import OverMemory, Policy
-from gpuq.core.usage import (
+from gpuq.core.gpus.gpu import Gpu
+from gpuq.core.gpus.usage import (
     LONGEST_STRETCH_S,
     TOLD_AGAIN,
     Excess,
@@ -34,6 +32,8 @@ from gpuq.core.usage import (
     used_by,
     utilization,
 )
+from gpuq.core.model import Lease
+from gpuq.core.policy import OverMemory, Policy
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble, StoreDamaged

@@ -34,11 +34,11 @@ FORBIDDEN = {
     "gpuq.autostart",
     "gpuq.config",
     "gpuq.core.decisions",
-    "gpuq.core.gpu",
+    "gpuq.core.gpus.gpu",
     "gpuq.core.model",
     "gpuq.core.policy",
-    "gpuq.core.scheduler",
-    "gpuq.core.spec",
+    "gpuq.core.scheduling.scheduler",
+    "gpuq.core.asked.spec",
     "gpuq.core.states",
     "gpuq.daemon",
     "gpuq.demo",
@@ -121,5 +121,5 @@ def test_the_outcome_is_judged_by_the_core_and_only_at_the_end(answering: FakeDa
     answering.answers["status"] = page(ended(184, outcome="succeeded", exit_code=0))
     answering.answers["wait"] = {"timed_out": False, "ended": "184"}
     modules = imported(answering, "wait", "184")
-    assert "gpuq.core.codes" in modules
+    assert "gpuq.core.ends.codes" in modules
     assert not {"asyncio", "rich", "tomllib", "gpuq.config", "gpuq.daemon"} & modules

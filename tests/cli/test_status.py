@@ -21,7 +21,7 @@ from gpuq.cli.job_text import ORDERS, PIPE_COLUMNS, chosen_table, column_values,
 from gpuq.cli.jobs import read_since
 from gpuq.cli.render import Look
 from gpuq.cli.watch import _height
-from gpuq.daemon import fields
+from gpuq.daemon.requests import fields
 from gpuq.daemon.store import Store
 from gpuq.errors import UsageError
 from tests.cli.conftest import Gpuq

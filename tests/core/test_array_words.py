@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.arrays import (
+from gpuq.core.asked.arrays import (
     MOST_ELEMENTS,
     escape,
     fill,
@@ -16,7 +16,7 @@ from gpuq.core.arrays import (
     to_wire,
     write_axis,
 )
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
 
 names = st.sampled_from(["i", "lr", "seed"])
 pieces = st.sampled_from(["{i}", "{lr}", "{{i}}", "${i}", "{x}", "{", "}", "a", "{}", "$"])

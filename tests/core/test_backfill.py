@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from gpuq.core.decisions import Start
-from gpuq.core.foresight import BESIDES_S, End, end_of
-from gpuq.core.ledger import Ledger
+from gpuq.core.gpus.ledger import Ledger
 from gpuq.core.model import ActiveJob, Lease, Snapshot, WaitingJob
 from gpuq.core.policy import Policy
-from gpuq.core.protection import LIKELY_PASSES
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.foresight import BESIDES_S, End, end_of
+from gpuq.core.scheduling.protection import LIKELY_PASSES
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import active, foreign, gpu, job, lease, ours, started, world
 
 NOW = 1000.0

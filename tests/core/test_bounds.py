@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.bounds import Bounds, CpuBound, Enforcement, MemBound, weaker_promise
-from gpuq.core.ending import cause_to_end
+from gpuq.core.asked.spec import Spec, read_spec
+from gpuq.core.ends.bounds import Bounds, CpuBound, Enforcement, MemBound, weaker_promise
+from gpuq.core.ends.ending import cause_to_end
 from gpuq.core.model import EndCause, Exit, Outcome
 from gpuq.core.policy import Policy
-from gpuq.core.spec import Spec, read_spec
 from gpuq.core.states import conclude, explain, why_active
 from gpuq.errors import UsageError
 from tests.builders import active, stop

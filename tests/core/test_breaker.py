@@ -14,7 +14,8 @@ from hypothesis.stateful import (
 )
 
 from gpuq.core import decisions
-from gpuq.core.breaker import (
+from gpuq.core.decisions import Decision, Readmit, SetAsideGpu, Start
+from gpuq.core.gpus.breaker import (
     OF_APPLICATIONS,
     bar_of,
     judge_test,
@@ -23,11 +24,10 @@ from gpuq.core.breaker import (
     speaks_against_gpu,
     tell_xid,
 )
-from gpuq.core.decisions import Decision, Readmit, SetAsideGpu, Start
-from gpuq.core.gpu import Bar, Gpu, GpuState
+from gpuq.core.gpus.gpu import Bar, Gpu, GpuState
 from gpuq.core.model import Drain, Exit, GpuHealth, Lease, Outcome, ResumeWish, Snapshot
 from gpuq.core.policy import Policy
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import STEADY, foreign, gpu, job, lease, uuid, world
 
 MINUTE_S = 60.0

@@ -6,8 +6,8 @@ from itertools import combinations, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.choosing import Candidate, choose, distances
-from gpuq.core.gpu import Closeness, Gpu
+from gpuq.core.gpus.choosing import Candidate, choose, distances
+from gpuq.core.gpus.gpu import Closeness, Gpu
 from tests.builders import STEADY, gpu, uuid
 
 NVLINK, NODE, SYSTEM = Closeness.NVLINK, Closeness.NODE, Closeness.SYSTEM

@@ -3,9 +3,9 @@
 import pytest
 
 from gpuq.core.decisions import Decision, MarkDirty, Release
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.core.model import Lease, Snapshot
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import foreign, gpu, job, lease, ours, started, uuid, world
 
 NOW = 1000.0

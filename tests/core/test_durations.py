@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuq.core.durations import FADING, SHORTEST_S, STRETCH, Ran, lasts_s, remember
+from gpuq.core.scheduling.durations import FADING, SHORTEST_S, STRETCH, Ran, lasts_s, remember
 
 
 def test_the_longest_run_counts_and_an_old_one_fades() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gpuq.core.decisions import Decision, Pause, Resume, Signal
 from gpuq.core.model import ActiveJob, Closing, EndCause, JobState
 from gpuq.core.policy import OverMemory
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import STEADY, active, carried_out, lease, stop, world
 
 ASKED, TIME_LIMIT, HEARTBEAT, GPU_MEMORY = list(EndCause)[:4]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.exhaustion import LAST_LINES, find_gpu_exhaustion, find_host_exhaustion
+from gpuq.core.ends.exhaustion import LAST_LINES, find_gpu_exhaustion, find_host_exhaustion
 from tests.builders import STEADY
 
 # As torch 2.5 and later say it.

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.core.decisions import Plan, Start
-from gpuq.core.fair_share import USUAL_RUN_S, charge, faded, fading_use, hours
 from gpuq.core.model import Snapshot, WaitingJob
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.fair_share import USUAL_RUN_S, charge, faded, fading_use, hours
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import STEADY, active, job, lease, request, started, world
 
 ALICE, BOB, CAROL = 2001, 2002, 2003

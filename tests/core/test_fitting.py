@@ -2,8 +2,8 @@
 
 import pytest
 
-from gpuq.core.fitting import find_gpus, is_allowed, is_meant, matches, never_fits
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.fitting import find_gpus, is_allowed, is_meant, matches, never_fits
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.hours import parse_hours
 from gpuq.core.model import Request
 from gpuq.core.policy import Policy

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from gpuq.core.forecast import Expected, Forecast, forecast
 from gpuq.core.model import ActiveJob, Reservation, Snapshot
 from gpuq.core.policy import Queue
-from gpuq.core.rate import parse_rate
+from gpuq.core.scheduling.forecast import Expected, Forecast, forecast
+from gpuq.core.scheduling.rate import parse_rate
 from tests.builders import active, foreign, gpu, job, lease, ours, world
 
 NOW = 1000.0

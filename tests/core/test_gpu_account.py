@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from gpuq.core.breaker import bar_of
-from gpuq.core.gpu import Gpu
-from gpuq.core.gpu_account import GpuPast, account_lines, explain_gpu, words_of_test
-from gpuq.core.ledger import Ledger
+from gpuq.core.gpus.breaker import bar_of
+from gpuq.core.gpus.gpu import Gpu
+from gpuq.core.gpus.gpu_account import GpuPast, account_lines, explain_gpu, words_of_test
+from gpuq.core.gpus.ledger import Ledger
 from gpuq.core.model import Drain, GpuHealth, Lease, ResumeWish
 from gpuq.core.policy import Policy
 from tests.builders import foreign, gpu, lease, ours, request, world

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from gpuq.core.asked.needs import NeedState, When
 from gpuq.core.decisions import Await, Divide, Meet, Skip
-from gpuq.core.judging import (
+from gpuq.core.model import EndedJob, Outcome, TouchedNeed
+from gpuq.core.scheduling.judging import (
     Awaited,
     after_words,
     breaking,
@@ -14,9 +16,7 @@ from gpuq.core.judging import (
     skip_reason,
     stranded_words,
 )
-from gpuq.core.model import EndedJob, Outcome, TouchedNeed
-from gpuq.core.needs import NeedState, When
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import job, started, world
 
 MET, BROKEN = NeedState.MET, NeedState.BROKEN

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.learned import (
+from gpuq.core.asked.spec import Spec, read_spec
+from gpuq.core.gpus.learned import (
     FADING,
     STEP_BYTES,
     Known,
@@ -19,7 +20,6 @@ from gpuq.core.learned import (
 )
 from gpuq.core.model import Request
 from gpuq.core.policy import Policy
-from gpuq.core.spec import Spec, read_spec
 from gpuq.errors import UsageError
 from tests.builders import GIB, MIB, STEADY, gpu
 

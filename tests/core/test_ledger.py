@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.condition import assess, count_calm, is_busy_outside
-from gpuq.core.gpu import Bar, Gpu, GpuState
-from gpuq.core.ledger import Ledger
+from gpuq.core.gpus.condition import assess, count_calm, is_busy_outside
+from gpuq.core.gpus.gpu import Bar, Gpu, GpuState
+from gpuq.core.gpus.ledger import Ledger
 from gpuq.core.model import Lease, Request
 from gpuq.core.policy import Policy
 from tests.builders import GIB, MIB, STEADY, foreign, gpu, lease, ours, request, uuid

@@ -18,12 +18,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gpuq.core.condition import count_calm
 from gpuq.core.decisions import MarkDirty, Release, Start
-from gpuq.core.gpu import Bar, Gpu, GpuProcess, GpuState
+from gpuq.core.gpus.condition import count_calm
+from gpuq.core.gpus.gpu import Bar, Gpu, GpuProcess, GpuState
 from gpuq.core.model import Lease, LeaseState, Request, WaitingJob
 from gpuq.core.policy import Policy
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import GIB, MIB, STEADY, active, gpu, request, uuid, world
 
 TOTAL, RESERVED, BASELINE = 24 * GIB, GIB // 2, 300 * MIB

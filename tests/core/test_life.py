@@ -24,7 +24,7 @@ from gpuq.core.model import (
     StopWish,
     WaitingJob,
 )
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from tests.box import Box, Terms
 from tests.builders import GIB, STEADY, foreign, request, stop
 

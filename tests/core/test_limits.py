@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuq.core.decisions import Plan, Start
-from gpuq.core.limits import more_than_allowed, too_many_queued
 from gpuq.core.model import ActiveJob, Lease, Limit, LimitKind, Request, Snapshot, WaitingJob
 from gpuq.core.policy import Policy, Queue
-from gpuq.core.protection import MOST_PROTECTED
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.limits import more_than_allowed, too_many_queued
+from gpuq.core.scheduling.protection import MOST_PROTECTED
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import STEADY, active, gpu, job, lease, request, started, world
 
 ALICE, BOB, CAROL = 2001, 2002, 2003

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gpuq.core.moments import parse_moment, read_begin, words_for
+from gpuq.core.asked.moments import parse_moment, read_begin, words_for
 from gpuq.errors import UsageError
 
 THURSDAY = datetime(2026, 7, 30, 17, 30, 5, 250_000)

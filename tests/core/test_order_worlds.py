@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuq.core.protection import LIKELY_PASSES
+from gpuq.core.scheduling.protection import LIKELY_PASSES
 from tests.best_order import best_makespan_s, least_makespan_s
 from tests.builders import STEADY
 from tests.drawn_worlds import Kind, draw

@@ -21,7 +21,7 @@ from gpuq.core.model import (
     WaitingJob,
 )
 from gpuq.core.policy import Policy
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import (
     STEADY,
     active,

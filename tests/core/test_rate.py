@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from gpuq.core.decisions import Plan, Start
 from gpuq.core.model import RecentStart, Snapshot, WaitingJob
 from gpuq.core.policy import Policy, Queue, Rate
-from gpuq.core.rate import format_rate, longest_memory_s, parse_rate, rate_words
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.rate import format_rate, longest_memory_s, parse_rate, rate_words
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import STEADY, job, started, world
 
 FIVE = Rate(count=5, per_s=1.0)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core import reservations
 from gpuq.core.decisions import Signal
 from gpuq.core.model import ActiveJob, Request, Reservation, Snapshot, WaitingJob
-from gpuq.core.reservations import Candidate
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling import reservations
+from gpuq.core.scheduling.reservations import Candidate
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import STEADY, active, job, lease, started, uuid, world
 
 WALL = 1_700_000_000.0

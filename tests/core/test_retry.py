@@ -6,12 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.fitting import matches, never_fits
-from gpuq.core.gpu import Gpu
-from gpuq.core.ledger import Ledger
-from gpuq.core.model import Outcome, Request
-from gpuq.core.policy import Policy
-from gpuq.core.retry import (
+from gpuq.core.ends.retry import (
     DEFAULT_BACKOFF,
     DEFAULT_ON,
     LONGEST_WAIT_S,
@@ -29,6 +24,11 @@ from gpuq.core.retry import (
     parse_backoff,
     parse_retry_on,
 )
+from gpuq.core.gpus.fitting import matches, never_fits
+from gpuq.core.gpus.gpu import Gpu
+from gpuq.core.gpus.ledger import Ledger
+from gpuq.core.model import Outcome, Request
+from gpuq.core.policy import Policy
 from tests.builders import GIB, STEADY, gpu, request, size
 
 POLICY = Policy()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpuq.core.decisions import Cancel, Decision, Release, Requeue, Signal, Start, Undelay
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import (
     ActiveJob,
     Closing,
@@ -18,7 +18,7 @@ from gpuq.core.model import (
     StopWish,
     WaitingJob,
 )
-from gpuq.core.scheduler import plan
+from gpuq.core.scheduling.scheduler import plan
 from tests.builders import (
     active,
     foreign,

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.elements import Elements
-from gpuq.core.file_names import Naming, differs_by_element, expand
-from gpuq.core.sbatch import NotUnderstood, Translation, slurm_seconds, translate
-from gpuq.core.scripts import directives, interpreter_of
-from gpuq.core.slurm import SlurmJob, slurm_environment
+from gpuq.core.asked.elements import Elements
+from gpuq.core.asked.file_names import Naming, differs_by_element, expand
+from gpuq.core.asked.sbatch import NotUnderstood, Translation, slurm_seconds, translate
+from gpuq.core.asked.scripts import directives, interpreter_of
+from gpuq.core.asked.slurm import SlurmJob, slurm_environment
 
 _KNOWN = """
 --gpus --gpu-model --name --cpus --mem --time --array --output --stderr --cwd --dependency --begin

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuq.core.soft_limits import soft_limits
+from gpuq.core.gpus.soft_limits import soft_limits
 from tests.builders import GIB, gpu
 
 

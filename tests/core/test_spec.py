@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuq.core.asked.spec import MOST_ARGV_BYTES, Spec, parse_signal, read_spec
+from gpuq.core.asked.wire_fields import LONGEST_STRING, join, split, to_bytes, to_text
 from gpuq.core.model import Request
-from gpuq.core.spec import MOST_ARGV_BYTES, Spec, parse_signal, read_spec
-from gpuq.core.wire_fields import LONGEST_STRING, join, split, to_bytes, to_text
 from gpuq.errors import UsageError
 from tests.builders import STEADY, gpu
 

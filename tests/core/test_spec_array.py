@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.elements import Element
-from gpuq.core.spec import Spec, read_spec
+from gpuq.core.asked.elements import Element
+from gpuq.core.asked.spec import Spec, read_spec
 from gpuq.errors import UsageError
 
 SPAN = [0, 4, 1]

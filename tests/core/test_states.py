@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.codes import shell_code
+from gpuq.core.ends.codes import shell_code
 from gpuq.core.model import EndCause, Exit, JobState, Outcome, Substate
 from gpuq.core.states import (
     MOVES,

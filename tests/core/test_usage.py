@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.gpu import Gpu, GpuProcess
-from gpuq.core.usage import (
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.usage import (
     LONGEST_STRETCH_S,
     TOLERANCE_BYTES,
     GpuUse,

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.gpu import Gpu
-from gpuq.core.visibility import job_gpu_environment
+from gpuq.core.gpus.gpu import Gpu
+from gpuq.core.gpus.visibility import job_gpu_environment
 from gpuq.protocol import DROPPED_VARIABLES
 
 

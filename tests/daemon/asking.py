@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.handlers import Handlers
+from gpuq.daemon.requests.handlers import Handlers
 from tests import stored
 from tests.alive import Alive, with_alive
 from tests.stored import ALICE, BOB

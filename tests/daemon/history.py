@@ -7,9 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.asked.spec import Spec
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Exit, Lease, Outcome, Request
-from gpuq.core.spec import Spec
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter

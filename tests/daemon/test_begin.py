@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from gpuq.core.asked.elements import Elements
 from gpuq.core.decisions import Plan
-from gpuq.core.elements import Elements
 from gpuq.core.model import DelayedJob
-from gpuq.daemon import views
 from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.linux import processes
+from gpuq.daemon.requests import views
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.begin import Boot
 from tests import stored

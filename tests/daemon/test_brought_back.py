@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpuq.core.needs import Need, When
+from gpuq.core.asked.needs import Need, When
 from tests.daemon.asking import FOR_EVER, Asked, asked
 
 

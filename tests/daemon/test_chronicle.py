@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import EndCause, Exit, JobState, LeaseState, Outcome, Request
 from gpuq.core.policy import Policy
 from gpuq.daemon.chronicle import MOST_RETURNS, Chronicle

@@ -13,15 +13,15 @@ import pytest
 
 from gpuq import config
 from gpuq.core.decisions import Plan
-from gpuq.core.gpu import GpuProcess
+from gpuq.core.gpus.gpu import GpuProcess
 from gpuq.core.model import Exit, JobState, Outcome, Request, Snapshot
 from gpuq.core.states import explain
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Discretion, Sight, of_event, of_job
 from gpuq.daemon.callers.peer import NOBODY, Peer
-from gpuq.daemon.handlers import Handlers
+from gpuq.daemon.requests.handlers import Handlers
+from gpuq.daemon.requests.views import attempt_view, event_view, job_view
 from gpuq.daemon.store import Store
-from gpuq.daemon.views import attempt_view, event_view, job_view
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NotPermitted
 from tests import stored

@@ -10,9 +10,9 @@ import pytest
 
 from gpuq import config
 from gpuq.core.model import DelayedJob, Request, Snapshot
-from gpuq.core.verdict import Candidate, judge, words
+from gpuq.core.scheduling.verdict import Candidate, judge, words
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.handlers import Handlers
+from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, NeverFits, NotPermitted, UsageError

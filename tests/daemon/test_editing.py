@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.bounds import Bounds
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
+from gpuq.core.ends.bounds import Bounds
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.store import Store
 from gpuq.errors import GpuqError, NeverFits, NotPermitted, UsageError

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
 from gpuq.core.model import WaitingJob
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.refs import References
+from gpuq.daemon.requests.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.elements import row_of, single_out

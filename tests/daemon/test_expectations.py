@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from gpuq import config
-from gpuq.core.durations import Ran, lasts_s
 from gpuq.core.model import Exit, Request
+from gpuq.core.scheduling.durations import Ran, lasts_s
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.expectations import Expectations
-from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.linux.processes import boot_id
+from gpuq.daemon.requests.expectations import Expectations
+from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
 from tests.alive import Alive, with_alive

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from gpuq import config
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
 from gpuq.core.model import Outcome
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.handlers import Handlers
+from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NothingMatched

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
 from gpuq.daemon.check import command as check
 from gpuq.daemon.store import Store
 from tests import stored

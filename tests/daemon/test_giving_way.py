@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gpuq.core.model import EndCause, Request
-from gpuq.daemon import views
 from gpuq.daemon.callers.discretion import Sight
+from gpuq.daemon.requests import views
 from gpuq.daemon.store import Store
 from tests import stored
 from tests.alive import Alive, MovedClock, alive, with_alive

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.breaker import bar_of
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.breaker import bar_of
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import GpuHealth
 from gpuq.core.policy import Policy
 from gpuq.daemon.callers.discretion import Discretion
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.gpu_refs import find_gpus
-from gpuq.daemon.gpu_requests import GpuRequests
+from gpuq.daemon.requests.gpu_refs import find_gpus
+from gpuq.daemon.requests.gpu_requests import GpuRequests
+from gpuq.daemon.requests.views import gpu_view
 from gpuq.daemon.store import Store
-from gpuq.daemon.views import gpu_view
 from gpuq.errors import NothingMatched, NotPermitted, UsageError
 from tests import stored
 from tests.builders import foreign, gpu

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 
 from gpuq.core.decisions import Plan
-from gpuq.core.gpu import Gpu, GpuProcess
-from gpuq.core.learned import Known
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.learned import Known
+from gpuq.core.gpus.usage import LONGEST_STRETCH_S, GpuUse
 from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
 from gpuq.core.policy import OverMemory, Policy
-from gpuq.core.usage import LONGEST_STRETCH_S, GpuUse
 from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.requests.views import attempt_view, job_view
 from gpuq.daemon.store import Store
 from gpuq.daemon.store import learned as learned_store
 from gpuq.daemon.supervisor import Exited
 from gpuq.daemon.usage import MOST_CONTENDERS, Usage
-from gpuq.daemon.views import attempt_view, job_view
 from gpuq.daemon.watchers import Watchers
 from tests import stored
 from tests.alive import Alive, alive, shown_by_hand, with_alive

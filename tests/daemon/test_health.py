@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.gpu import Gpu, GpuState
+from gpuq.core.gpus.gpu import Gpu, GpuState
 from gpuq.core.model import EndCause, Request
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
@@ -48,7 +48,7 @@ def told(daemon: Alive, kind: str, index: int | None = None) -> list[str | None]
 
 
 def state(daemon: Alive, index: int = 0) -> tuple[GpuState, str | None]:
-    from gpuq.core.condition import assess
+    from gpuq.core.gpus.condition import assess
 
     (seen,) = (one for one in daemon.loop.gpus or () if one.index == index)
     held = [lease for lease in daemon.store.current.leases() if lease.gpu == seen.uuid]

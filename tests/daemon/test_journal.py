@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
 from gpuq.core.model import Exit, Outcome
 from gpuq.daemon.store import Store
 from gpuq.daemon.story import Story

@@ -15,8 +15,8 @@ from gpuq.core.model import JobState, Limit, LimitKind, Request
 from gpuq.core.policy import Policy, Queue, Rate
 from gpuq.daemon.callers import names
 from gpuq.daemon.callers.peer import NOBODY, Peer
-from gpuq.daemon.handlers import Handlers
 from gpuq.daemon.recent_starts import RecentStarts
+from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, NeverFits, NothingMatched, NotPermitted, UsageError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import EndCause, LeaseState, Request
 from gpuq.daemon import deeds
 from gpuq.daemon import loop as loop_module

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.core.bounds import Bounds
+from gpuq.core.ends.bounds import Bounds
 from gpuq.daemon import memory_watch
 from gpuq.daemon.memory_watch import memory_of
 from gpuq.paths import file_system_of

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.elements import Elements
-from gpuq.core.needs import Need, When
-from gpuq.core.spec import Spec
+from gpuq.core.asked.elements import Elements
+from gpuq.core.asked.needs import Need, When
+from gpuq.core.asked.spec import Spec
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.needing import Needing, stranded_by
+from gpuq.daemon.requests.needing import Needing, stranded_by
 from gpuq.daemon.store import Store
 from gpuq.errors import GpuqError, NothingMatched, UsageError
 from tests.stored import BOB, spec, submit, submit_one

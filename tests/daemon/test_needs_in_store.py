@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from gpuq.core.asked.elements import Elements
+from gpuq.core.asked.needs import Need, NeedState, When
 from gpuq.core.decisions import Await, Divide, Meet, Settling, Skip
-from gpuq.core.elements import Elements
-from gpuq.core.judging import judge_needs
 from gpuq.core.model import Exit, JobState, LimitKind, Outcome
-from gpuq.core.needs import Need, NeedState, When
+from gpuq.core.scheduling.judging import judge_needs
 from gpuq.daemon.check.waiting import judge_waiting
 from gpuq.daemon.store import Store, audit_needs
 from gpuq.daemon.store.audit import open_audit

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
+from gpuq.core.asked.needs import Need, When
 from gpuq.core.model import Exit, Outcome
-from gpuq.core.needs import Need, When
 from gpuq.daemon.store import Store
 from tests.daemon.test_needs_in_store import breaches, settle
 from tests.stored import BOOT, MONO, NOW, attempt_of, ended, row, run, submit, with_gpus

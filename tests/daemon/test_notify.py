@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.core.gpu import Bar, GpuState
+from gpuq.core.gpus.gpu import Bar, GpuState
 from gpuq.core.policy import Policy
 from gpuq.daemon.linux import processes
 from gpuq.daemon.status_line import status_line

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from gpuq.core.asked.needs import Need
 from gpuq.core.model import EndCause, Exit, JobState, Outcome
-from gpuq.core.needs import Need
 from gpuq.daemon.store import Store
 from gpuq.errors import GpuqError, NothingMatched
 from tests import stored

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from gpuq.core.elements import Elements, write_elements
-from gpuq.core.wire_fields import join
+from gpuq.core.asked.elements import Elements, write_elements
+from gpuq.core.asked.wire_fields import join
 from gpuq.daemon.particulars import NODE, Particulars, particulars
 
 GRID = Elements(indices=(range(5, 9),), axes=(("lr", ("0.1", "0.2")), ("n", ("a", "b"))))

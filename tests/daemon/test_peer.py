@@ -21,7 +21,7 @@ from gpuq import config
 from gpuq.daemon.callers import names, peer
 from gpuq.daemon.callers.names import Lookup
 from gpuq.daemon.callers.peer import NOBODY, Callers, Credentials, Heard, Peer
-from gpuq.daemon.handlers import LOOKS, Handlers
+from gpuq.daemon.requests.handlers import LOOKS, Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NothingMatched, NotPermitted, UsageError

@@ -12,7 +12,7 @@ from gpuq import config
 from gpuq.core.decisions import Plan
 from gpuq.core.model import JobState, Snapshot
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.handlers import Handlers
+from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, NeverFits

@@ -3,7 +3,7 @@
 import pytest
 
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.refs import MOST_LOOKED_UP, MOST_SPANS, References
+from gpuq.daemon.requests.refs import MOST_LOOKED_UP, MOST_SPANS, References
 from gpuq.errors import UsageError
 from tests.daemon.history import open_store
 

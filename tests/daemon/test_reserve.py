@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Request, Snapshot
 from gpuq.core.policy import Policy
 from gpuq.daemon.callers.discretion import Discretion
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.gpu_requests import GpuRequests
 from gpuq.daemon.linux.syscalls import WallAlarm
-from gpuq.daemon.reserving import Reserving
+from gpuq.daemon.requests.gpu_requests import GpuRequests
+from gpuq.daemon.requests.reserving import Reserving
 from gpuq.daemon.store import Store
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
 from tests import stored

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 
 from gpuq import config
+from gpuq.core.asked.elements import Elements
 from gpuq.core.decisions import Plan
-from gpuq.core.elements import Elements
 from gpuq.core.model import Outcome
 from gpuq.daemon import order
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.check import command as check
 from gpuq.daemon.clock import Clock
-from gpuq.daemon.handlers import Handlers
+from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import StoreDamaged

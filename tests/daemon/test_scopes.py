@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.core.bounds import Bounds, Enforcement
+from gpuq.core.ends.bounds import Bounds, Enforcement
 from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.linux.cgroup import Leaf, find_root
 from gpuq.daemon.systemd import scopes as scopes_module

@@ -26,13 +26,13 @@ import gpuq
 from gpuq import config, paths, protocol
 from gpuq.client import Client
 from gpuq.core.decisions import Plan
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import JobState, Snapshot
 from gpuq.daemon import server as server_module
 from gpuq.daemon.callers import names, shares
 from gpuq.daemon.callers.names import Lookup
 from gpuq.daemon.callers.peer import Callers, Peer
-from gpuq.daemon.handlers import Handlers
+from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.server import Handle, Server
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers

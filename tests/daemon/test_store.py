@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.core.model import JobState, Lease, LeaseState, Request
-from gpuq.daemon.commits import GroupCommit
+from gpuq.daemon.requests.commits import GroupCommit
 from gpuq.daemon.store import Store, connection
 from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused, StoreRefused
 from gpuq.errors import GpuqError, UsageError
@@ -450,7 +450,7 @@ SUBMIT_AND_WAIT_FOR_DEATH = """
 import sys, time
 from hashlib import sha256
 from gpuq.core.model import Request
-from gpuq.core.spec import Spec
+from gpuq.core.asked.spec import Spec
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from gpuq.core.decisions import Plan
-from gpuq.core.gpu import Gpu, GpuState
+from gpuq.core.gpus.gpu import Gpu, GpuState
 from gpuq.core.model import EndCause, Exit, JobState, Lease, Outcome, Request
 from gpuq.core.policy import Policy
 from gpuq.daemon.callers.discretion import Sight
+from gpuq.daemon.requests.views import attempt_view, gpu_view, job_view
 from gpuq.daemon.store import Store
-from gpuq.daemon.views import attempt_view, gpu_view, job_view
 from tests import stored
 from tests.builders import foreign, gpu, lease, ours
 from tests.stored import MONO, NOW, end, fail, job_in, row, run, start, step, submit_one

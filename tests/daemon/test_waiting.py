@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.elements import Elements
+from gpuq.core.asked.elements import Elements
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.refs import References
+from gpuq.daemon.requests.refs import References
+from gpuq.daemon.requests.waiting import Waiting
 from gpuq.daemon.store import Store
-from gpuq.daemon.waiting import Waiting
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import NothingMatched
 from tests import stored

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.daemon.callers.peer import Peer
 
 View = dict[str, Any]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.daemon.gpus import driver
 from gpuq.daemon.gpus.backend import GpusUnavailable, Held
 from gpuq.daemon.gpus.wire import decode_answer, encode_request

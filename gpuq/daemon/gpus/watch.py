@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from gpuq.core.condition import assess, count_calm, is_busy_outside
-from gpuq.core.gpu import Gpu, GpuProcess, GpuState
+from gpuq.core.gpus.condition import assess, count_calm, is_busy_outside
+from gpuq.core.gpus.gpu import Gpu, GpuProcess, GpuState
 from gpuq.core.model import Lease, LeaseState
 from gpuq.core.policy import Policy
 from gpuq.daemon.gpus.backend import is_identified

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.daemon.gpus.backend import GpusUnavailable, Held
 
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from gpuq.core.bounds import Bounds
+from gpuq.core.ends.bounds import Bounds
 from gpuq.core.model import EndCause, Request, StopWish
 from gpuq.daemon.store.classes import read_request
 from gpuq.daemon.store.connection import Database, Row

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuq.core.asked.spec import Spec
 from gpuq.core.model import Request
-from gpuq.core.spec import Spec
 from gpuq.daemon.store.begin import Boot, begin_columns
 from gpuq.daemon.store.classes import class_id, find_class, limited_tags
 from gpuq.daemon.store.connection import Database, Row

@@ -3,8 +3,8 @@
 import json
 from typing import NamedTuple
 
-from gpuq.core.judging import breaking
-from gpuq.core.needs import When
+from gpuq.core.asked.needs import When
+from gpuq.core.scheduling.judging import breaking
 from gpuq.daemon.store.audit import Audit
 from gpuq.daemon.store.needs import BREAKER, IS_UNENDED
 

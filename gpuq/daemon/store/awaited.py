@@ -3,8 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from gpuq.core.judging import Awaited, breaking
-from gpuq.core.needs import Need, NeedState, When
+from gpuq.core.asked.needs import Need, NeedState, When
+from gpuq.core.scheduling.judging import Awaited, breaking
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.needs import BEGIN, UNMET_ON
 

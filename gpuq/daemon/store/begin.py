@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gpuq.core.spec import Spec
+from gpuq.core.asked.spec import Spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -229,7 +229,7 @@ class Changed:
         return [range(row["id"], row["last_id"] + 1) for row in rows]
 
     def ended_by_kill(self, actor: str, at: float) -> list[range]:
-        """The jobs that ran when somebody killed them at `at`; the first of them where they are many."""
+        """The jobs that ran when somebody killed them at `at`; of many the first."""
         rows = self._db.rows(
             """
             select id, last_id from jobs indexed by jobs_ended

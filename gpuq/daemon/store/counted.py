@@ -1,6 +1,6 @@
 """How many jobs there are, for everybody and for one user, and how far in front one of them is."""
 
-from gpuq.core.queue_order import WaitingRun
+from gpuq.core.scheduling.queue_order import WaitingRun
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import IS_OF
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gpuq.core.durations import Ran, remember
+from gpuq.core.scheduling.durations import Ran, remember
 from gpuq.daemon.store.connection import Database
 from gpuq.daemon.store.learned import command_hash, command_of, make_room
 

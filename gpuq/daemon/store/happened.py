@@ -7,9 +7,9 @@ from typing import Any
 
 import apsw
 
-from gpuq.core.bounds import CpuBound, MemBound
+from gpuq.core.ends.bounds import CpuBound, MemBound
+from gpuq.core.gpus.usage import GpuUse
 from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
-from gpuq.core.usage import GpuUse
 from gpuq.daemon.store.classes import class_id
 from gpuq.daemon.store.connection import Database, LeaseRefused
 from gpuq.daemon.store.elements import single_out, span_detail

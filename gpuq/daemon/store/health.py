@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpuq.core.breaker import explain_xid, tell_xid
+from gpuq.core.gpus.breaker import explain_xid, tell_xid
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.events import record_event
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from hashlib import sha256
 
-from gpuq.core.learned import Known, program_words, remember
-from gpuq.core.wire_fields import split
+from gpuq.core.asked.wire_fields import split
+from gpuq.core.gpus.learned import Known, program_words, remember
 from gpuq.daemon.store.connection import Database
 from gpuq.daemon.store.elements import IS_OF
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpuq.core.usage import GpuUse, Intruder, Stray
+from gpuq.core.gpus.usage import GpuUse, Intruder, Stray
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.events import record_event
 

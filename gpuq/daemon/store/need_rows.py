@@ -6,7 +6,7 @@ all, and what is met is joined. Everything here stands in a transaction of other
 
 from collections.abc import Sequence
 
-from gpuq.core.needs import Need
+from gpuq.core.asked.needs import Need
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import single_out
 

@@ -8,9 +8,9 @@ bounded, and what is left of it stays touched.
 import json
 from collections.abc import Sequence
 
-from gpuq.core.judging import breaking, judge
+from gpuq.core.asked.needs import NeedState, When
 from gpuq.core.model import EndedJob, Outcome, TouchedNeed
-from gpuq.core.needs import NeedState, When
+from gpuq.core.scheduling.judging import breaking, judge
 from gpuq.daemon.store.classes import classify_anew
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import single_out, span_detail

@@ -1,7 +1,7 @@
 """What each user has had of the GPUs: one figure that fades, carried on whenever an attempt ends, and
 the hours of those attempts themselves. Written by the loop alone."""
 
-from gpuq.core.fair_share import faded, fading_use
+from gpuq.core.scheduling.fair_share import faded, fading_use
 from gpuq.daemon.store.connection import Database, Row
 
 

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from gpuq.core.elements import write_elements
-from gpuq.core.spec import Spec
-from gpuq.core.wire_fields import join
+from gpuq.core.asked.elements import write_elements
+from gpuq.core.asked.spec import Spec
+from gpuq.core.asked.wire_fields import join
 
 
 def spec_columns(spec: Spec) -> dict[str, Any]:

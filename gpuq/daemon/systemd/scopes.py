@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from gpuq.core.bounds import Bounds, Enforcement
+from gpuq.core.ends.bounds import Bounds, Enforcement
 from gpuq.daemon.linux import cgroup
 from gpuq.daemon.linux.cgroup import Leaf
 from gpuq.daemon.systemd.bus import MANAGER, Bus, Target, Variant

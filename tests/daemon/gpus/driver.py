@@ -9,7 +9,7 @@ from typing import Any
 
 import pynvml
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.daemon.gpus.holders import FIRST_PID_NAMESPACE
 from gpuq.daemon.gpus.nvml import NvmlBackend
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.daemon.gpus import BackendSpec, GpusUnavailable, Held, parse_gpus
 from gpuq.daemon.gpus.simulated.plain import SimulatedBackend, SimulatedGpu, simulated_uuid
 from gpuq.daemon.gpus.wire import (

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Lease, Request
 from gpuq.core.policy import Policy
 from gpuq.daemon.attempt import gate as gates

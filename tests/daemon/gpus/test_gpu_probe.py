@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from gpuq.daemon.gpus import Held, Probe, keeper, parse_gpus
 from gpuq.daemon.gpus.probe import _Reader
 from gpuq.daemon.gpus.simulated.plain import SimulatedBackend, simulated_uuid

@@ -4,8 +4,8 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from gpuq.core.condition import assess
-from gpuq.core.gpu import Gpu, GpuProcess, GpuState
+from gpuq.core.gpus.condition import assess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess, GpuState
 from gpuq.core.model import Lease, LeaseState
 from gpuq.core.policy import Policy
 from gpuq.daemon.gpus import GpuWatch

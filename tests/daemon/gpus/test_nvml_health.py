@@ -5,7 +5,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from gpuq.core.gpu import Closeness
+from gpuq.core.gpus.gpu import Closeness
 from tests.daemon.gpus.driver import UNSUPPORTED, WHOLE_CARD, Card, MakeMachine
 
 MINUTE_S = 60.0

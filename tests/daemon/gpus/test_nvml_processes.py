@@ -5,7 +5,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from gpuq.core.gpu import Gpu
+from gpuq.core.gpus.gpu import Gpu
 from tests.daemon.gpus.driver import (
     GIB,
     NOT_SAID,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuq.core.gpu import Closeness, Gpu
+from gpuq.core.gpus.gpu import Closeness, Gpu
 from gpuq.daemon.gpus import GpusUnavailable, Held
 from gpuq.daemon.gpus.simulated import scenario
 from gpuq.daemon.gpus.simulated.scenario_file import scenario_of

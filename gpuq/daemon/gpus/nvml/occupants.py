@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gpuq.core.gpu import GpuProcess
+from gpuq.core.gpus.gpu import GpuProcess
 from gpuq.daemon.gpus.holders import UserNames, command_of, sees_pids_of_the_driver, unit_of
 from gpuq.daemon.gpus.nvml.records import compute_processes
 from gpuq.daemon.linux import processes

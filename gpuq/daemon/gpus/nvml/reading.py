@@ -14,7 +14,7 @@ from typing import Any
 
 import pynvml
 
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.daemon.gpus.backend import GpusUnavailable, Held, unidentified
 from gpuq.daemon.gpus.nvml.cards import Card, Cards, Unit
 from gpuq.daemon.gpus.nvml.errors import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pynvml
 
-from gpuq.core.gpu import Closeness
+from gpuq.core.gpus.gpu import Closeness
 from gpuq.daemon.gpus.nvml.cards import Card, bus_id_of
 from gpuq.daemon.gpus.nvml.errors import attempt
 

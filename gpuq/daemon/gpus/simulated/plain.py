@@ -6,7 +6,7 @@ Nothing here is random, and nobody outside gpuq ever uses one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.daemon.gpus.backend import Held
 
 BUSY_PERCENT = 90

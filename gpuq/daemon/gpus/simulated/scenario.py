@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gpuq.core.gpu import Closeness
+from gpuq.core.gpus.gpu import Closeness
 from gpuq.daemon.gpus.simulated.plain import simulated_uuid
 
 # A moment of the story: seconds since it began, or the name of a file that lies beside it.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from gpuq.core.gpu import Closeness
+from gpuq.core.gpus.gpu import Closeness
 from gpuq.core.units import format_bytes
 from gpuq.daemon.gpus.backend import MAX_GPUS
 from gpuq.daemon.gpus.simulated.plain import SimulatedGpu, power_limit_w

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from gpuq.core.gpu import Closeness
+from gpuq.core.gpus.gpu import Closeness
 from gpuq.core.units import format_bytes, parse_bytes, parse_ranges, parse_seconds
 from gpuq.daemon.gpus.backend import MAX_GPUS
 from gpuq.daemon.gpus.simulated.scenario import Behaviour, Curve, FaultKind, Moment, Tells

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from gpuq.core.gpu import Gpu, GpuProcess
+from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.daemon.gpus.backend import GpusUnavailable, Held
 from gpuq.daemon.gpus.simulated.plain import BUSY_C, BUSY_SHARE, IDLE_C, IDLE_SHARE
 from gpuq.daemon.gpus.simulated.scenario import (
