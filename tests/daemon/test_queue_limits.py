@@ -100,8 +100,9 @@ def test_who_asks_again_for_what_was_taken_is_not_refused(tmp_path: Path) -> Non
         )
         assert first == again
         keyed = limited(tmp_path, store, max_queued_per_user=2)
-        job = asyncio.run(submit_to(keyed, ANN, plain_jobs(1, key="night")))["first"]
-        assert asyncio.run(submit_to(keyed, ANN, plain_jobs(1, key="night")))["first"] == job
+        told = [asyncio.run(submit_to(keyed, ANN, plain_jobs(1, key="night"))) for _ in range(2)]
+        assert told[1]["first"] == told[0]["first"]
+        assert [one["is_new"] for one in told] == [True, False]
 
 
 @pytest.mark.parametrize("state", [JobState.STARTING, RUNNING, ENDED])
