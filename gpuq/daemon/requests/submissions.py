@@ -104,15 +104,16 @@ class Submissions:
         self._world.wake()
         if key is not None and living is not None:
             note = f"{key_is_taken(key, living)}: nothing was queued"
-        return self._answer(ids, note) | {"is_new": living is None}
+        return self._answer(ids, note, is_new=living is None)
 
-    def _answer(self, ids: range, note: str | None) -> Answer:
+    def _answer(self, ids: range, note: str | None, *, is_new: bool = True) -> Answer:
         return {
             "first": ids.start,
             "count": len(ids),
             "group": f"g{self._store.asked.group_of(ids.start)}",
             "entries": [list(entry) for entry in self._store.asked.entries(ids)],
             "note": note,
+            "is_new": is_new,
         }
 
     async def dry_run(self, request: Mapping[str, Any], peer: Peer) -> Answer:
