@@ -195,13 +195,11 @@ def _answer(client: Client, query: Query, now: float, limit: int | None) -> dict
     if query.order == NEXT and query.name is None:
         return _pages(client, query, now, limit)
     wanted = None if query.order or query.name else limit
-    if not query.refs or wanted is None:
-        return _pages(client, query, now, wanted)
-    alive = _pages(client, query, now, wanted, active=True)
-    left = wanted - len(alive["jobs"])
-    if left <= 0:
-        return alive
     answer = _pages(client, query, now, wanted)
+    if not query.refs or wanted is None or len(answer["jobs"]) < wanted:
+        return answer
+    alive = _pages(client, query, now, wanted, active=True)
+    left = max(wanted - len(alive["jobs"]), 0)
     known = {job["id"] for job in alive["jobs"]}
     others = [job for job in answer["jobs"] if job["id"] not in known]
     return answer | {"jobs": alive["jobs"] + others[:left]}

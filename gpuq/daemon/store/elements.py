@@ -13,8 +13,8 @@ LARGEST = 2**62  # far beyond any id
 def single_out(db: Database, first: int, last: int) -> None:
     """No row reaches beyond the jobs `first` to `last` from within any more: one that did is split.
     Stands in the transaction of what is to befall them."""
-    _split(db, first)
-    _split(db, last + 1)
+    if _split(db, first) != last:
+        _split(db, last + 1)
 
 
 def span_detail(first: int, last: int) -> dict[str, int]:
@@ -32,13 +32,18 @@ def row_of(db: Database, job: int) -> Row | None:
 IS_OF = "j.id = (select max(id) from jobs where id <= :job) and j.last_id >= :job"
 
 
-def _split(db: Database, at: int) -> None:
-    """A row that holds this job and one before it becomes two. Each job keeps its place."""
+def _split(db: Database, at: int) -> int | None:
+    """A row that holds this job and one before it becomes two. Each job keeps its place. Returns the
+    last job of the row that this one is in now."""
     row = row_of(db, at)
-    if row is None or row["id"] == at:
-        return
+    if row is None:
+        return None
+    last: int = row["last_id"]
+    if row["id"] == at:
+        return last
     db.write("update jobs set last_id = ? where id = ?", (at - 1, row["id"]))
     db.insert("jobs", row | {"id": at, "place": row["place"] + at - row["id"]})
+    return last
 
 
 # The parts of rows that lie in spans of ids, given as a JSON list of [first, last] that lie apart

@@ -51,8 +51,11 @@ def old_copies(state_dir: str) -> dict[int, list[str]]:
     return found
 
 
-def remove(state_dir: str, uid: int, name: str, patience: Patience) -> None:
-    remove_folder_of(f"{folder_of(state_dir, uid)}/{name}", uid, patience)
+def remove(state_dir: str, uid: int, name: str, patience: Patience) -> bool:
+    """Whether all of it is gone."""
+    path = f"{folder_of(state_dir, uid)}/{name}"
+    remove_folder_of(path, uid, patience)
+    return not os.path.lexists(path)
 
 
 def _entries(folder: str) -> "list[os.DirEntry[str]]":
