@@ -132,8 +132,9 @@ class Client:
         process = capture.Process()
 
         environment = capture.environment()
+        copies: dict[str, Any] = {}
         request: Job = {
-            "jobs": [self._in_snapshot(capture.spec(job, process)) for job in jobs],
+            "jobs": [self._in_snapshot(capture.spec(job, process), copies) for job in jobs],
             "env_hash": capture.digest(environment),
             "token": token or os.urandom(12).hex(),
         }
@@ -168,13 +169,17 @@ class Client:
         verdicts: list[Job] = answer["verdict"]
         return verdicts
 
-    def _in_snapshot(self, spec: Job) -> Job:
-        """Of a work tree that was to be copied: the job runs in the copy."""
+    def _in_snapshot(self, spec: Job, copies: dict[str, Any]) -> Job:
+        """Of a work tree that was to be copied: the job runs in the copy. `copies` are those that were
+        taken already, by directory: jobs that are submitted together see the same state."""
         if not spec.pop("snapshot", False):
             return spec
         from gpuq.work_tree.snapshot import take
 
-        copy = take(spec["cwd"], self.call("snapshots")["folder"], self._say)
+        copy = copies.get(spec["cwd"])
+        if copy is None:
+            copy = take(spec["cwd"], self.call("snapshots")["folder"], self._say)
+            copies[spec["cwd"]] = copy
         changes = {"GPUQ_WORK_TREE": copy.top, **spec["changes"]}
         return spec | {"cwd": copy.cwd, "snapshot": copy.name, "changes": changes}
 

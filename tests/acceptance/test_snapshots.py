@@ -3,9 +3,11 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpuq.work_tree import snapshot
 from tests.conftest import Daemon, until
 from tests.git_tree import Tree
 
@@ -95,6 +97,25 @@ def test_a_copy_waits_for_its_job_however_long_that_waits(daemon: Daemon, tree: 
 def prune(daemon: Daemon, job: int) -> None:
     daemon.gpuq("wait", str(job))
     assert daemon.gpuq("prune", "-y", str(job)).returncode == 0
+
+
+def test_jobs_that_are_submitted_together_see_one_state_that_is_taken_once(
+    daemon: Daemon, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    take = snapshot.take
+
+    def count(cwd: str, *words: Any) -> snapshot.Snapshot:
+        taken.append(cwd)
+        tree.write("train.py", f"print({len(taken)})\n")  # edited while they are being submitted
+        return take(cwd, *words)
+
+    monkeypatch.setattr(snapshot, "take", count)
+    how = {"argv": ["python3", "train.py"], "gpus": 0, "cwd": str(tree.top), "snapshot": True}
+    with daemon.client() as client:
+        ended = client.wait([str(job) for job in client.submit_many([how] * 3)])
+    assert taken == [str(tree.top)]
+    assert [Path(job["log"]).read_text() for job in ended] == ["1\n"] * 3
 
 
 def test_outside_of_a_work_tree_nothing_is_queued(daemon: Daemon, tmp_path: Path) -> None:
