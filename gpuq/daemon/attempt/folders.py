@@ -11,8 +11,9 @@ PASSABLE = 0o711  # by everybody, who sees no names in it
 
 
 def make_job_dir(path: str, uid: int, gid: int) -> None:
-    """jobs/ID for a job of that user, in a folder of root's that everybody may pass. PermissionError
-    where it belongs to somebody else; one that was made and not yet given away is given away now.
+    """jobs/ID for a job of that user, in a folder of root's that everybody may pass; so are made all
+    folders that are one user's. PermissionError where it belongs to somebody else; one that was made
+    and not yet given away is given away now.
     """
     jobs, name = os.path.split(path)
     parent = _open_jobs(jobs)

@@ -5,9 +5,9 @@ A user's folder is the user's own: they fill it, and what is removed there is re
 """
 
 import os
-import stat
 import time
 
+from gpuq.daemon.attempt.folders import make_job_dir
 from gpuq.daemon.upkeep.job_files import Patience, remove_folder_of
 from gpuq.errors import GpuqError
 
@@ -22,22 +22,13 @@ def folder_of(state_dir: str, uid: int) -> str:
 
 def make_folder(state_dir: str, uid: int, gid: int) -> str:
     """A user's own folder, 0700; made where it is not there. All on the way to it is the daemon's."""
-    around, own = f"{state_dir}/{FOLDER}", folder_of(state_dir, uid)
+    own = folder_of(state_dir, uid)
     try:
-        os.makedirs(around, mode=0o711, exist_ok=True)
-        os.chmod(around, 0o711)
-        try:
-            os.mkdir(own, 0o700)
-        except FileExistsError:
-            pass
-        else:
-            if uid != os.geteuid():
-                os.chown(own, uid, gid, follow_symlinks=False)
-        found = os.lstat(own)
+        make_job_dir(own, uid, gid)
+    except (PermissionError, NotADirectoryError):
+        raise GpuqError(f"{own} is no folder of uid {uid}. Remove it, and submit again") from None
     except OSError as error:
         raise GpuqError(f"cannot make the folder {own}: {error.strerror}") from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid:
-        raise GpuqError(f"{own} is no folder of uid {uid}. Remove it, and submit again")
     return own
 
 
