@@ -97,7 +97,9 @@ create table groups (
   max_running  integer check (max_running >= 0),  -- of its jobs at a time, as somebody wishes
   max_gpus     integer check (max_gpus >= 0),     -- that they hold at a time
   limited_by   text,
-  limited_at   real
+  limited_at   real,
+  stop_after   integer check (stop_after > 0)  -- so many of its jobs fail and none succeeds: the rest
+                                   -- is not begun; null: it goes on
 );
 create index groups_limited on groups (id) where max_running is not null or max_gpus is not null;
 create index groups_uid on groups (uid);
@@ -334,6 +336,7 @@ create table attempts (
   stage         text,               -- the step that failed where the job could not start (with
                                     -- the exit code that a shell would give: 127, 126 or 125)
   error         text,
+  error_signature text,             -- what it ended with, in the words that alike ends share
   lost          text,               -- why nobody can say how it ended
   leftovers     integer not null default 0,
   leftover_names text,
@@ -362,6 +365,26 @@ create table attempts (
   check (ended_at is null
          or (exit_code is not null) + (signal is not null) + (lost is not null) = 1),
   check (stage is null or exit_code is not null)
+) without rowid;
+
+-- What an attempt told of itself, and how far its file has been read: the two change together, so no
+-- line counts twice.
+create table reports (
+  job           integer not null,
+  attempt       integer not null,
+  file          text,               -- which file was read: "device:inode"
+  read_bytes    integer not null default 0,
+  writers       text    not null default '{}' check (json_valid(writers)),  -- the last line of each
+  lines         integer not null default 0,   -- that were taken
+  refused       integer not null default 0,   -- that could not be
+  trouble       text,               -- the first of those, in words
+  metrics       text    not null default '{}' check (json_valid(metrics)),  -- the last of each name
+  progress      real    check (progress between 0 and 1),
+  progress_from text    check (progress_from in ('report', 'log')),
+  reported_at   real,               -- when the last line was written, by its own words
+  primary key (job, attempt),
+  foreign key (job, attempt) references attempts (job, attempt) on delete cascade,
+  check ((progress is null) = (progress_from is null))
 ) without rowid;
 
 -- Every GPU this machine has shown: what can never run here is judged against these.
