@@ -13,9 +13,35 @@ import pytest
 from gpuq.client import Client
 from gpuq.daemon.linux import processes
 from gpuq.errors import GpuqError
+from tests.at_the_end import (
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
+
+__all__ = [
+    "pytest_runtest_logreport",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+    "pytest_testnodedown",
+]
 
 BIN = Path(sys.executable).parent
 PATIENCE_S = 30.0
+
+
+# What is one for the whole machine: mounts, uids without an owner, containers of systemd.
+OF_THE_MACHINE = ("disks", "many_users", "ManyUsers", "Box")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where the tests go on several processes (pytest-xdist, --dist loadgroup): a file stays together,
+    for what its tests share, and so do all that touch the machine itself."""
+    for item in items:
+        names = vars(getattr(item, "module", None) or object)
+        touches = any(name in names for name in OF_THE_MACHINE)
+        item.add_marker(pytest.mark.xdist_group("machine" if touches else str(item.path)))
 
 
 def until(condition: Callable[[], Any], what: str = "it", timeout_s: float = PATIENCE_S) -> Any:

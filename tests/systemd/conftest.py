@@ -6,19 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.at_the_end import REPORTED
 from tests.systemd import root as roots
 from tests.systemd import wheels as made_wheels
 from tests.systemd.box import PEOPLE, Box
 from tests.systemd.machine import why_not
-
-REPORTED: list[str] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if REPORTED:
-        terminalreporter.section("systemd in a container")
-        for line in REPORTED:
-            terminalreporter.line(line)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

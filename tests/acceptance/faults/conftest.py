@@ -313,43 +313,14 @@ def broken_promises(daemon: FaultyDaemon) -> list[str]:
     return found
 
 
-# ── the table ──
-
-
-class Row:
-    def __init__(self, fault: str) -> None:
-        self.fault = fault
-        self.tried = 0
-        self.seconds = 0.0
-        self.failed = 0
-        self.words: list[str] = []
-
-    def take(self, report: pytest.TestReport) -> None:
-        properties = dict(report.user_properties)
-        self.seconds += report.duration
-        self.failed += report.failed
-        if report.skipped and isinstance(report.longrepr, tuple):
-            self.words = [f"SKIPPED: {report.longrepr[2].removeprefix('Skipped: ')}"]
-        if report.when == "call" and not report.skipped:
-            self.tried += properties.get("tried", 1)
-            self.words += [properties["figures"]] if "figures" in properties else []
-
-    def cells(self) -> tuple[str, str, str, str]:
-        result = f"{self.failed} FAILED" if self.failed else "well"
-        words = "; ".join(self.words)
-        if words.startswith("SKIPPED"):
-            result, words = words, ""
-        return self.fault, str(self.tried), f"{self.seconds:.1f}", f"{result}  {words}".strip()
-
-
-_rows: dict[str, Row] = {}
+# ── the table, which tests/at_the_end.py prints ──
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Its properties come along to the process that tells, where the tests go on several."""
     outcome: Any = yield
-    fault = _fault(item)
-    _rows.setdefault(fault, Row(fault)).take(outcome.get_result())
+    outcome.get_result().user_properties.append(("fault", _fault(item)))
 
 
 def _fault(item: pytest.Item) -> str:
@@ -357,17 +328,6 @@ def _fault(item: pytest.Item) -> str:
     name = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
     callspec = getattr(item, "callspec", None)
     return name if callspec is None else f"{name}: {callspec.id}"
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not _rows:
-        return
-    table = [("fault", "tried", "s", "result"), *(row.cells() for row in _rows.values())]
-    widths = [max(len(cells[column]) for cells in table) for column in range(3)]
-    terminalreporter.section("faults")
-    for fault, tried, seconds, result in table:
-        left = f"{fault:<{widths[0]}}  {tried:>{widths[1]}}  {seconds:>{widths[2]}}"
-        terminalreporter.write_line(f"{left}  {result}")
 
 
 @pytest.fixture
