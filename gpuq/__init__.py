@@ -3,15 +3,54 @@
 Only the version and lazily the public names live here: every client command pays for this import.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpuq.client import Client
+    from gpuq.errors import (
+        DaemonUnreachable,
+        GpuqError,
+        NeverFits,
+        NothingMatched,
+        NotPermitted,
+        UsageError,
+        WaitTimedOut,
+    )
+    from gpuq.group_table import GroupInFull
+    from gpuq.typed import Event, Gpu, Job, JobInFull, JobOptions, NewJob
 
 __version__ = "0.1.0"
-__all__ = ["Client", "__version__"]
+__all__ = [
+    "Client",
+    "DaemonUnreachable",
+    "Event",
+    "Gpu",
+    "GpuqError",
+    "GroupInFull",
+    "Job",
+    "JobInFull",
+    "JobOptions",
+    "NeverFits",
+    "NewJob",
+    "NotPermitted",
+    "NothingMatched",
+    "UsageError",
+    "WaitTimedOut",
+    "__version__",
+]
+_PLACES = {
+    "Client": "client",
+    "GroupInFull": "group_table",
+    **dict.fromkeys(("Event", "Gpu", "Job", "JobInFull", "JobOptions", "NewJob"), "typed"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Client":
-        from gpuq.client import Client
+    if name not in __all__:
+        raise AttributeError(f"module 'gpuq' has no attribute {name!r}")
+    place = f"gpuq.{_PLACES.get(name, 'errors')}"
+    return getattr(__import__(place, fromlist=[name]), name)
 
-        return Client
-    raise AttributeError(f"module 'gpuq' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

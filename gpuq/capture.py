@@ -50,9 +50,11 @@ OPTIONS = frozenset(
             "limits",
         ),
         *("time_limit_s", "heartbeat_s", "stop_to", "retries", "backoff", "retry_on", "key"),
+        *("cpu_after_s", "on_kill"),
         *("max_util", "gpu_ids", "exclude_gpus", "gpu_mem", "mem_bytes", "queue", "snapshot"),
-        *("after", "begin_at", "begin_in_s", "preemptible", "preempt_signal"),
+        *("after", "begin_at", "begin_in_s", "preemptible", "preempt_signal", "on_failure"),
         *("held", "array", "grid", "params", "script", "interpreter", "as_slurm"),
+        *("on_start", "on_end"),
     )
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gpuq.errors import GpuqError, NothingMatched
+from gpuq.errors import GpuqError, NothingMatched, NotPermitted
 
 CHUNK = 256 * 1024
 QUIET_S = 0.1  # between two looks at the file
@@ -142,6 +142,41 @@ class Follow:
         if self.log is not None:
             self.log.close()
             self.log = None
+
+
+def text_of(job: Job, attempt: int | None = None, lines: int | None = None) -> str:
+    """What a job's log holds now, of its last attempt or of that one, with the reader's own rights;
+    empty where nothing was written yet. NothingMatched: there was no such attempt; NotPermitted: it is
+    another user's; GpuqError: it was removed for its age."""
+    views = [job] if attempt is None else job["attempts"]
+    found = next((one for one in views if attempt in (None, one["attempt"])), None)
+    if found is None:
+        raise NothingMatched(
+            f"job {job['id']} has no attempt {attempt}. See: gpuq show {job['id']}"
+        )
+    if job["hidden"]:
+        raise _not_yours(job)
+    try:
+        with rights_of_owner(job):
+            log = LogFile(open_log(found["log"] or os.devnull), is_ours=is_ours(job))
+    except PermissionError:
+        raise _not_yours(job) from None
+    except FileNotFoundError:
+        if job["files_removed_at"] is None:
+            return ""
+        raise GpuqError(
+            f"the log of job {job['id']} was removed. How long logs are kept: gpuq config (keep_for, "
+            "keep_size)"
+        ) from None
+    try:
+        log.position = 0 if lines is None else log.start_of_last_lines(lines)
+        return b"".join(log.read()).decode("utf-8", "replace")
+    finally:
+        log.close()
+
+
+def _not_yours(job: Job) -> NotPermitted:
+    return NotPermitted(f"the log of job {job['id']} is readable to {job['user']} alone")
 
 
 def is_ours(job: Job) -> bool:

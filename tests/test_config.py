@@ -16,6 +16,7 @@ from gpuq.core.policy import Policy, Rate, WeekSpan
 from gpuq.errors import UsageError
 
 MIB = 2**20
+HOOK = "https://hooks.example:8443"
 WORKDAY = (WeekSpan(days=frozenset(range(5)), begin=9 * 60, end=18 * 60),)
 
 
@@ -78,7 +79,7 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_every_setting_can_be_a_flag(tmp_path: Path, setting: config.Setting) -> None:
-    file = tmp_path / "there"
+    file = tmp_path / "there.prom"
     file.touch()
     words = {name: flag for name, _, flag, *_ in SAID}
     found = load(tmp_path, flags={setting.name: words.get(setting.name, str(file))})
@@ -106,6 +107,7 @@ SAID: list[tuple[str, str, str, Any, str | None]] = [
     ("keep_free", '"2G"', "2G", 2048 * MIB, None),
     ("keep_for", '"7d"', "7d", 7 * 86400.0, None),
     ("keep_size", '"50G"', "50G", 50 * 1024 * MIB, None),
+    ("on_failure", '"stop:3"', "stop:3", "stop:3", None),
     ("undo_for", '"10m"', "10m", 600.0, None),
     ("allow_gpus", '[3, "GPU-8f2c"]', "3, GPU-8f2c", ("3", "GPU-8f2c"), "allow_gpus"),
     ("deny_gpus", '["0000:3b:00.0"]', "0000:3b:00.0", ("0000:3b:00.0",), "deny_gpus"),
@@ -129,6 +131,10 @@ SAID: list[tuple[str, str, str, Any, str | None]] = [
     ("fast_failures", "4", "4", 4, "fast_failures"),
     ("fast_failure_within", '"1m"', "1m", 60.0, "fast_failure_s"),
     ("strict_health", "true", "yes", True, "strict_health"),
+    ("on_start", '"https://hooks.example:8443"', *[HOOK] * 2, None),
+    ("on_end", '"https://hooks.example:8443"', *[HOOK] * 2, None),
+    ("on_gpu_problem", '"https://hooks.example:8443"', *[HOOK] * 2, None),
+    ("metrics_every", '"1m"', "60", 60.0, None),
     ("admin_group", '"wheel"', "wheel", "wheel", None),
     ("allow_groups", '["lab", "guests"]', "lab,guests", ("lab", "guests"), None),
     ("allow_root_jobs", "true", "yes", True, None),

@@ -25,6 +25,7 @@ DOORS = {
     "ctypes": ("gpuq/daemon/linux/syscalls.py", f"{DEEP_TEST}/by_driver.py"),
     "pynvml": "gpuq/daemon/gpus/nvml",
     "typer": ("gpuq/cli", "gpuq/manual"),
+    "prometheus_client": "gpuq/daemon/metrics/exposition.py",
     "watchfiles": "gpuq/daemon/reloading.py",
     "textual": "gpuq/tui",
     "torch": ("gpuq/demo", f"{DEEP_TEST}/by_torch.py"),

@@ -180,7 +180,7 @@ class _Throwaway:
         return f"{len(gpus)} {kind} ({models}): {why}."
 
     def _gpus(self) -> list[Job]:
-        gpus: list[Job] = self.client.gpus()["gpus"]
+        gpus: list[Any] = self.client.gpus()["gpus"]
         return gpus
 
     def _wait_for_free_gpus(self) -> str | None:

@@ -19,8 +19,9 @@ from gpuq.errors import DaemonUnreachable, GpuqError, UsageError
 BORROWED = (
     *("gpus", "gpu_mem", "exclusive", "cpus", "mem", "gpu_model", "gpu_id", "exclude_gpu"),
     *("max_util", "visible", "cwd", "priority", "name", "tag", "queue", "time", "heartbeat"),
+    *("cpu_after", "on_kill"),
     *("grace", "stop_to", "retries", "backoff", "retry_on", "output", "stderr", "preemptible"),
-    *("preempt_signal", "shell", "env", "env_file"),
+    *("preempt_signal", "on_start", "on_end", "shell", "env", "env_file"),
 )
 GIVEN_UP = "the text was not changed: nothing was done"
 

@@ -31,7 +31,7 @@ NOT_EDITED = {
     "hold": "gpuq hold",
     "key": "submit it anew",
     "snapshot": "submit it anew",
-    "seed": "set GPUQ_SEED in [env]",
+    "seed": "submit it anew with --seed",
 }
 
 
@@ -132,6 +132,8 @@ FIELDS = (
     Field("mem", "mem_bytes", _size, exact_size, "8G"),
     Field("time", "time_limit_s", _time, _show_time, "2h"),
     Field("heartbeat", "heartbeat_s", _time, _show_time, "10m"),
+    Field("cpu_after", "cpu_after_s", _time, _show_time, "10m"),
+    Field("on_kill", "on_kill", _text, _as_it_is, "rm -f /scratch/lock"),
     Field("grace", "grace_s", _time, _show_time, "10s"),
     Field("stop_to", "stop_to", _text, _as_it_is, "all"),
     Field("retries", "retries", _number, _as_it_is, 3),
@@ -142,6 +144,8 @@ FIELDS = (
     Field("tag", "tags", _words, _as_it_is, ["sweep"]),
     Field("output", "output", _path, _as_it_is, "/home/me/log"),
     Field("stderr", "stderr", _path, _as_it_is, "/home/me/errors"),
+    Field("on_start", "on_start", _text, _as_it_is, "echo started"),
+    Field("on_end", "on_end", _text, _as_it_is, "mail -s done me"),
     Field("preemptible", "preemptible", _switch, _as_it_is, True),
     Field("preempt_signal", "preempt_signal", _signal, _show_signal, "USR1"),
 )

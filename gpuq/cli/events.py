@@ -1,6 +1,6 @@
 """`gpuq events`: what happened, in order, and what happens now."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from typer import Argument, Option
@@ -13,7 +13,7 @@ from gpuq.protocol import SCHEMA
 
 LAST_ON_A_TERMINAL = 50
 
-Event = dict[str, Any]
+Event: TypeAlias = Any
 
 
 def events(
@@ -23,7 +23,7 @@ def events(
         bool, Option("-f", "--follow", help="Go on with what happens, until Ctrl-C.")
     ] = False,
     since: Annotated[
-        int | None, Option(metavar="SEQ", help="Those after this number; 0: from the first on.")
+        int | None, Option(metavar="SEQ", help="Those after this number; 0: all that are kept.")
     ] = None,
     json: Annotated[bool, Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
@@ -35,8 +35,9 @@ def events(
       gpuq events -f --json           one line of JSON for each, as it happens
       gpuq events --since 4711 -f     go on behind the one that was seen last
 
-    On a pipe the columns are seq, time, kind, job, attempt, gpu, actor, cause. A follower comes back
-    by itself when the daemon is restarted, and misses nothing.
+    On a pipe the columns are seq, time, kind, job, attempt, gpu, actor, cause. What nobody asked for
+    is by gpuq itself. A follower comes back by itself when the daemon is restarted, and misses nothing;
+    where events after a number are kept no more, that is an error.
     """
     if since is not None and since < 0:
         raise UsageError("--since: events are numbered from 1 on")
@@ -91,9 +92,15 @@ def _gpu_name(event: Event) -> str:
 
 
 def _cause(event: Event) -> str:
-    if event["cause"]:
-        return str(event["cause"])
-    told = {name: value for name, value in (event["detail"] or {}).items() if name != "last"}
+    """What is special about it, or what is told beside; else what is always behind its kind."""
+    from gpuq.core.events import special_cause
+
+    return special_cause(event["kind"], event["cause"]) or _details(event) or event["cause"] or ""
+
+
+def _details(event: Event) -> str:
+    detail = event["detail"] or {}
+    told = {name: value for name, value in detail.items() if name not in _NOT_SHOWN}
     changed = told.pop("changed", None)
     said = [] if changed is None else [_changed(changed)]
     return " ".join(said + [f"{name}={value}" for name, value in told.items() if value is not None])
@@ -104,6 +111,10 @@ def _changed(names: list[str]) -> str:
     from gpuq.cli.edit_text import BY_WIRE
 
     return f"changed: {', '.join(dict.fromkeys(BY_WIRE.get(name, name) for name in names))}"
+
+
+# The last job of a run of them stands beside the first; the others are for the metrics.
+_NOT_SHOWN = ("last", "waited_s", "gap_s")
 
 
 def _row(event: Event) -> str:

@@ -49,7 +49,7 @@ def follow_tests(
         for uuid in list(waiting):
             gpu = found.get(uuid)
             if gpu is not None and gpu["tested_at"] != waiting[uuid]:
-                tests.append({"index": gpu["index"], **gpu["test"]})
+                tests.append({"index": gpu["index"], **(gpu["test"] or {})})
                 if not quiet:
                     _say(gpu, look)
             elif gpu is not None and gpu["under_test"] is not None:

@@ -50,6 +50,13 @@ def describe(
         str | None,
         resources(metavar="SIZE", help="Memory of the machine that all of it may use, like 8G."),
     ] = None,
+    cpu_after: Annotated[
+        str | None,
+        resources(
+            metavar="TIME",
+            help="When it has waited so long for its GPUs, a CPU slot will do: GPUQ_DEVICE=cpu.",
+        ),
+    ] = None,
     gpu_model: Annotated[
         str | None, placement(metavar="TEXT", help="Only on GPUs with this in their model's name.")
     ] = None,
@@ -147,6 +154,10 @@ def describe(
     stop_to: Annotated[
         str, ends(metavar="WHOM", help="Who gets the TERM: all of it, or only its main process.")
     ] = "all",
+    on_kill: Annotated[
+        str | None,
+        ends(metavar="CMD", help="For /bin/sh when gpuq ends it, as you, within the grace."),
+    ] = None,
     retries: Annotated[
         int | None, ends(metavar="N", help="Try again up to N times when it ends badly.")
     ] = None,
@@ -161,6 +172,14 @@ def describe(
             help="failed,oom,lost unless said; also timeout and exit:75. A kill is never retried.",
         ),
     ] = None,
+    on_failure: Annotated[
+        str | None,
+        ends(
+            metavar="HOW",
+            help="Of many: continue, or stop:N: once N have failed and none has succeeded, what waits "
+            "is not begun.",
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         results(
@@ -172,6 +191,17 @@ def describe(
     ] = None,
     stderr: Annotated[
         str | None, results(metavar="FILE", help="Standard error goes there.")
+    ] = None,
+    on_start: Annotated[
+        str | None,
+        results(metavar="HOOK", help="Done when it starts: a command for /bin/sh, or an address."),
+    ] = None,
+    on_end: Annotated[
+        str | None,
+        results(
+            metavar="HOOK",
+            help="Done when it has ended: mail -s done me, https://host/x, ntfys://topic.",
+        ),
     ] = None,
     shell: Annotated[
         str | None, Option(metavar="TEXT", help="In place of COMMAND: a text for /bin/sh.")
@@ -210,6 +240,7 @@ def describe(
         "exclusive": exclusive or None,
         "cpus": cpus,
         "mem_bytes": read_option("--mem", parse_bytes, mem),
+        "cpu_after_s": read_option("--cpu-after", parse_seconds, cpu_after),
         "gpu_model": gpu_model,
         "gpu_ids": gpu_words("--gpu-id", gpu_id),
         "exclude_gpus": gpu_words("--exclude-gpu", exclude_gpu),
@@ -231,11 +262,15 @@ def describe(
         "heartbeat_s": read_option("--heartbeat", parse_seconds, heartbeat),
         "grace_s": read_option("--grace", parse_seconds, grace),
         "stop_to": None if stop_to == "all" else stop_to,
+        "on_kill": on_kill,
         "retries": retries,
         "backoff": backoff,
         "retry_on": retry_on,
+        "on_failure": on_failure,
         "output": output,
         "stderr": stderr,
+        "on_start": on_start,
+        "on_end": on_end,
         "env": environment(env_file, env or []),
         "seed": seed,
     }

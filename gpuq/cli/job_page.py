@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpuq.cli.expected_text import expected_start, runs_about
-from gpuq.cli.job_text import elapsed, words
+from gpuq.cli.job_text import elapsed, metrics_of, words
 from gpuq.cli.render import (
     Column,
     Job,
@@ -16,7 +16,7 @@ from gpuq.cli.render import (
     rfc3339,
     table,
 )
-from gpuq.core.units import format_bytes, format_energy, format_seconds, parse_bytes
+from gpuq.core.units import count, format_bytes, format_energy, format_seconds, parse_bytes
 
 # In the order in which a person asks; what the daemon says beyond that comes after it.
 SHOWN_FIRST = (
@@ -34,6 +34,7 @@ SHOWN_FIRST = (
     "tags",
     "priority",
     "gpu_count",
+    "cpu_fallback",
     "gpu_mem_bytes",
     "gpu_mem_from",
     "exclusive",
@@ -49,6 +50,10 @@ SHOWN_FIRST = (
     "submitted_at",
     "started_at",
     "ended_at",
+    "progress",
+    "metrics",
+    "reported",
+    "report_trouble",
     "gpu_use",
     "idle",
     "contended",
@@ -58,18 +63,19 @@ SHOWN_FIRST = (
 SHOWN_ELSEWHERE = frozenset(
     (
         *("id", "name", "substate", "outcome", "attempts", "environment", "gpus_simulated"),
-        *("hidden", "differs_in", "place_of", "queue_place"),
+        *("hidden", "differs_in", "place_of", "queue_place", "hooks_whole"),
         *("expected_start_is_guess", "expected_start_from", "ran_before"),
         *("gpu_peak_bytes", "gpu_util_mean", "gpu_util_peak", "gpu_energy_j"),
         *("cpu_bound", "cpu_bound_by", "mem_bytes", "mem_bound_by"),
         *("idle_since_at", "contended_at", "contended_by", "contended_now"),
+        *("progress_from", "reported_at", "report_lines"),
     )
 )
 
 
 # What is so unless somebody asks for something else needs no line.
 USUAL = {"as_slurm": False, "retries": 0, "stop_to": "all", "visible": "auto", "paused_s": 0.0}
-USUAL |= {"preemptible": False, "preemptions": 0}
+USUAL |= {"preemptible": False, "preemptions": 0, "on_failure": "continue", "device": "cuda"}
 
 
 def job_fields(job: Job, now: float = 0.0) -> list[tuple[str, str]]:
@@ -77,7 +83,9 @@ def job_fields(job: Job, now: float = 0.0) -> list[tuple[str, str]]:
     known = dict(job, state=_state(job), gpus=_gpus(job), gpu_use=gpu_use(job))
     known |= {"idle": _idle(job), "contended": _contended(job)}
     known |= {"expected_start": expected_start(job, now), "runs": runs_about(job)}
-    known |= {"memory": _memory(job), "cpus": _cpus(job)}
+    known |= {"memory": _memory(job), "cpus": _cpus(job), "cpu_fallback": _cpu_fallback(job)}
+    known |= {"progress": _progress(job), "reported": _reported(job)}
+    known |= {"metrics": metrics_of(job)}
     if not job["gpu_count"]:
         known["exclusive"] = None  # of nothing
     known |= {"script": "as it was at submit" if job.get("script") else None}
@@ -129,6 +137,27 @@ def _contended(job: Job) -> str | None:
         return None
     still = ", and somebody is there still" if job["contended_now"] else ""
     return f"{job['contended_by']}, seen at {clock(job['contended_at'])}{still}"
+
+
+def _progress(job: Job) -> str | None:
+    if job.get("progress") is None:
+        return None
+    said_by = ", by the bar in its log" if job.get("progress_from") == "log" else ""
+    return f"{job['progress'] * 100:.3g} %{said_by}"
+
+
+def _reported(job: Job) -> str | None:
+    if not job.get("report_lines"):
+        return None
+    return f"{clock(job['reported_at'])}, the last of {count(job['report_lines'], 'report')}"
+
+
+def _cpu_fallback(job: Job) -> str | None:
+    """ "it asked for 2 GPUs; gpuq requeue 12 asks for them again"."""
+    if not job.get("cpu_fallback"):
+        return None
+    gpus = count(job["cpu_fallback"]["gpus"], "GPU")
+    return f"it asked for {gpus}; gpuq requeue {job['id']} asks for them again"
 
 
 def _memory(job: Job) -> str | None:
@@ -213,7 +242,7 @@ def end_of(attempt: Job) -> str:
 
 def submit_line(job: Job) -> list[str]:
     """The words that would submit a job again, as far as the daemon tells them."""
-    job = job | _as_written(job) | _where_submitted(job)
+    job = job | _as_written(job) | _where_submitted(job) | _with_its_gpus(job)
     line = ["gpuq", "submit", "-g", str(job["gpu_count"]), "-n", job["name"]]
     line += _element(job)
     if job.get("gpu_mem_from"):
@@ -226,6 +255,7 @@ def submit_line(job: Job) -> list[str]:
     for option, field in (("--gpu-id", "gpu_ids"), ("--exclude-gpu", "exclude_gpus")):
         line += [option, ",".join(job[field])] if job.get(field) else []
     line += ["--max-util", str(job["max_util"])] if job.get("max_util") else []
+    line += ["--cpu-after", f"{job['cpu_after_s']:g}s"] if job.get("cpu_after_s") else []
     if job["cpus"] != 1 or job.get("cpu_bound"):
         line += ["-c", str(job["cpus"])]
     if job.get("mem_bytes"):
@@ -246,8 +276,16 @@ def submit_line(job: Job) -> list[str]:
     line += _ends(job)
     for option in ("output", "stderr"):
         line += [f"--{option}", job[option]] if job.get(option) else []
+    for option in ("on_start", "on_end") if job.get("hooks_whole") else ():
+        line += [f"--{option.replace('_', '-')}", job[option]] if job.get(option) else []
     line += ["--snapshot"] if job.get("snapshot") else []
     return [*line, "-C", job["cwd"], "--", *job["command"]]
+
+
+def _with_its_gpus(job: Job) -> Job:
+    """As it was before the CPU had to do."""
+    asked = job.get("cpu_fallback") or {}
+    return asked | {"gpu_count": asked["gpus"]} if asked else {}
 
 
 def _where_submitted(job: Job) -> Job:
@@ -309,11 +347,14 @@ def _ends(job: Job) -> list[str]:
     line = []
     for option, field in (("-t", "time_limit_s"), ("--heartbeat", "heartbeat_s")):
         line += [option, f"{job[field]:g}s"] if job.get(field) else []
+    line += ["--on-kill", job["on_kill"]] if job.get("on_kill") else []
     if job.get("stop_to", "all") != "all":
         line += ["--stop-to", job["stop_to"]]
     for option in ("retries", "backoff", "retry_on", "key"):
         value = job.get(option)
         line += [f"--{option.replace('_', '-')}", str(value)] if value else []
+    if job.get("on_failure", "continue") != "continue":
+        line += ["--on-failure", job["on_failure"]]
     return line
 
 

@@ -101,6 +101,7 @@ def _columns(jobs: Sequence[Job], look: Look) -> list[Column]:
         Column("PRI", lambda job: str(job["priority"]), right=True, unused="0"),
         Column("TIME", lambda job: format_seconds(elapsed(job, look.now)), right=True, unused="-"),
         Column("LEFT", lambda job: _left_words(job, look.now), right=True, unused="-"),
+        Column("PROGRESS", progress_of, right=True),
         Column("EXIT", _exit),
         Column("COMMAND / REASON", _command_or_reason),
     ]
@@ -117,9 +118,11 @@ def letter(job: Job) -> Cell:
 
 
 def gpus_of(job: Job) -> str:
-    """Which GPUs a job has or had; how many it waits for."""
+    """Which GPUs a job has or had; how many it waits for; that the CPU has to do for it."""
     if job["gpus"]:
         return indices(job["gpus"])
+    if job.get("cpu_fallback"):
+        return "cpu"
     return f"x{job['gpu_count']}" if job["gpu_count"] else "-"
 
 
@@ -175,6 +178,24 @@ def parameters_of(job: Job) -> str:
     return " ".join(f"{name}={value}" for name, value in job.get("parameters", {}).items())
 
 
+def progress_of(job: Job) -> str:
+    """ "61%" of a job that says so and runs; how far one came that has ended is on its own page."""
+    progress = None if is_folded(job) or job["state"] == "ended" else job.get("progress")
+    return "" if progress is None else f"{int(progress * 100)}%"
+
+
+def metrics_of(job: Job) -> str:
+    """ "loss=0.25 acc=0.91"."""
+    return " ".join(f"{name}={metric_word(value)}" for name, value in job["metrics"].items())
+
+
+def metric_word(value: Any) -> str:
+    """As short as a float is that tells no less than its first six digits."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def command_of(job: Job) -> str:
     """What it runs, or that this is its owner's to know: "(bob's)"."""
     if job.get("hidden"):
@@ -204,8 +225,9 @@ def chosen_table(jobs: Sequence[Job], names: Sequence[str], look: Look) -> list[
         "ended": lambda job: _clock(job["ended_at"]),
         "time": lambda job: format_seconds(elapsed(job, look.now)),
         "command": command_of,
+        "progress": progress_of,
     }
-    right = ("priority", "time", "index", "place")
+    right = ("priority", "time", "index", "place", "progress")
     columns = [
         Column(name.upper(), _cell(values[name]), right=name in right, unused=None)
         for name in names
@@ -239,6 +261,8 @@ def column_values(now: float) -> dict[str, Callable[[Job], Any]]:
         "params": lambda job: "" if is_folded(job) else parameters_of(job),
         "log": lambda job: None if is_folded(job) else job["log"],
         "place": place_of,
+        "progress": lambda job: None if is_folded(job) else job.get("progress"),
+        "metrics": lambda job: "" if is_folded(job) else metrics_of(job),
     }
 
 
@@ -307,7 +331,7 @@ def why_lines(job: Job, look: Look, *, simulated: bool, gpus: Sequence[Gpu] = ()
         return [f"{farewell(job)}."]
     if job["state"] == "queued":
         held = "is held" if job["substate"] == "held" else "waits"
-        lines = [f"{name} {held}: {reason}.", *_given_way(job)]
+        lines = [f"{name} {held}: {reason}.", *_given_way(job), *_fallen_back(job)]
         if job["place"] is not None and max(job["place"], job.get("place_of") or 1) > 1:
             lines.append(f"It is the {ordinal(job['place'])} of those that ask for the same.")
         expected = sentence(job, look.now)
@@ -317,6 +341,7 @@ def why_lines(job: Job, look: Look, *, simulated: bool, gpus: Sequence[Gpu] = ()
         f"{name} is {words(job['substate'] or job['state'])}"
         f"{on_gpus(job, simulated=simulated)}, for {since} now{f': {reason}' if reason else ''}.",
         *_given_way(job),
+        *_fallen_back(job),
         *_gpu_sentences(job),
         *_gpu_troubles(job, gpus),
     ]
@@ -326,6 +351,16 @@ def _given_way(job: Job) -> list[str]:
     """That it was begun before, and to whom it gave way then, is in its attempts."""
     times = job.get("preemptions")
     return [f"It gave way {count(times, 'time')}. To whom: gpuq show {job['id']}."] if times else []
+
+
+def _fallen_back(job: Job) -> list[str]:
+    if not job.get("cpu_fallback"):
+        return []
+    gpus, waited = count(job["cpu_fallback"]["gpus"], "GPU"), format_seconds(job["cpu_after_s"])
+    return [
+        f"It waited {waited} for {gpus} and makes do with the CPU now. To ask for them again: "
+        f"gpuq requeue {job['id']}."
+    ]
 
 
 def _gpu_troubles(job: Job, gpus: Sequence[Gpu]) -> list[str]:

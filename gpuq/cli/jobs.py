@@ -24,7 +24,8 @@ from gpuq.client import Client
 from gpuq.errors import UsageError
 
 ROWS_ON_A_TERMINAL = 25
-OF_ONE_JOB = frozenset(("index", "params", "log", "place"))  # columns that say nothing of a group
+# Columns that say nothing of a group.
+OF_ONE_JOB = frozenset(("index", "params", "log", "place", "progress", "metrics"))
 NEXT = "next"  # an order that the daemon makes, and of which it tells the beginning
 FEWEST_ROWS = 4  # of jobs under --watch: the GPUs give way in a small window
 
@@ -111,7 +112,8 @@ def status(
     ended, reason, command; ST is Q queued, H held, D not due yet, B between two attempts,
     S starting, R running, P paused, K being ended, U unkillable, and of those that have ended
     C completed, F failed, X cancelled, T timed out, O out of memory, L lost, N skipped. -o also
-    knows exit, group, queue, tags, submitted, time, cwd, index, params, log and place. LEFT is what is
+    knows exit, group, queue, tags, submitted, time, cwd, index, params, log, place, progress and
+    metrics. LEFT is what is
     left of a time limit (9:30), about when a job is expected to start (~14:20), or the moment of its
     --begin (from 18:00). --sort next lists the first 500 that may start and leaves out what runs, is
     held, is not due yet or waits for other jobs; a job that fits may pass one that has to wait for room
@@ -308,7 +310,7 @@ def _picture(
         number = 0 if some else _active(answer) - active_in(jobs)
         how = ": --limit 0" if rows is None else ""
         hidden = f", {f'{number} ' if number > 0 else ''}more not shown{how}"
-    where = "" if query.filters.get("all") else " | finished: gpuq status -a"
+    where = "" if query.filters.get("all") else " | finished: gpuq history"
     foot = [] if query.refs and not hidden else [plain(_foot(answer, hidden) + where, look)]
     if query.order == NEXT:
         foot.append("not in this order: what runs, is held, not due yet or waits for other jobs")

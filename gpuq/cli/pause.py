@@ -49,7 +49,7 @@ def _ask(context: typer.Context, jobs: list[str], *, off: bool) -> int:
     return 1 if any(job["done"] == "not_running" for job in done) else 0
 
 
-def _sentence(job: dict[str, Any], *, off: bool) -> str:
+def _sentence(job: Any, *, off: bool) -> str:
     do = "does" if run_of(job) == str(job["id"]) else "do"
     what = {
         "paused": "stands still; its memory, and that of its GPUs, stays in use. "

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import Any
+from typing import Any, TypeAlias
 
 import typer
 
@@ -17,7 +17,7 @@ from gpuq.client import Client
 from gpuq.core.units import count
 from gpuq.errors import UsageError
 
-Job = dict[str, Any]
+Job: TypeAlias = Any
 
 
 def check_alone(words: Sequence[str] | None, follow: bool, options: Mapping[str, Any]) -> None:

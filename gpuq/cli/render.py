@@ -8,12 +8,14 @@ characters in it, which could otherwise repaint the reader's terminal.
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from gpuq.core.units import format_bytes, format_ranges
 
-Job = dict[str, Any]
-Gpu = dict[str, Any]
+# Rows of what the daemon says, looked into by the names of columns. Which fields there are is said in
+# gpuq.typed, for who looks into them by their own.
+Job: TypeAlias = Any
+Gpu: TypeAlias = Any
 Cell = str | tuple[str, str]  # a text, or a text and its colour
 
 RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
@@ -182,7 +184,7 @@ def memory(used: int | None, total: int | None) -> str:
     return f"{part.removesuffix(whole[-1])}/{whole}"
 
 
-def bar(used: int | None, total: int | None, cells: int = 10) -> str:
+def bar(used: float | None, total: float | None, cells: int = 10) -> str:
     """Eighths of a cell, rounded to the nearest."""
     if used is None or not total:
         return ""

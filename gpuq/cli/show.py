@@ -78,7 +78,7 @@ def _each_in_full(client: Client, group: Several, with_env: bool) -> list[Job]:
 def _show_several(context: typer.Context, client: Client, group: Several, look: Look) -> None:
     """The first of its jobs are listed; all about one is for who asks for that one."""
     ids = ids_of_first(group, LISTED)
-    jobs = client.jobs([",".join(map(str, ids))])
+    jobs: list[Job] = list(client.jobs([",".join(map(str, ids))]))
     has = {"outcome": "outcome", "params": "parameters"}
     columns = ("id", "state", "outcome", "name", "params", "command")
     names = [name for name in columns if name not in has or any(j[has[name]] for j in jobs)]

@@ -208,7 +208,7 @@ def _pour_with_news(client: Client, follow: Follow) -> None:
         pour(chunk)
 
 
-def _leave(job: dict[str, Any]) -> int:
+def _leave(job: Any) -> int:
     """Says how it ended where it did not end well; that is no news of ours but the job's."""
     code = exit_code(job)
     if code:

@@ -1,4 +1,4 @@
-"""`gpuq usage`: who has had how much of the GPUs."""
+"""`gpuq usage`: who has had how much of the GPUs, what they made of it, and what it would have cost."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -7,79 +7,126 @@ import typer
 from typer import Option
 
 from gpuq.cli import console
-from gpuq.cli.jobs import read_since
-from gpuq.cli.render import Column, Look, clock, printable, tabbed, table
+from gpuq.cli.commands import read_option
+from gpuq.cli.past_options import (
+    ANSWER_S,
+    Export,
+    Json,
+    check_export,
+    read_by,
+    read_moment,
+    write_export,
+)
+from gpuq.cli.past_text import HAD, usage_table
+from gpuq.cli.render import clock, tabbed
 from gpuq.core.units import format_seconds
 
 View = dict[str, Any]
 
+ROWS = {"user": "users", "group": "groups", "gpu": "gpus"}  # what an answer calls them
+COLUMNS = {
+    "user": (
+        "user",
+        "gpu_s",
+        "attempts",
+        "running",
+        "gpus",
+        "share_gpu_s",
+        "share_percent",
+        *HAD[2:],
+    ),
+    "group": ("group", "name", *HAD),
+    "gpu": ("index", "gpu", "model", "seconds", *HAD),
+}
+
 
 def usage(
     context: typer.Context,
+    by: Annotated[str, Option(metavar="WORD", help=f"{', '.join(ROWS)}.")] = "user",
     since: Annotated[
         str | None,
         Option(metavar="TIME", help="GPU hours since then: 24h, 2026-07-31; a week unless said."),
     ] = None,
-    json: Annotated[bool, Option("--json", help="Print it as JSON.")] = False,
+    price: Annotated[
+        str | None,
+        Option(metavar="PRICE", help="Of a GPU for an hour, for what it would have cost."),
+    ] = None,
+    limit: Annotated[
+        int | None, Option(metavar="N", help="Of groups: at most N, 500 at the most.")
+    ] = None,
+    json: Json = False,
+    export: Export = None,
 ) -> None:
-    """Who has had how much of the GPUs, and who has some now.
+    """Who has had how much of the GPUs, what they made of it, and who has some now.
 
     Examples:
       gpuq usage
-      gpuq usage --since 24h
-      gpuq usage --json | jq '.users[] | {user, hours: (.gpu_s / 3600)}'
+      gpuq usage --since 30d --price 1.006     what it would have cost at 1.006 a GPU hour
+      gpuq usage --by gpu --since 24h          which GPUs stood idle
+      gpuq usage --by group --export groups.csv
+      gpuq usage --json | jq '.users[] | {user, hours: (.leased_gpu_s / 3600), cost}'
 
-    A GPU that a job shares counts whole. SHARE is what fair share goes by: the same without an end, but
-    fading, so that what was had a half-life ago counts half. On a pipe the columns are user, GPU
-    seconds, attempts, running jobs, GPUs they hold, fading GPU seconds, percent of all of those.
+    GPU HOURS counts from the start of an attempt to its end; where several share a GPU, each
+    moment is divided among them. BUSY is what of them the GPU computed, IDLE what it did not or
+    stood still, UNMEASURED what nobody knows of. The cost is of the GPU HOURS, each line rounded
+    by itself. NOW is what runs at the moment, SHARE what fair share goes by: GPU time without an
+    end, but fading, so that what was had a half-life ago counts half. On a pipe seconds are
+    GPU-seconds: of users the columns are user, seconds with a shared GPU counted whole, attempts,
+    running jobs, GPUs they hold, fading seconds, percent of all of those, seconds, busy, idle,
+    unmeasured, energy (J), cost; of groups their group, name, attempts, whole seconds, seconds and
+    so on; of GPUs index, uuid, model, seconds in which it could have been used, attempts and so
+    on.
     """
+    read_by(by, list(ROWS))
+    check_export(export, json)
     look = console.look(context)
-    asked = None if since is None else read_since(since, look.now)
+    _check(price)
+    asked_since = read_moment(since, look.now)
     with console.connect(context) as client:
-        answer = client.call("usage", since=asked)
-    users = answer["users"]
-    if json:
-        kept = ("since", "fair_share", "half_life_s")
-        console.say_json(users=users, **{name: answer[name] for name in kept})
-        return
-    if not look.terminal:
-        console.say(*map(_row, users))
-        return
-    console.say(*_table(users, look))
-    console.note(_note(answer))
+        answer = client.call(
+            "usage", answer_s=ANSWER_S, by=by, since=asked_since, price=price, limit=limit
+        )
+    rows = answer[ROWS[by]]
+    if export is not None:
+        about = {name: answer[name] for name in ("by", "since", "price", "total")}
+        write_export(export, ROWS[by], rows, **about)
+    elif json:
+        console.say_json(**answer)
+    elif look.terminal:
+        console.say(*usage_table(by, rows, answer["total"], look))
+        console.note(_note(by, rows, answer))
+    else:
+        console.say(*(_row(row, COLUMNS[by]) for row in rows))
 
 
-def _row(user: View) -> str:
-    names = ("user", "gpu_s", "attempts", "running", "gpus", "share_gpu_s", "share_percent")
-    return tabbed([_rounded(user[name]) for name in names])
+def _check(price: str | None) -> None:
+    """It goes to the daemon as it is written: a float would not be it any more."""
+    if price is not None:
+        from gpuq.core.results.cost import parse_price
+
+        read_option("--price", parse_price, price)
 
 
-def _rounded(value: Any) -> Any:
-    return f"{value:.1f}" if isinstance(value, float) else value
+def _row(row: View, names: Sequence[str]) -> str:
+    return tabbed([_rounded(name, row[name]) for name in names])
 
 
-def _table(users: Sequence[View], look: Look) -> list[str]:
-    columns = [
-        Column("USER", lambda user: printable(user["user"])),
-        Column("GPU HOURS", lambda user: _hours(user["gpu_s"]), right=True),
-        Column("RUNS", lambda user: str(user["attempts"]), right=True),
-        Column("RUNNING", lambda user: str(user["running"]), right=True),
-        Column("GPUS NOW", lambda user: str(user["gpus"]), right=True),
-        Column("FADING", lambda user: _hours(user["share_gpu_s"]), right=True),
-        Column("SHARE", lambda user: f"{user['share_percent']:.0f}%", right=True),
-    ]
-    return table(columns, users, look)
+def _rounded(name: str, value: Any) -> Any:
+    """Money to the cent."""
+    if isinstance(value, float):
+        return f"{value:.2f}" if name == "cost" else f"{value:.1f}"
+    return value
 
 
-def _hours(gpu_s: float) -> str:
-    return f"{gpu_s / 3600:.2f}"
-
-
-def _note(answer: View) -> str:
+def _note(by: str, rows: Sequence[View], answer: View) -> str:
     since = f"since {clock(answer['since'])}"
-    half = format_seconds(answer["half_life_s"])
-    if not answer["users"]:
+    if not any(row["leased_gpu_s"] or row.get("running") for row in rows):
         since = f"nobody has had a GPU since {clock(answer['since'])}"
+    if answer["more"]:
+        since += f"; {answer['more']} more not shown"
+    if by != "user":
+        return since
+    half = format_seconds(answer["half_life_s"])
     if answer["fair_share"]:
         return f"{since}. Fair share is on: who has the smaller share goes first; half-life {half}"
     return f"{since}. Fair share is off (setting fair_share): it is first come, first served"

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpuq.cli import console
 from gpuq.cli.render import Job, unpainted, width
@@ -35,10 +35,14 @@ def redraw(picture: Callable[[int, int], Sequence[str]]) -> None:
 
 
 def print_changes(jobs: Callable[[], Sequence[Job]]) -> None:
-    said: Sequence[Job] | None = None
-    for found in _again_and_again(jobs):
+    print_answers(lambda: {"jobs": jobs()})
+
+
+def print_answers(ask: Callable[[], dict[str, Any]]) -> None:
+    said: dict[str, Any] | None = None
+    for found in _again_and_again(ask):
         if found != said:
-            console.say(json.dumps({"schema": SCHEMA, "jobs": found}))
+            console.say(json.dumps({"schema": SCHEMA, **found}))
             sys.stdout.flush()
             said = found
 

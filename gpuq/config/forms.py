@@ -8,9 +8,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from gpuq.core.asked.hooks import read_hook
 from gpuq.core.asked.spec import catchable_signal
 from gpuq.core.hours import parse_hours
 from gpuq.core.policy import Rate, WeekSpan
+from gpuq.core.results.giving_up import format_on_failure, parse_on_failure
 from gpuq.core.scheduling.rate import parse_rate
 from gpuq.core.states import signal_name
 from gpuq.core.units import parse_bytes, parse_seconds
@@ -54,6 +56,20 @@ def read_half_life(value: Any) -> float:
     return seconds
 
 
+def read_interval(value: Any) -> float:
+    seconds = read_time(value)
+    if seconds < 1.0:
+        raise ValueError(f"{value!r} is too often: once a second at most")
+    return seconds
+
+
+def read_textfile(value: Any) -> str:
+    path = read_path(value)
+    if not path.endswith(".prom"):
+        raise ValueError(f"{value!r} does not end in .prom, and node_exporter reads no other files")
+    return path
+
+
 def show_time(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * length and seconds % length == 0:
@@ -74,6 +90,15 @@ def read_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not text")
     return value
+
+
+def read_on_failure(value: Any) -> str:
+    return format_on_failure(parse_on_failure(read_text(value)))
+
+
+def read_hook_setting(value: Any) -> str | None:
+    """Nothing, or what nothing is shown as: nobody is told."""
+    return None if value in (None, "", NOTHING) else read_hook(value)
 
 
 def read_signal(value: Any) -> int:
@@ -162,12 +187,16 @@ def word_of(read: Callable[..., Any]) -> str:
 
 _WORDS: dict[Callable[..., Any], str] = {
     read_path: "PATH",
+    read_textfile: "PATH",
     read_text: "TEXT",
+    read_hook_setting: "TEXT",
     read_signal: "SIGNAL",
+    read_on_failure: "WORD",
     read_list: "LIST",
     read_size: "SIZE",
     read_time: "TIME",
     read_half_life: "TIME",
+    read_interval: "TIME",
     read_hours: "HOURS",
     read_rate: "RATE",
     read_bool: "BOOL",

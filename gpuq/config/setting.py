@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpuq.config.forms import NOTHING, read_path, whole_gpus, word_of
+from gpuq.config.forms import NOTHING, read_path, read_textfile, whole_gpus, word_of
 from gpuq.errors import UsageError
 
 
@@ -42,6 +42,6 @@ class Setting:
 
     def meant_from(self, folder: str, value: str) -> str:
         """The same with whole paths, where there are some in it; an empty folder is where we are."""
-        if self.read is read_path:
+        if self.read in (read_path, read_textfile):
             return read_path(os.path.join(folder, os.path.expanduser(value)))
         return whole_gpus(value, folder) if self.name == "gpus" else value

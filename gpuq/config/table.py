@@ -9,13 +9,17 @@ from gpuq.config.forms import (
     one_of,
     read_bool,
     read_half_life,
+    read_hook_setting,
     read_hours,
+    read_interval,
     read_list,
+    read_on_failure,
     read_path,
     read_rate,
     read_signal,
     read_size,
     read_text,
+    read_textfile,
     read_time,
     show_bool,
     show_list,
@@ -25,6 +29,7 @@ from gpuq.config.forms import (
     whole_number,
 )
 from gpuq.config.setting import Setting
+from gpuq.core.asked.hooks import shown_hook
 from gpuq.core.hours import format_hours
 from gpuq.core.policy import OverMemory
 from gpuq.core.scheduling.rate import format_rate
@@ -133,6 +138,12 @@ _DAEMON = (
     ),
     Setting("keep_for", read_time, 30 * 86400.0, "how long logs are kept", show=show_time),
     Setting("keep_size", read_size, 10 * 2**30, "how much of logs is kept", show=show_size),
+    Setting(
+        "on_failure",
+        read_on_failure,
+        "continue",
+        "what becomes of a group whose jobs fail: continue, or stop:N",
+    ),
     Setting(
         "undo_for",
         read_time,
@@ -249,6 +260,40 @@ _FAULTS = (
     ),
 )
 
+_NOTICES = (
+    Setting(
+        "on_start",
+        read_hook_setting,
+        None,
+        "done when any job starts, as its user: a command, or an address",
+        show=shown_hook,
+    ),
+    Setting(
+        "on_end",
+        read_hook_setting,
+        None,
+        "done when any job has ended, as its user: a command, or an address",
+        show=shown_hook,
+    ),
+    Setting(
+        "on_gpu_problem",
+        read_hook_setting,
+        None,
+        "done when a GPU is set aside, as the daemon: a command, or an address",
+        show=shown_hook,
+    ),
+)
+
+_METRICS = (
+    Setting(
+        "metrics_textfile",
+        read_textfile,
+        None,
+        "a file for node_exporter that the metrics are written to: NAME.prom",
+    ),
+    Setting("metrics_every", read_interval, 15.0, "how often that is done", show=show_time),
+)
+
 _USERS = (
     Setting("admin_group", read_text, "gpuq-admin", "its members may change the jobs of everybody"),
     Setting(
@@ -305,6 +350,8 @@ GROUPS = {
     "when a GPU is free": _FREE,
     "sharing a GPU": _SHARING,
     "jobs that do not use their GPU, and GPUs that fail": _FAULTS,
+    "who is told": _NOTICES,
+    "what monitoring reads": _METRICS,
     "several users on one machine": _USERS,
 }
 SETTINGS = tuple(setting for settings in GROUPS.values() for setting in settings)

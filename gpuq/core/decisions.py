@@ -70,6 +70,23 @@ class Undelay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CountWait:
+    """The jobs of this row have begun to wait for a GPU, and how long they do counts."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallBack:
+    """It has waited long enough for a GPU: let it ask for the CPU alone. `version` is that of the
+    wishes that this was decided by; `why` says what it waited for."""
+
+    job: int
+    version: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Requeue:
     """Put a job that has ended back into the queue; one that waits there waits for nothing that its
     last attempt has left behind."""
@@ -157,6 +174,8 @@ Decision = (
     Start
     | Cancel
     | Undelay
+    | CountWait
+    | FallBack
     | Requeue
     | Settling
     | Signal

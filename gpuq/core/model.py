@@ -73,6 +73,7 @@ class Request:
     gpu_ids: tuple[str, ...] = ()  # uuids: only on these
     exclude_gpus: tuple[str, ...] = ()  # uuids: not on these
     lasts_s: float | None = None  # how long it runs at the most, as far as anybody knows
+    cpu_after_s: float | None = None  # so long it waits for its GPUs; then the CPU is enough
 
     @property
     def cpu_slots(self) -> int:
@@ -128,6 +129,7 @@ class WaitingJob:
     time_limit_s: float | None = None
     grace_s: float = 10.0
     stop: StopWish | None = None
+    gpu_wait_since: float | None = None  # where that counts: CLOCK_MONOTONIC, s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +321,7 @@ class Snapshot:
     to_requeue: tuple[
         int, ...
     ] = ()  # jobs that do not run and that somebody wants (back) in the queue
+    to_clock: tuple[int, ...] = ()  # rows of jobs whose wait for a GPU counts, and has just begun
     reservations: tuple[Reservation, ...] = ()  # that have not ended
     touched_needs: tuple[TouchedNeed, ...] = ()  # the first few about which there is news
     drain: Drain | None = None
@@ -351,6 +354,9 @@ class Exit:
     leftover_names: str | None = None
     last_output: str | None = None  # the end of what it wrote, where it did not succeed
     told_out_of_memory: str | None = None  # by the job itself, through its report
+    on_kill_code: int | None = None  # of its --on-kill command; minus the signal that ended that
+    on_kill_trouble: str | None = None  # why that did not end by itself, or could not begin
+    container_trouble: str | None = None  # why its container may be there still
     oom_kills: int | None = None  # by the kernel in its control group; None where that cannot tell
     bound_hits: int | None = None  # how often its own --mem was the reason for that
     memory_peak_bytes: int | None = None  # of all of it together, as the control group counts it

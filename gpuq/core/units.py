@@ -4,7 +4,7 @@ Sizes are binary (1G is 2**30 bytes), because nvidia-smi, torch and the card's o
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _SIZES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([KMGT])(?:i?B)?", re.IGNORECASE)
@@ -110,6 +110,19 @@ def format_spans(spans: Iterable[range]) -> str:
         elif span:
             joined.append([span.start, span.stop])
     return ",".join(f"{a}-{b - 1}" if b - a > 1 else str(a) for a, b in joined)
+
+
+def without(spans: Iterable[range], others: Iterable[range]) -> Iterator[range]:
+    """What of the spans is in none of the others; both in order and apart, and each of the others
+    within one of the spans. Some of what is left may be empty."""
+    rest = iter(others)
+    other = next(rest, None)
+    for span in spans:
+        start = span.start
+        while other is not None and other.start < span.stop:
+            yield range(start, other.start)
+            start, other = other.stop, next(rest, None)
+        yield range(start, span.stop)
 
 
 def count(number: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from gpuq.core.ends.beside import beside_words
 from gpuq.core.ends.retry import (
     DEFAULT_BACKOFF,
     DEFAULT_ON,
@@ -24,6 +25,7 @@ from gpuq.core.gpus.breaker import speaks_against_gpu, tell_xid
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import EndCause, Exit, JobState, Outcome
 from gpuq.core.policy import Policy
+from gpuq.core.results.signature import error_signature
 from gpuq.core.states import (
     GIVES_BACK,
     GONE,
@@ -48,7 +50,8 @@ SOON_S = 30.0  # who has not come further than that may never have had the GPU
 
 
 class Chronicle:
-    """What was heard and not yet written down stands in `inbox`."""
+    """What was heard and not yet written down stands in `inbox`. `take_reports` stores what an attempt
+    (job, attempt) has reported to its end."""
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Chronicle:
         policy: Callable[[], Policy],
         watchers: Watchers,
         lookout: Lookout,
+        take_reports: Callable[[int, int], None],
     ) -> None:
         self.inbox: deque[News] = deque()
         self.start_trouble: tuple[str, float] | None = None  # until when, on CLOCK_MONOTONIC
@@ -65,8 +69,10 @@ class Chronicle:
         self._policy = policy
         self._watchers = watchers
         self._lookout = lookout
+        self._take_reports = take_reports
         self._boot_id = processes.boot_id()
         self._returns: Counter[int] = Counter()
+        self._given_up: list[range] = []  # jobs that were cancelled in this commit for others' ends
 
     def take_in(self) -> bool:
         """Writes down what was heard, in order and in one commit, and then tells who waits for it.
@@ -75,6 +81,7 @@ class Chronicle:
         if not batch:
             return False
         faults.here("loop.news")
+        self._given_up = []
         with self._store.transaction():
             for news in batch:
                 self._write_down(news)
@@ -82,6 +89,9 @@ class Chronicle:
         for news in batch:
             self.inbox.popleft()
             self._announce(news)
+        for span in self._given_up:
+            self._watchers.publish(span[0], "started", last=span[-1])
+            self._watchers.publish(span[0], "ended", last=span[-1])
         self._lookout.tell_probe()
         return True
 
@@ -137,6 +147,7 @@ class Chronicle:
         self._store.happened.return_to_queue(job, attempt, cause=cause, now=self._clock.wall())
 
     def _end(self, job: int, attempt: int, exit: Exit, by_others: EndCause | None = None) -> None:
+        self._take_reports(job, attempt)
         terms = self._store.agreed.terms(job, attempt)
         if self._had_ended_before(exit, terms):
             terms = replace(terms, ending=None)
@@ -162,9 +173,11 @@ class Chronicle:
             outcome=outcome,
             reason=explained(),
             open_reason=explained(openly=True),
+            error_signature=error_signature(exit, outcome, ending=terms.ending),
             cooling=None if terms.cool_at_once else (self._clock.monotonic(), self._boot_id),
             gpu_use=self._lookout.usage.of(job, attempt) if terms.gpus else None,
         )
+        ended = _with_words(ended, *beside_words(exit))
         self._end_or_try_again(ended, terms)
         half_life_s = self._policy().fair_share_half_life_s
         self._store.shares.add(job, attempt, half_life_s=half_life_s)
@@ -210,6 +223,7 @@ class Chronicle:
         if verdict.why is not None:
             ended = _with_words(ended, verdict.why)
         self._store.happened.end(ended, now=now)
+        self._given_up += self._store.giving_up.heed(ended.job, now=now)
 
     def _heed_gpus(self, ended: Ended, terms: Terms) -> Ended:
         """What its end says of the GPUs that it had, and what the driver told of them meanwhile."""
@@ -249,7 +263,7 @@ class Chronicle:
         """How long its command runs; and what it needs of a GPU, for --gpu-mem auto, or that what was
         known is too little."""
         ran_s = self._ran_s(ended, terms)
-        if ended.outcome is Outcome.SUCCEEDED and ran_s is not None:
+        if ended.outcome is Outcome.SUCCEEDED and ran_s is not None and not terms.fell_back:
             ran_s = max(ran_s - terms.paused_s, 0.0)
             self._store.durations.learn(ended.job, ran_s, now=self._clock.wall())
         if ended.gpu_use is None:

@@ -10,8 +10,10 @@ from signal import SIGKILL
 from gpuq.core.decisions import (
     Await,
     Cancel,
+    CountWait,
     Decision,
     Divide,
+    FallBack,
     MarkDirty,
     Meet,
     Pause,
@@ -28,6 +30,7 @@ from gpuq.core.decisions import (
     TestGpu,
     Undelay,
 )
+from gpuq.core.ends.ending import left_s
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Snapshot
 from gpuq.core.scheduling.judging import judge_needs
@@ -73,11 +76,12 @@ class Deeds:
     async def do(self, decisions: Sequence[Decision], snapshot: Snapshot) -> None:
         """Raises DiskTrouble and CannotStart; what was not done then is decided anew."""
         # Signals first: what is being ended is to end though the disk may refuse all the rest.
-        self._signal([one for one in decisions if isinstance(one, Signal)])
+        self._signal([one for one in decisions if isinstance(one, Signal)], snapshot)
         # Before any other job ends: what was touched stays as it was judged.
         self._settle([one for one in decisions if isinstance(one, Settling)])
         self._cancel([one for one in decisions if isinstance(one, Cancel)])
         self._requeue([one.job for one in decisions if isinstance(one, Requeue)])
+        self._count_waits([one.job for one in decisions if isinstance(one, CountWait)])
         self._starter.keep_for(decisions)
         for decision in decisions:
             await self._carry_out(decision, snapshot)
@@ -91,6 +95,9 @@ class Deeds:
                 if await self._starter.start(decision, snapshot):
                     self._watchers.publish(decision.job, "started")
                     self._lookout.tell_probe()
+            case FallBack(job=job, version=version, why=why):
+                self._store.falling.fall_back(job, version=version, why=why, now=now)
+                faults.here("loop.fell_back")
             case Undelay():
                 happened.undelay(decision.job, now=now)
                 faults.here("loop.undelayed")
@@ -143,6 +150,11 @@ class Deeds:
                 )
         faults.here("loop.requeued")
 
+    def _count_waits(self, jobs: Sequence[int]) -> None:
+        if jobs:
+            mono, boot_id = self._clock.monotonic(), processes.boot_id()
+            self._store.falling.count_waits(jobs, mono=mono, boot_id=boot_id)
+
     def _settle(self, settled: Sequence[Settling]) -> None:
         """All in one commit, as with those that are cancelled, and what they bring about with them: who
         waits for one that is skipped is judged by the same rule, or a long chain would take a turn for
@@ -178,7 +190,7 @@ class Deeds:
                 return needs.skip(one.need, broken_by=one.broken_by, reason=one.reason, now=now)
         return []
 
-    def _signal(self, signals: Sequence[Signal]) -> None:
+    def _signal(self, signals: Sequence[Signal], snapshot: Snapshot) -> None:
         """The step is noted before it is taken: taken twice it does no harm, unnoted it would
         make a cancelled job look like one that failed."""
         if not signals:
@@ -190,10 +202,10 @@ class Deeds:
                     self._note_signal(one)
         except DiskTrouble:
             # A full disk is no reason to let what is being ended go on filling it.
-            self._send([one for one in signals if self._is_being_ended(one)])
+            self._send([one for one in signals if self._is_being_ended(one)], snapshot)
             raise
         faults.here("loop.signal_committed")
-        self._send(signals)
+        self._send(signals, snapshot)
         faults.here("loop.signalled")
         if terms := [one for one in signals if one.ends is not None and one.signal != SIGKILL]:
             with self._store.transaction():
@@ -206,9 +218,14 @@ class Deeds:
             and self._store.agreed.terms(one.job, one.attempt).ending is not None
         )
 
-    def _send(self, signals: Sequence[Signal]) -> None:
-        table = processes.Table()
+    def _send(self, signals: Sequence[Signal], snapshot: Snapshot) -> None:
+        """Its runner is told first: what is to be done for a job that is ended has to begin while the
+        job is there."""
+        table, active = processes.Table(), {job.id: job for job in snapshot.active}
         for one in signals:
+            if one.ends is not None and one.job in active:
+                within_s = left_s(active[one.job], snapshot)
+                self._supervisor.mark_ending(one.job, one.ends, within_s)
             self._supervisor.signal(
                 one.job,
                 one.signal,

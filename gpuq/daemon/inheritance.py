@@ -57,7 +57,9 @@ class Inheritance:
 
     def _leave_earlier_boots(self) -> None:
         """After a restart of the machine every GPU is cool, and waits go on by the wall clock, which
-        alone has gone on; by no more than they were long, should somebody have set it."""
+        alone has gone on; by no more than they were long, should somebody have set it. A wait for GPUs
+        begins anew."""
+        self._store.falling.forget_waits(self._boot_id)
         for lease in self._store.inherited.stale_cooling(self._boot_id):
             self._store.machine.release(lease.gpu, lease.slot, now=self._clock.wall())
         for job, until_at, length_s in self._store.inherited.stale_delays(self._boot_id):
@@ -102,6 +104,9 @@ class Inheritance:
             if job.term_sent_at is not None and not job.term_delivered and job.kill_sent_at is None:
                 gives_way = job.ending is EndCause.PREEMPTED
                 number = preempt_signal(job, self._config.policy()) if gives_way else SIGTERM
+                if job.ending is not None:
+                    within_s = job.grace_s if job.stop is None else job.stop.grace_s
+                    self._supervisor.mark_ending(job.id, job.ending, within_s)
                 self._supervisor.signal(job.id, number, table, only_main=gives_way)
             elif job.paused_since is not None:
                 self._supervisor.pause(job.id)

@@ -8,6 +8,7 @@ is in the rooms beside: `deeds` and `starting`, `chronicle`, `lookout` and `heal
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -31,6 +32,7 @@ from gpuq.core.scheduling.scheduler import plan
 from gpuq.daemon import faults
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.containers import Containers
 from gpuq.daemon.deeds import Deeds
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.health import HealthWatch
@@ -39,12 +41,14 @@ from gpuq.daemon.linux import cgroup
 from gpuq.daemon.linux.syscalls import BoottimeAlarm, WallAlarm
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.memory_watch import MemoryWatch
+from gpuq.daemon.notices.messenger import Messenger
+from gpuq.daemon.reports import Reports
 from gpuq.daemon.requests.reserving import read_reservations
-from gpuq.daemon.starting import CannotStart, Starter
+from gpuq.daemon.starting import CannotStart, Starter, uid_of_job
 from gpuq.daemon.status_line import status_line
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
-from gpuq.daemon.supervisor import Exited, News, Supervisor
+from gpuq.daemon.supervisor import Exited, News, Running, Supervisor
 from gpuq.daemon.systemd.bus import Bus
 from gpuq.daemon.systemd.notify import Notifier
 from gpuq.daemon.systemd.pulse import Pulse
@@ -82,6 +86,7 @@ class Loop:
         self._minutes_count = False  # the time of day may change what is started
         self._closing: Closing | None = None
         self.on_look: Callable[[Snapshot], None] = _ignore
+        self.turn_took: Callable[[float], None] = _ignore
         self._watchers = watchers
         self._clock = clock or Clock()
         self._pulse = Pulse(notifier or Notifier(), self._describe, self._clock.monotonic)
@@ -94,7 +99,10 @@ class Loop:
         self._beats: dict[tuple[int, int], float] = {}  # by job and attempt
         self._cgroup_root = cgroup.find_root(config.state_dir, config.cgroup)
         log.info("control groups", root=self._cgroup_root or "none: jobs are known by their runner")
-        self._supervisor = Supervisor(Path(config.state_dir), self._hear, self._cgroup_root)
+        containers = Containers(config, store.agreed.to_run)
+        self._supervisor = Supervisor(
+            Path(config.state_dir), self._hear, self._cgroup_root, containers
+        )
         self._locks = locks or GpuLocks()
         self._health = HealthWatch(
             store, self._clock, self._locks, config.gpus, wake=self.wake, veto=self._veto
@@ -133,8 +141,12 @@ class Loop:
         self._inheritance = Inheritance(
             store, config, self._clock, self._supervisor, self._hear, self._cgroup_root
         )
-        self._chronicle = Chronicle(store, self._clock, self._policy, watchers, self._lookout)
+        self._reports = Reports(store, self._clock, config.state_dir, partial(uid_of_job, config))
+        self._chronicle = Chronicle(
+            store, self._clock, self._policy, watchers, self._lookout, self._reports.take_last
+        )
         self._housekeeper = Housekeeper(store, config, self._clock)
+        self._messenger = Messenger(store, config, self._clock)
         self.look_closely = self._lookout.look_closely
         self.first_reading = self._lookout.first_reading
         self.read_gpus = self._lookout.tell_probe
@@ -176,6 +188,7 @@ class Loop:
         """All that goes by them is looked at anew."""
         self._lookout.tell_probe()
         self._housekeeper.settings_changed()
+        self._messenger.settings_changed()
         self.wake()
 
     def close_down(self, cause: EndCause | None, within_s: float = 0.0) -> None:
@@ -222,6 +235,7 @@ class Loop:
         """Starts launcher and probe, and finds the truth about what an earlier daemon left."""
         self._inheritance.sweep_groups()
         self._housekeeper.skip_known_ids()
+        self._messenger.stand()
         self._supervisor.start()
         self._inheritance.take_over()
         self._settle_locks()
@@ -237,6 +251,8 @@ class Loop:
                 self._housekeeper.run(),
                 self._health.run(),
                 self._memory.run(),
+                self._reports.run(),
+                self._messenger.run(),
             )
         ]
         for task in beside:
@@ -247,10 +263,13 @@ class Loop:
             await self._supervisor.settle()
             while True:
                 self._bell.clear()
+                began = self._clock.monotonic()
                 acted = self._take_in_news()
                 acted |= await self._turn()
                 self._settle_locks()
                 self._pulse.turned()
+                self._messenger.heed()
+                self.turn_took(self._clock.monotonic() - began)
                 if acted or self._bell.is_set():
                     await asyncio.sleep(0)  # clients are answered between two turns
                 else:
@@ -267,6 +286,7 @@ class Loop:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             self._lookout.usage.flush()
+            await self._reports.close()
             await self._starter.close()
             await self._supervisor.close()
             self._locks.close()
@@ -284,6 +304,16 @@ class Loop:
             self._beats.pop((news.job, news.attempt), None)
             self._housekeeper.job_ended()
             news = self._with_memory_peak(news)
+            put_down = partial(self._put_down, news)
+            if news.exit is not None and self._reports.holds_back(
+                news.job, news.attempt, then=put_down
+            ):
+                return
+        elif isinstance(news, Running):
+            self._reports.begun()
+        self._put_down(news)
+
+    def _put_down(self, news: News) -> None:
         self._chronicle.inbox.append(news)
         self.wake()
 
@@ -354,6 +384,7 @@ class Loop:
             delayed=tuple(current.delayed()),
             reservations=read_reservations(self._store.reserved.open(wall), wall),
             to_requeue=current.to_requeue(),
+            to_clock=self._store.falling.to_clock(),
             touched_needs=tuple(self._store.needs.touched()),
             drain=current.drain(),
             closing=self._closing,
@@ -474,5 +505,5 @@ class Loop:
         self._again = asyncio.get_running_loop().call_later(seconds, self.wake)
 
 
-def _ignore(snapshot: Snapshot) -> None:
-    """Nobody else looks."""
+def _ignore(_: Snapshot | float) -> None:
+    """Nobody else looks, or measures."""

@@ -25,8 +25,10 @@ from gpuq.daemon.callers.peer import Callers
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.command_line import make_parser, read_again, settings_of
 from gpuq.daemon.loop import Loop
+from gpuq.daemon.metrics.textfile import Textfile
 from gpuq.daemon.reloading import Reloader
 from gpuq.daemon.requests.handlers import Handlers
+from gpuq.daemon.requests.metrics import ANYBODY
 from gpuq.daemon.server import Server
 from gpuq.daemon.spool.watch import Spool
 from gpuq.daemon.state_dir import StateLock, make_state_dir
@@ -145,7 +147,7 @@ async def _run(
         store,
         Clock(),
         read=lambda: read_again(settings),
-        on_change=lambda: _tell_of_change(loop, spool),
+        on_change=lambda: _tell_of_change(loop, spool, textfile),
         on_read=lambda: _tell_of_reading(notifier, loop),
     )
     host = Host(
@@ -158,6 +160,9 @@ async def _run(
         user_bus=None if settings.mode == "system" else user_bus,
     )
     loop.on_look, handlers.open_spool = host.heed, spool.open
+    metrics = handlers.metrics
+    loop.turn_took, store.database.commit_took = metrics.turns.note, metrics.commits.note
+    textfile = Textfile(settings, lambda: metrics.text(ANYBODY), metrics.keep)
     handlers.host_notes = lambda: [*host.notes(), *spool.notes()]
     _install_signals(loop, reloader, host, systemd)
     loop.start()
@@ -171,10 +176,11 @@ async def _run(
     hosting = asyncio.ensure_future(host.run())
     reachable = asyncio.ensure_future(server.stay_reachable())
     spooling = asyncio.ensure_future(spool.run())
+    writing = asyncio.ensure_future(textfile.run())
     leaving = asyncio.ensure_future(loop.stopping())
     try:
         await _until_first_ends(
-            (turning, reloading, hosting, reachable, spooling, telling, leaving),
+            (turning, reloading, hosting, reachable, spooling, writing, telling, leaving),
             loop,
             server,
             notifier,
@@ -217,9 +223,10 @@ def _tell_story(store: Store, watchers: Watchers, journal: Journal | None) -> as
     return asyncio.ensure_future(Story(store.told, watchers, journal).run())
 
 
-def _tell_of_change(loop: Loop, spool: Spool) -> None:
+def _tell_of_change(loop: Loop, spool: Spool, textfile: Textfile) -> None:
     loop.settings_changed()
     spool.settings_changed()
+    textfile.settings_changed()
 
 
 def _tell_of_reading(notifier: Notifier, loop: Loop) -> None:

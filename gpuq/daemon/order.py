@@ -6,6 +6,13 @@ from typing import Any
 
 from gpuq.config import Config
 from gpuq.core.asked.arrays import variable
+from gpuq.core.asked.containers import (
+    CID_FILE,
+    ContainerRun,
+    find_container_run,
+    removal,
+    with_gpus,
+)
 from gpuq.core.asked.slurm import SlurmJob, slurm_environment
 from gpuq.core.asked.wire_fields import split, to_text
 from gpuq.core.gpus.gpu import Gpu
@@ -58,12 +65,16 @@ def compose(
     variables |= _of_array(own)
     if row["as_slurm"]:
         variables |= slurm_environment(_as_slurm(row, known, own, gpus, variables))
+    program = _program(row, own, f"{job_dir}/script")
+    container = find_container_run(program["argv"]) if row["script"] is None else None
+    if container is not None:
+        program = _of_container(program["argv"], container, gpus, variables, job_dir)
     return {
         "version": runner.VERSION,
         "job": known.job,
         "attempt": known.attempt,
         "nonce": known.nonce,
-        **_program(row, own, f"{job_dir}/script"),
+        **program,
         "environment": [f"{name}={value}" for name, value in variables.items()],
         "cwd": to_text(row["cwd"]),
         "umask": row["umask"],
@@ -78,8 +89,10 @@ def compose(
         "stderr": own.stderr,
         "attempt_dir": attempt_dir,
         "output_dir": f"{job_dir}/output",
+        "output_link": f"{config.state_dir}/jobs/{known.job}/output",
         "tmp_dir": tmp_dir,
         "grace_s": row["grace_s"],
+        "on_kill": None if row["on_kill"] is None else to_text(row["on_kill"]),
         "scope": scope,
     } | (_identity(row, known, config) if config.mode == "system" else {})
 
@@ -93,6 +106,44 @@ def _program(row: Mapping[str, Any], own: Particulars, path: str) -> dict[str, A
         "argv": [*interpreter, path, *own.command[1:]],
         "script": {"path": path, "text": to_text(row["script"])},
     }
+
+
+def _of_container(
+    argv: Sequence[str],
+    run: ContainerRun,
+    gpus: Sequence[Gpu],
+    variables: Mapping[str, str],
+    job_dir: str,
+) -> dict[str, Any]:
+    given = with_gpus(
+        argv,
+        run,
+        uuids=[gpu.uuid for gpu in gpus],
+        simulated=any(gpu.simulated for gpu in gpus),
+        variables=variables,
+        cid_file=f"{job_dir}/{CID_FILE}",
+    )
+    return {"argv": given, "container": {"id_file": CID_FILE, "removal": removal(run)}}
+
+
+def removal_order(row: Mapping[str, Any], config: Config) -> dict[str, Any] | None:
+    """For a job whose runner is gone: whose its container is, and what removes it, without its id.
+    None where it has none."""
+    own = particulars(row, row["job"])
+    run = None if row["script"] is not None else find_container_run(own.command)
+    if run is None:
+        return None
+    variables = _inherited(row, own)
+    order: dict[str, Any] = {
+        "argv": removal(run),
+        "environment": [f"{name}={value}" for name, value in variables.items()],
+        "cwd": to_text(row["cwd"]),
+        "umask": row["umask"],
+        "limits": {},
+    }
+    if config.mode == "system":
+        order |= {"uid": row["uid"], "gid": row["gid"]}
+    return order
 
 
 def _of_array(own: Particulars) -> dict[str, str]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gpuq.core.events import GPUQ, special_cause
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.told import Told
 from gpuq.daemon.systemd.journal import Journal
@@ -37,8 +38,10 @@ WORDS = {
     "signal_sent": "was sent a signal",
     "unkillable": "lives on after KILL",
     "over_memory": "uses more GPU memory than it asked for",
+    "notice_failed": "has a notice that could not be delivered",
+    "notice_dropped": "has a notice that is not delivered",
 }
-WARNED_OF = ("returned", "unkillable", "over_memory")
+WARNED_OF = ("returned", "unkillable", "over_memory", "notice_failed", "notice_dropped")
 
 
 class Story:
@@ -98,8 +101,9 @@ def _sentence(row: Row, detail: Mapping[str, Any], held: Mapping[str, Any]) -> s
     if kind in ("starting", "running") and (indices := held.get("indices")):
         words += f" on {'GPUs' if len(indices) > 1 else 'GPU'} {', '.join(map(str, indices))}"
     words += f", attempt {row['attempt']}" if (row["attempt"] or 1) > 1 else ""
-    words += f", {row['actor']} wants" if row["actor"] else ""
-    return f"{words}: {row['cause']}" if row["cause"] else words
+    words += f", {row['actor']} wants" if row["actor"] != GPUQ else ""
+    cause = special_cause(kind, row["cause"])
+    return f"{words}: {cause}" if cause else words
 
 
 def _submitted(first: int, count: int, user: str) -> str:

@@ -6,10 +6,10 @@ It acts and decides nothing: what it hears it passes on as news. It never touche
 import asyncio
 import signal as signals
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gpuq.core.model import EndCause, Exit
 from gpuq.daemon import faults
@@ -81,14 +81,30 @@ class Exited:
 News = Running | MainEnded | Exited
 
 
+class JobContainers(Protocol):
+    """Containers are children of their engine, and not of the job that started them."""
+
+    def owner_of(self, pid: int, attempts: Iterable[Known]) -> int | None:
+        """The job of whose container this process is."""
+
+    async def remove(self, known: Known) -> str | None:
+        """In place of a runner that is gone; returns why it may be there still."""
+
+
 class Supervisor:
-    """`report` is called on the loop's thread with each piece of news."""
+    """`report` is called on the loop's thread with each piece of news. `containers` knows those that
+    jobs have started."""
 
     def __init__(
-        self, state_dir: Path, report: Callable[[News], None], cgroup_root: str | None = None
+        self,
+        state_dir: Path,
+        report: Callable[[News], None],
+        cgroup_root: str | None = None,
+        containers: JobContainers | None = None,
     ) -> None:
         self._state_dir = state_dir
         self._report = report
+        self._containers = containers
         self._runners = Runners(cgroup_root)
         self._attempts: dict[int, Known] = {}  # by job
         self._mains: dict[int, tuple[int, int]] = {}  # (pid, start) of the job's own, by job
@@ -171,6 +187,14 @@ class Supervisor:
             _wake({pid: start for pid, start in members.items() if pid not in receivers})
         return sent
 
+    def mark_ending(self, job: int, cause: EndCause, within_s: float) -> None:
+        """Tells the job's runner, before the first signal goes out, that it is ended, and how long it
+        has until KILL."""
+        known = self._attempts.get(job)
+        if known is not None:
+            folder = self.attempt_dir(job, known.attempt)
+            record.note_ending(folder, known.nonce, cause.value, within_s)
+
     def pause(self, job: int) -> None:
         """All of it stands still; its memory, and its GPUs', stays as it is."""
         known = self._attempts.get(job)
@@ -214,7 +238,9 @@ class Supervisor:
             known = runners.get(ancestor)
             if known is not None and processes.is_alive(known.runner_pid, known.runner_start):
                 return known.job
-        return None
+        if self._containers is None:
+            return None
+        return self._containers.owner_of(pid, self._attempts.values())
 
     def _receivers(self, known: Known, members: dict[int, int]) -> dict[int, int]:
         main = self._main_of(known)
@@ -309,8 +335,9 @@ class Supervisor:
             self._report_ended(known, None)
         else:
             await self._sweep(known)
+            trouble = None if self._containers is None else await self._containers.remove(known)
             cause = f"its runner (pid {known.runner_pid}) is gone and left no record of its end"
-            self._report_ended(known, Exit(lost=cause))
+            self._report_ended(known, Exit(lost=cause, container_trouble=trouble))
 
     async def _sweep(self, known: Known) -> None:
         """Without its runner a job has nobody: what is left of it is ended."""
@@ -378,6 +405,9 @@ def read_exit(told: Mapping[str, Any]) -> Exit:
         leftover_names=told.get("leftover_names"),
         last_output=told.get("last_output"),
         told_out_of_memory=told.get("told_out_of_memory"),
+        on_kill_code=told.get("on_kill_code"),
+        on_kill_trouble=told.get("on_kill_trouble"),
+        container_trouble=told.get("container_trouble"),
         oom_kills=told.get("oom_kills"),
         bound_hits=told.get("bound_hits"),
         memory_peak_bytes=told.get("memory_peak_bytes"),

@@ -236,6 +236,7 @@ def test_every_file_has_the_owner_that_it_should(box: ManyUsers) -> None:
     assert mode_of(box.state / "attempts" / f"{job['id']}.1") == (0, 0o700)
     assert mode_of(mine) == mode_of(mine / "1") == (ALICE, 0o700)
     assert mode_of(mine / "1" / "log") == (ALICE, 0o644)
+    assert os.readlink(mine / "output") == "1/output"
     assert {path.lstat().st_uid for path in mine.rglob("*")} == {ALICE}
     assert {path.lstat().st_gid for path in mine.rglob("*")} == {ALICE}
 
@@ -502,6 +503,19 @@ def test_links_in_a_jobs_folder_lead_root_nowhere(box: ManyUsers) -> None:
     assert not Path("/etc/output").exists()
 
 
+def test_a_job_reports_for_itself_and_nobody_elses_file_is_read_for_it(box: ManyUsers) -> None:
+    mine = run(box, "alice", """echo '{"v": {"secret": 7}}' >> $GPUQ_REPORT""")
+    assert mine["metrics"] == {"secret": 7}
+    hers = Path(mine["log"]).with_name("report")
+    for put in (f"ln -s {hers}", "mkfifo", "mkdir", f"ln {hers}"):
+        script = f'rm "$GPUQ_REPORT"; {put} "$GPUQ_REPORT"; echo "{{}}" >> {hers}; :'
+        job = run(box, "bob", script)
+        assert (job["outcome"], job["metrics"], job["report_lines"]) == ("succeeded", {}, 0)
+        is_there = not put.startswith(f"ln {hers}")  # which the kernel refuses already
+        assert (job["report_trouble"] == "its report cannot be read: it is no file") is is_there
+    assert hers.read_bytes().count(b"\n") == 1
+
+
 def test_a_submitter_whose_limits_cannot_be_known_queues_nothing(box: ManyUsers) -> None:
     """Who has gone by the time that it is asked for; its child goes on with the connection."""
     script = (
@@ -510,6 +524,7 @@ def test_a_submitter_whose_limits_cannot_be_known_queues_nothing(box: ManyUsers)
         "parent = os.getpid()\n"
         "if os.fork(): os._exit(0)\n"
         "while os.path.exists(f'/proc/{parent}'): pass\n"
+        "client._link._pid = os.getpid()\n"  # or it would make a connection of its own
         "try: print(client.submit(['true'], gpus=0))\n"
         "except Exception as error: print(error)\n"
     )

@@ -36,6 +36,7 @@ def job(number: int = 184, **changes: Any) -> Said:
         "retries": 0,
         "backoff": None,
         "retry_on": None,
+        "on_failure": "continue",
         "delayed_until": None,
         "pid": None,
         "gpu_count": 1,
@@ -45,6 +46,9 @@ def job(number: int = 184, **changes: Any) -> Said:
         "gpu_mem_from": None,
         "exclusive": True,
         "gpu_model": None,
+        "device": "cuda",
+        "cpu_after_s": None,
+        "cpu_fallback": None,
         "cpus": 1,
         "mem_bytes": None,
         "cpu_bound": None,
@@ -53,6 +57,7 @@ def job(number: int = 184, **changes: Any) -> Said:
         "memory_peak_bytes": None,
         "time_limit_s": None,
         "heartbeat_s": None,
+        "on_kill": None,
         "paused_s": 0.0,
         "grace_s": 10.0,
         "stop_to": "all",
@@ -72,6 +77,7 @@ def job(number: int = 184, **changes: Any) -> Said:
         "command": ["python", "train.py"],
         "script": False,
         "as_slurm": False,
+        "container": None,
         "cwd": "/home/alice/vit",
         "log": None,
         "stderr": None,
@@ -92,7 +98,11 @@ def job(number: int = 184, **changes: Any) -> Said:
         "over_memory": None,
         "gpu_errors": [],
         "progress": None,
+        "progress_from": None,
         "metrics": {},
+        "reported_at": None,
+        "report_lines": 0,
+        "report_trouble": None,
         "hidden": False,
     }
     assert changes.keys() <= waiting.keys() | {"place", "attempts", "environment"}
@@ -260,6 +270,8 @@ class FakeDaemon:
         self.answers: dict[str, Answer] = {
             "bounds": {"mem_trouble": None, "cpu_trouble": None},
             "config": {"settings": [{"name": "config", "value": CONFIG, "origin": "default"}]},
+            "status": page(),
+            "gpus": page(),
         }
         self.asked: list[Said] = []
         self._listener = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""`gpuq daemon`, `ping`, `config`, `doctor` and `completion`."""
+"""`gpuq daemon`, `ping`, `config` and `completion`."""
 
 import json
 import os
@@ -12,12 +12,11 @@ import pytest
 
 import gpuq as package
 from gpuq import autostart, paths, service
-from gpuq.cli import doctor, main
+from gpuq.cli import main
 from gpuq.cli.completion import SCRIPTS
 from gpuq.daemon.systemd.unit_files import user_units
-from gpuq.errors import NotPermitted, UsageError
 from tests.cli.conftest import Gpuq
-from tests.cli.said import FakeDaemon, gpu, job, page, simulated
+from tests.cli.said import FakeDaemon, job, page
 from tests.conftest import BIN, Daemon
 from tests.fake_systemd import FakeSystemd
 
@@ -306,86 +305,6 @@ def test_without_a_daemon_config_shows_what_one_would_go_by(
     out, err = capfd.readouterr()
     assert err.startswith("gpuq: no daemon runs;")
     assert f"state_dir\t{tmp_path}\t--state-dir\n" in out
-
-
-# ── doctor ──
-
-
-def test_doctor_finds_a_sound_installation_sound(gpuq: Gpuq, fake: FakeDaemon) -> None:
-    fake.answers |= {"ping": pong(fake), "gpus": page(gpus=[simulated(0), simulated(1)])}
-    ran = gpuq("doctor")
-    assert ran.code == 0
-    findings = [line.split("\t") for line in ran.out.splitlines()]
-    assert ["ok", "2 simulated GPUs by sim:4x24G", ""] in findings
-    assert all(level in ("ok", "warning") for level, _, _ in findings)
-    assert all(remedy for level, _, remedy in findings if level != "ok")
-
-
-def test_doctor_names_what_is_wrong_and_the_remedy(gpuq: Gpuq, fake: FakeDaemon) -> None:
-    lost = gpu(3, state="lost", reason="Xid 79: it has fallen off the bus")
-    fake.answers |= {"ping": pong(fake, version="0.0.9"), "gpus": page(gpus=[lost])}
-    out = gpuq("doctor", terminal=True).out
-    assert "warning  the daemon is of version 0.0.9" in out
-    assert "gpuq daemon restart" in out
-    assert "warning  GPU 3: Xid 79: it has fallen off the bus. See: gpuq why gpu:3" in out
-
-
-def test_doctor_tells_of_the_settings_of_the_daemon_that_answers(
-    gpuq: Gpuq, fake: FakeDaemon
-) -> None:
-    note = "deny_gpus: no GPU of this machine is 7"
-    there = pong(fake, config_notes=[note])
-    fake.answers |= {"ping": there, "gpus": page()}
-    out = gpuq("doctor").out
-    assert "ok\tsettings of /etc/gpuq/gpuq.toml, flags, the environment and the defaults\t\n" in out
-    assert f"warning\t{note}\tSee: gpuq config\n" in out
-
-
-def test_doctor_says_what_a_logout_ends(
-    gpuq: Gpuq, fake: FakeDaemon, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "is_root", lambda: False)
-    fake.answers |= {"ping": pong(fake), "gpus": page()}
-    assert "ok\tyour daemon and its jobs outlive a logout\t\n" in gpuq("doctor").out
-    (systemd.folder / "kills").touch()
-    ends = "systemd ends your daemon and its jobs when you log out: you do not linger"
-    assert f"warning\t{ends}\tloginctl enable-linger\n" in gpuq("doctor").out
-    (systemd.folder / "linger" / service.own_name()).touch()
-    assert "ok\tyour daemon and its jobs outlive a logout: you linger\t\n" in gpuq("doctor").out
-
-
-def test_doctor_says_what_bounds_are_worth_here(gpuq: Gpuq, fake: FakeDaemon) -> None:
-    fake.answers |= {"ping": pong(fake), "gpus": page()}
-    assert "ok\t--mem is enforced by the kernel\t\n" in gpuq("doctor").out
-    fake.answers["bounds"] = {"mem_trouble": "no memory controller", "cpu_trouble": "no systemd"}
-    out = gpuq("doctor").out
-    watched = "watched once a second and not enforced by the kernel: no memory controller"
-    assert f"ok\t--mem is {watched}\t\n" in out
-    assert "ok\t--cpus is not enforced, and only counted for jobs without GPUs: no systemd\t" in out
-    fake.answers["bounds"] = UsageError("this daemon knows no request 'bounds'")
-    assert gpuq("doctor").code == 0, "an older daemon promises nothing, and is not ill"
-
-
-def test_doctor_without_gpus_says_how_to_simulate_them(gpuq: Gpuq, fake: FakeDaemon) -> None:
-    fake.answers |= {"ping": pong(fake), "gpus": page(gpu_trouble="no NVIDIA driver is loaded")}
-    line = next(line for line in gpuq("doctor").out.splitlines() if "driver" in line)
-    assert line.startswith("warning\tno GPUs: no NVIDIA driver is loaded\t")
-
-
-def test_doctor_fails_where_something_is_broken(gpuq: Gpuq, fake: FakeDaemon) -> None:
-    fake.answers["ping"] = NotPermitted("you may not use this daemon")
-    ran = gpuq("doctor", "--json")
-    assert ran.code == 1
-    findings = json.loads(ran.out)["findings"]
-    assert {"level": "failure", "what": "you may not use this daemon", "remedy": ""} in findings
-
-
-def test_doctor_knows_where_a_database_cannot_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    levels = {}
-    for kind in ("ext4", "nfs4", "tmpfs"):
-        monkeypatch.setattr(doctor.paths, "file_system_of", lambda path, kind=kind: kind)
-        levels[kind] = doctor._file_system("/state").level
-    assert levels == {"ext4": "ok", "nfs4": "failure", "tmpfs": "warning"}
 
 
 # ── completion ──

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from gpuq.cli import gpu_tests
+from gpuq.daemon.store import Store
 from gpuq.errors import NothingMatched, NotPermitted
+from gpuq.paths import DATABASE_NAME
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, Said, gpu, page, process, simulated
 
@@ -190,11 +192,12 @@ def test_only_a_process_is_watched(gpuq: Gpuq, fake: FakeDaemon) -> None:
 
 
 def test_doctor_tests_what_is_idle_and_says_why_the_rest_is_not(
-    gpuq: Gpuq, fake: FakeDaemon
+    gpuq: Gpuq, fake: FakeDaemon, tmp_path: Path
 ) -> None:
+    Store(tmp_path / DATABASE_NAME).close()
     both = [gpu(0, tested_at=8.0, test=GOOD), simulated(2, tested_at=8.0, test={"verdict": "good"})]
     fake.answers |= {
-        "ping": PONG,
+        "ping": PONG | {"state_dir": str(tmp_path)},
         "gpus": page(gpus=both),
         "test_gpus": {
             "gpus": [
@@ -227,10 +230,11 @@ def test_doctor_tests_what_is_idle_and_says_why_the_rest_is_not(
     ]
 
 
-def test_doctor_fails_where_a_test_is_bad(gpuq: Gpuq, fake: FakeDaemon) -> None:
+def test_doctor_fails_where_a_test_is_bad(gpuq: Gpuq, fake: FakeDaemon, tmp_path: Path) -> None:
+    Store(tmp_path / DATABASE_NAME).close()
     ill = gpu(0, tested_at=8.0, test=BAD, quarantine="its test failed")
     fake.answers |= {
-        "ping": PONG,
+        "ping": PONG | {"state_dir": str(tmp_path)},
         "gpus": page(gpus=[ill]),
         "test_gpus": {"gpus": [done(0, "testing")]},
     }
@@ -239,9 +243,11 @@ def test_doctor_fails_where_a_test_is_bad(gpuq: Gpuq, fake: FakeDaemon) -> None:
 
 
 def test_without_a_daemon_nothing_is_tested(gpuq: Gpuq, tmp_path: Path) -> None:
-    ran = gpuq("--socket", str(tmp_path / "nobody"), "doctor", "--deep")
-    assert ran.code == 4
-    assert ran.err.endswith("then: gpuq doctor --deep\n")
+    ran = gpuq("--socket", str(tmp_path / "nobody"), "doctor", "--deep", "--json")
+    assert ran.code == 1
+    told = json.loads(ran.out)
+    assert told["tests"] == []
+    assert any("no daemon answers" in finding["what"] for finding in told["findings"])
 
 
 def test_doctor_names_gpus_that_somebody_should_see_to(gpuq: Gpuq, fake: FakeDaemon) -> None:

@@ -46,7 +46,7 @@ def test_a_terminal_sees_gpus_jobs_and_a_count(gpuq: Gpuq, fake: FakeDaemon) -> 
         "ID   ST  NAME     GPU  TIME  COMMAND / REASON\n"
         "181  R   job-181  0    1:00  python train.py\n"
         "184  Q   job-184  x1      -  wants 1 GPU, 0 free\n"
-        "1 running, 1 queued | 1 simulated GPU | finished: gpuq status -a\n"
+        "1 running, 1 queued | 1 simulated GPU | finished: gpuq history\n"
     )
 
 
@@ -54,7 +54,7 @@ def test_an_empty_queue_says_so_on_a_terminal_and_nothing_on_a_pipe(
     gpuq: Gpuq, fake: FakeDaemon
 ) -> None:
     fake.answers["status"] = page()
-    assert gpuq(terminal=True).out == "0 running, 0 queued | finished: gpuq status -a\n"
+    assert gpuq(terminal=True).out == "0 running, 0 queued | finished: gpuq history\n"
     assert gpuq("status", "-a", terminal=True).out == "0 running, 0 queued\n"
     assert gpuq() == (0, "", "")
 

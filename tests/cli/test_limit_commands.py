@@ -1,4 +1,4 @@
-"""`gpuq limit`, `queues` and `usage`, and queues elsewhere, as people and scripts see them."""
+"""`gpuq limit` and `queues`, and queues elsewhere, as people and scripts see them."""
 
 import json
 from typing import Any
@@ -175,55 +175,6 @@ def test_where_there_are_no_queues_it_says_how_one_is_made(gpuq: Gpuq, fake: Fak
 def test_who_may_use_a_queue_is_said_in_words() -> None:
     assert limits._who(queue("day")) == "everybody"
     assert limits._who(queue("x", users=["@lab"], may_submit=False)) == "@lab; not you"
-
-
-# ── usage ──
-
-
-def user(name: str, gpu_s: float, **changes: Any) -> Said:
-    plain: Said = {"user": name, "uid": 1000, "gpu_s": gpu_s, "attempts": 3, "running": 1}
-    return plain | {"gpus": 2, "share_gpu_s": gpu_s / 2, "share_percent": 50.0} | changes
-
-
-USAGE = {
-    "users": [user("alice", 9000.0), user("bob", 360.0, running=0, gpus=0)],
-    "since": 1000.0,
-    "fair_share": True,
-    "half_life_s": 604800.0,
-}
-
-
-def test_usage_says_who_has_had_how_much_and_whether_that_counts(
-    gpuq: Gpuq, fake: FakeDaemon
-) -> None:
-    fake.answers["usage"] = USAGE
-    ran = gpuq("usage", "--since", "1000s", terminal=True)
-    assert ran.out.splitlines() == [
-        "USER   GPU HOURS  RUNS  RUNNING  GPUS NOW  FADING  SHARE",
-        "alice       2.50     3        1         2    1.25  50%",
-        "bob         0.10     3        0         0    0.05  50%",
-    ]
-    assert "Fair share is on: who has the smaller share goes first; half-life 7d00h" in ran.err
-    assert fake.requests("usage")[0]["since"] == 1000.0
-    fake.answers["usage"] = USAGE | {"fair_share": False}
-    assert "Fair share is off (setting fair_share)" in gpuq("usage", terminal=True).err
-    assert fake.requests("usage")[1]["since"] is None
-
-
-def test_usage_in_a_pipe_is_uncut_and_says_nothing_else(gpuq: Gpuq, fake: FakeDaemon) -> None:
-    fake.answers["usage"] = USAGE
-    ran = gpuq("usage")
-    assert ran.out.splitlines() == [
-        "alice\t9000.0\t3\t1\t2\t4500.0\t50.0",
-        "bob\t360.0\t3\t0\t0\t180.0\t50.0",
-    ]
-    assert ran.err == ""
-    assert json.loads(gpuq("usage", "--json").out) == {"schema": 1} | USAGE
-
-
-def test_where_nobody_has_had_a_gpu_that_is_said(gpuq: Gpuq, fake: FakeDaemon) -> None:
-    fake.answers["usage"] = USAGE | {"users": []}
-    assert "nobody has had a GPU since " in gpuq("usage", terminal=True).err
 
 
 # ── in the other commands ──

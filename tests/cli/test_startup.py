@@ -74,12 +74,16 @@ def imported(fake: FakeDaemon, *words: str) -> set[str]:
 @pytest.fixture
 def answering(fake: FakeDaemon) -> FakeDaemon:
     fake.answers["status"] = page(job(184))
-    fake.answers["show"] = {"job": in_full(ended(184, log="/dev/null"))}
+    fake.answers["show"] = {"job": in_full(ended(184, log="/dev/null", output_dir="/dev/null"))}
     fake.answers["submit"] = {"first": 184, "count": 1, "group": "g184", "note": None}
     held = {"id": 184, "last_id": 184, "done": "already", "why": None, "by": "alice"}
     fake.answers |= {do: {"jobs": [held]} for do in ("hold", "edit")}
     fake.answers["kill"] = {"jobs": [{"id": 184, "done": "cancelled", "grace_s": None}]}
     fake.answers["gpus"] = page()
+    fake.answers["history"] = {"jobs": [], "after": None}
+    fake.answers |= {do: {do: [], "more": 0, "since": None} for do in ("stats", "errors")}
+    usage = {"users": [], "total": {}, "more": 0, "since": 0.0, "fair_share": False}
+    fake.answers["usage"] = usage | {"half_life_s": 1.0}
     return fake
 
 
@@ -93,14 +97,20 @@ def answering(fake: FakeDaemon) -> FakeDaemon:
         (["status", "--since", "2h", "--sort", "-started", "-o", "id,time"], "jobs"),
         (["show", "184"], "jobs"),
         (["why", "184"], "jobs"),
+        (["history", "--since", "2h"], "jobs"),
+        (["stats", "--by", "user"], None),
+        (["errors"], None),
+        (["usage", "--price", "1.006"], None),
         (["kill", "184"], "kill"),
         (["hold", "184"], None),
         (["edit", "184", "-n", "new"], None),
         (["logs", "184"], "logs"),
+        (["output", "184"], None),
         (["submit", "true"], "submit"),
         (["submit", "--begin", "18:00", "true"], "submit"),
         (["--color", "always", "submit", "-g", "2", "true"], "submit"),
         (["gpus"], "gpus"),
+        (["report", "loss=1"], None),
         (["--version"], None),
         (["--help"], None),
         (["submit", "--help"], "submit"),

@@ -12,9 +12,11 @@ from gpuq.core.units import (
     format_energy,
     format_ranges,
     format_seconds,
+    format_spans,
     parse_bytes,
     parse_ranges,
     parse_seconds,
+    without,
 )
 from tests.builders import STEADY
 
@@ -140,6 +142,16 @@ def test_numbers_shown_as_ranges_are_the_same_numbers(numbers: set[int]) -> None
     spans = parse_ranges(format_ranges(list(numbers)))
     assert {number for span in spans for number in span} == numbers
     assert all(one.stop < other.start for one, other in pairwise(spans))
+
+
+@given(ids=st.sets(st.integers(0, 60)), taken=st.sets(st.integers(0, 60)))
+@STEADY
+def test_what_is_taken_out_of_spans_is_gone_and_the_rest_is_there(
+    ids: set[int], taken: set[int]
+) -> None:
+    spans, gone = ([range(n, n + 1) for n in sorted(some)] for some in (ids, ids & taken))
+    joined = [parse_ranges(format_spans(some)) if some else [] for some in (spans, gone)]
+    assert [n for span in without(*joined) for n in span] == sorted(ids - taken)
 
 
 def test_one_is_no_plural() -> None:

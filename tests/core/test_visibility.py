@@ -19,6 +19,7 @@ def test_a_whole_machine_gives_ordinals_in_bus_order() -> None:
         "NVIDIA_VISIBLE_DEVICES": "GPU-00000001,GPU-00000003",
         "GPUQ_GPU_INDICES": "1,3",
         "GPUQ_GPU_UUIDS": "GPU-00000001,GPU-00000003",
+        "GPUQ_DEVICE": "cuda",
     }
 
 
@@ -42,6 +43,7 @@ def test_a_job_without_gpus_sees_none() -> None:
         "NVIDIA_VISIBLE_DEVICES": "void",
         "GPUQ_GPU_INDICES": "",
         "GPUQ_GPU_UUIDS": "",
+        "GPUQ_DEVICE": "cpu",
     }
 
 

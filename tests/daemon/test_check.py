@@ -144,7 +144,8 @@ BROKEN_BY_HAND: dict[str, tuple[str, str]] = {
         f"job {AGAIN} may be tried 1 times, and was 2 times",
     ),
     "run twice, and nothing says why": (
-        "insert into events (at, kind, job, attempt) values (1, 'starting', 2, 1)",
+        "insert into events (at, kind, job, attempt, actor, cause) "
+        "values (1, 'starting', 2, 1, 'x', 'x')",
         "attempt 1 of job 2 has 2 starts and 0 returns among its events",
     ),
     "tried again, and nothing says why": (
@@ -152,7 +153,7 @@ BROKEN_BY_HAND: dict[str, tuple[str, str]] = {
         f"job {AGAIN} was tried again after attempt 1 of job {AGAIN}, and no event says why",
     ),
     "ended twice": (
-        f"insert into events (at, kind, job) values (1, 'ended', {ENDED})",
+        f"insert into events (at, kind, job, actor, cause) values (1, 'ended', {ENDED}, 'x', 'x')",
         f"job {ENDED} ended 2 times, by its events",
     ),
     "an end that nobody told": (
@@ -160,7 +161,7 @@ BROKEN_BY_HAND: dict[str, tuple[str, str]] = {
         f"job {ENDED} has ended, and no event says so",
     ),
     "ended, and back": (
-        f"insert into events (at, kind, job) values (1, 'ended', {RUNNING})",
+        f"insert into events (at, kind, job, actor, cause) values (1, 'ended', {RUNNING}, 'x', 'x')",
         f"job {RUNNING} is running, and an event says that it ended",
     ),
     "a lease of an attempt that has ended": (

@@ -76,6 +76,7 @@ class Desk:
             lambda: Policy(cpu_slots=8),
             self.told,
             self.lookout,  # type: ignore[arg-type]
+            lambda job, attempt: None,
         )
 
     def hear(self, *news: Running | MainEnded | Exited) -> None:
@@ -569,3 +570,15 @@ def test_what_ended_before_it_was_told_to_begin_anew_has_ended_so_and_is_run_aga
     told = desk.exits(job, Exit(exit_code=3, ended_at=NOW, ended_mono=MONO - 1))
     assert (told["state"], told["outcome"]) == ("ended", "failed")
     assert desk.store.current.to_requeue() == (job,), "that is still wished"
+
+
+def test_an_end_has_its_signature_from_the_commit_that_ends_it(desk: Desk) -> None:
+    said = 'Traceback (most recent call last):\n  File "/a/b.py", line 7\nValueError: bad 12\n'
+    job = runs(desk, retries=1)
+    ended = desk.exits(job, Exit(exit_code=1, last_output=said))
+    assert (ended["state"], ended["error_signature"]) == ("queued", "ValueError: bad # in b.py:7")
+    other = runs(desk)
+    step(desk.store, other, cause=EndCause.TIME_LIMIT)
+    ended = desk.exits(other, Exit(exit_code=1, last_output=said, ended_mono=MONO + 1))
+    assert ended["error_signature"] == "timed out: it reached its time limit"
+    assert desk.exits(runs(desk), Exit(exit_code=0))["error_signature"] is None

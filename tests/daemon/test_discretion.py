@@ -177,6 +177,7 @@ class Desk:
             self.ask(peer, "status", name="Xname", all=True),
             self.told(peer, "explain", pid=os.getpid()),
             *(self.ask(peer, "show", ref=str(job)) for job in jobs),
+            *(self.ask(peer, "group", ref=str(job), best="Wloss:max") for job in jobs),
             *(self.told(peer, "kill", refs=[str(job)]) for job in jobs),
             *(self.told(peer, "pause", refs=[str(job)]) for job in jobs),
             *(self.told(peer, "prune", refs=[str(job)]) for job in jobs),

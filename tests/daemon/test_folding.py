@@ -11,6 +11,7 @@ import pytest
 from gpuq import config
 from gpuq.core.asked.elements import Elements
 from gpuq.core.model import Outcome
+from gpuq.core.results.reported import Told
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
@@ -55,6 +56,18 @@ class Desk:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     with closing(Store(":memory:")) as store:
         yield Desk(with_gpus(store), tmp_path)
+
+
+def test_a_page_ends_where_what_its_jobs_reported_fills_it(desk: Desk) -> None:
+    """Or a few hundred that report all that is kept would make an answer that no client takes."""
+    metrics = {f"{number:080}": "x" * 200 for number in range(100)}
+    for job in submit(desk.store, 120):
+        start(desk.store, job)
+        assert desk.store.reported.write(job, 1, Told(metrics=metrics), after=Told())
+    page = desk.ask("status", limit=1000)
+    assert 10 < len(page["jobs"]) < 120
+    rest = desk.ask("status", limit=1000, before=page["before"])
+    assert len(page["jobs"]) + len(rest["jobs"]) == 120
 
 
 def test_a_group_is_the_most_alive_of_its_jobs_with_counts_of_all(desk: Desk) -> None:

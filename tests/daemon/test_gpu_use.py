@@ -90,6 +90,7 @@ class Desk:
             lambda: self.policy,
             Watchers(),
             self,  # type: ignore[arg-type]
+            lambda job, attempt: None,
         )
         chronicle.inbox.append(Exited(job=job, attempt=1, exit=exit or Exit(exit_code=0)))
         chronicle.take_in()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gpuq.core.events import special_cause
 from gpuq.core.gpus.gpu import Gpu, GpuState
 from gpuq.core.model import EndCause, Request
 from gpuq.daemon.gpus.locks import GpuLocks
@@ -42,9 +43,13 @@ def toy(index: int = 0, **more: Any) -> Gpu:
 
 
 def told(daemon: Alive, kind: str, index: int | None = None) -> list[str | None]:
-    """The causes of the events of that kind, in order."""
+    """The causes of the events of that kind, in order; None: only the usual one."""
     found = (one for one in stored.events(daemon.store) if one["kind"] == kind)
-    return [one["cause"] for one in found if index is None or one["gpu"] == uuid(index)]
+    return [
+        special_cause(kind, one["cause"])
+        for one in found
+        if index is None or one["gpu"] == uuid(index)
+    ]
 
 
 def state(daemon: Alive, index: int = 0) -> tuple[GpuState, str | None]:

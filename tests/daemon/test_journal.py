@@ -14,6 +14,7 @@ import pytest
 from gpuq.core.asked.elements import Elements
 from gpuq.core.model import Exit, Outcome
 from gpuq.daemon.store import Store
+from gpuq.daemon.store.events import record_event
 from gpuq.daemon.story import Story
 from gpuq.daemon.systemd.journal import MOST_BYTES, Journal, is_connected
 from gpuq.daemon.watchers import Watchers
@@ -285,7 +286,7 @@ def test_a_job_that_was_forgotten_meanwhile_is_told_all_the_same(ear: Ear) -> No
     store = Store(":memory:")
     story = story_of(store, ear)
     with store.transaction():
-        store.database.write("insert into events (at, kind, job) values (1, 'something_new', 9)")
+        record_event(store.database, 1.0, "something_new", job=9)
     story.tell()
     (line,) = lines(ear)
     assert line["MESSAGE"] == ["job 9 something new"]

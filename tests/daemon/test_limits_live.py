@@ -18,6 +18,7 @@ from gpuq.daemon.callers.peer import NOBODY, Peer
 from gpuq.daemon.recent_starts import RecentStarts
 from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
+from gpuq.daemon.store.leased import accounts
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, NeverFits, NothingMatched, NotPermitted, UsageError
 from tests import stored
@@ -397,15 +398,14 @@ def test_the_hours_of_each_user_are_those_of_the_time_that_is_asked_for(
     stored.start(store, job, stored.lease(job))
     stored.run(store, job)
     wall = NOW + 150.0
-    assert [(row["user"], row["gpu_s"]) for row in store.shares.used(NOW, wall)] == [
-        ("alice", 200.0),
-        ("bob", 150.0),
-    ]
-    assert [(row["user"], row["gpu_s"]) for row in store.shares.used(NOW + 90, wall)] == [
-        ("bob", 60.0),
-        ("alice", 20.0),
-    ]
-    assert [row["user"] for row in store.shares.used(NOW + 101, wall)] == ["bob"]
+
+    def had(since: float) -> list[tuple[str | None, float]]:
+        found = accounts(store.database, "user", since=since, now=wall, whose=None, limit=9)
+        return [(row.name, row.held_s) for row in found.rows]
+
+    assert had(NOW) == [("alice", 200.0), ("bob", 150.0)]
+    assert had(NOW + 90) == [("bob", 60.0), ("alice", 20.0)]
+    assert had(NOW + 101) == [("bob", 49.0)]
     answer = ask(handlers(tmp_path, store), "usage", CONTAINER, since=NOW)
     told = {one["user"]: (one["attempts"], one["running"], one["gpus"]) for one in answer["users"]}
     assert told == {"alice": (1, 0, 0), "bob": (1, 1, 1)}

@@ -908,6 +908,7 @@ def test_who_alone_is_told_to_end_finds_the_others_awake(
 
     async def deed(desk: Desk) -> None:
         await desk.start("sh", "-c", ASKS_ITS_CHILD, stop_to="main", grace_s=600.0)
+        await desk.running()  # or nobody knows yet which of them is its main process
         await desk.pid_in("pid")
         desk.supervisor.pause(1)
         assert desk.supervisor.signal(1, signal.SIGTERM) == 1

@@ -76,19 +76,21 @@ def test_each_move_leaves_an_event_with_its_cause(store: Store) -> None:
     end(store, one)
     store.wished.stop(two, grace_s=10.0, actor="bob", now=NOW)
     store.happened.cancel(two, actor="bob", now=NOW)
-    told = [(e["kind"], e["job"], e["actor"] or e["cause"]) for e in events(store)]
+    began, came = "its command was started", "its turn came, and there was room"
+    wished = "its end was asked for"
+    told = [(e["kind"], e["job"], e["actor"], e["cause"]) for e in events(store)]
     assert told == [
-        ("submitted", one, "alice"),
-        ("starting", one, None),
-        ("returned", one, "its runner was gone"),
-        ("starting", one, None),
-        ("running", one, None),
-        ("stop_asked", one, "alice"),
-        ("term_sent", one, "asked"),
-        ("kill_sent", one, "asked"),
-        ("ended", one, "exit code 0"),
-        ("stop_asked", two, "bob"),
-        ("ended", two, "bob"),
+        ("submitted", one, "alice", "a submission"),
+        ("starting", one, "gpuq", came),
+        ("returned", one, "gpuq", "its runner was gone"),
+        ("starting", one, "gpuq", came),
+        ("running", one, "gpuq", began),
+        ("stop_asked", one, "alice", wished),
+        ("term_sent", one, "alice", "asked"),
+        ("kill_sent", one, "alice", "asked"),
+        ("ended", one, "gpuq", "exit code 0"),
+        ("stop_asked", two, "bob", wished),
+        ("ended", two, "bob", "cancelled by bob while it was queued"),
     ]
 
 
@@ -489,7 +491,7 @@ def test_a_drain_stands_until_it_is_withdrawn(store: Store) -> None:
     assert [(one["kind"], one["actor"], one["cause"]) for one in events(store)] == [
         ("drained", "bob", "new driver"),
         ("drained", "alice", "a new card as well"),
-        ("undrained", "bob", None),
+        ("undrained", "bob", "jobs were to be started again"),
     ]
 
 
@@ -521,7 +523,10 @@ def test_a_dirty_gpu_says_why_and_that_it_is_clean_again(store: Store) -> None:
     store.machine.release("GPU-0", 0, now=NOW)
     assert store.current.leases() == []
     told = [(one["kind"], one["gpu"], one["cause"]) for one in events(store)[-2:]]
-    assert told == [("gpu_dirty", "GPU-0", "5G in use"), ("gpu_clean", "GPU-0", None)]
+    assert told == [
+        ("gpu_dirty", "GPU-0", "5G in use"),
+        ("gpu_clean", "GPU-0", "the memory of an ended job has come back"),
+    ]
 
 
 def test_what_a_job_holds_is_neither_released_nor_dirty(store: Store) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from string import hexdigits
 from typing import Any
 
+from gpuq.core.asked.containers import refusal
 from gpuq.core.asked.elements import Elements
+from gpuq.core.asked.hooks import read_hook
 from gpuq.core.asked.moments import read_begin
 from gpuq.core.asked.needs import Need
 from gpuq.core.asked.spec_array import check_files, read_array, read_script
@@ -28,6 +30,7 @@ from gpuq.core.ends.retry import parse_backoff, parse_retry_on
 from gpuq.core.gpus.fitting import find_gpus
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Request
+from gpuq.core.results.giving_up import parse_on_failure
 from gpuq.errors import UsageError
 
 SHORTEST_LIMIT_S = 0.1
@@ -57,6 +60,7 @@ class Spec:
     stop_to: str = "all"  # who gets the TERM: the main process, or all of the job
     time_limit_s: float | None = None
     heartbeat_s: float | None = None
+    on_kill: bytes | None = None  # for a shell, when gpuq ends the job
     retries: int = 0
     backoff: str | None = None
     retry_on: str | None = None
@@ -65,6 +69,8 @@ class Spec:
     seed: int = 0
     output: bytes | None = None
     stderr: bytes | None = None
+    on_start: str | None = None  # what is done when it starts: a command or an address
+    on_end: str | None = None
     tags: tuple[str, ...] = ()
     gpu_mem_auto: bool = False  # as much of a GPU as its command used before
     gpu_mem_from: str | None = None  # what came of that, in words
@@ -77,6 +83,7 @@ class Spec:
     elements: Elements | None = None  # of an array
     rows: tuple[tuple[str, ...], ...] = ()  # for each element the values of `elements.columns`
     max_running: int | None = None  # of its elements at a time
+    stop_after: int | None = None  # so many failures end its group; 0: none do; None: the usual
     preemptible: bool = False
     preempt_signal: int | None = None  # None: the usual
     script: bytes | None = None  # what runs in place of argv[0], by its `interpreter`
@@ -116,6 +123,7 @@ def read_spec(
         stop_to=read_word(wire, "stop_to", ("all", "main")),
         time_limit_s=_limit(wire, "time_limit_s"),
         heartbeat_s=_limit(wire, "heartbeat_s"),
+        on_kill=_on_kill(wire),
         retries=read_integer(wire, "retries", 0, 0, MOST_RETRIES),
         backoff=_rule(wire, "backoff", parse_backoff),
         retry_on=_rule(wire, "retry_on", parse_retry_on),
@@ -124,6 +132,8 @@ def read_spec(
         seed=read_integer(wire, "seed", 0, 0, 2**32 - 1),
         output=read_path(wire, "output") if wire.get("output") is not None else None,
         stderr=read_path(wire, "stderr") if wire.get("stderr") is not None else None,
+        on_start=_hook(wire, "on_start"),
+        on_end=_hook(wire, "on_end"),
         tags=_tags(wire),
         gpu_mem_auto=_wants_learned_memory(wire),
         bounds=_bounds(wire),
@@ -132,6 +142,7 @@ def read_spec(
         elements=many.elements,
         rows=many.rows,
         max_running=many.max_running,
+        stop_after=_stop_after(wire),
         script=script.text,
         interpreter=script.interpreter,
         as_slurm=script.as_slurm,
@@ -142,6 +153,8 @@ def read_spec(
         commit_id=_hexadecimal(wire, "commit_id", (40, 64)),
         snapshot=_snapshot(wire),
     )
+    if spec.script is None and (why := refusal([to_text(word) for word in argv])) is not None:
+        raise UsageError(why)
     check_files(many, {"output": spec.output, "stderr": spec.stderr}, as_slurm=spec.as_slurm)
     return spec
 
@@ -157,7 +170,10 @@ def read_request(
     model = wire.get("gpu_model")
     if model == "":
         raise UsageError("gpu_model: an empty name fits every GPU; leave it out")
-    if not gpus and (said := [option for option, name in _OF_GPUS.items() if wire.get(name)]):
+    said = [option for option, name in _OF_GPUS.items() if wire.get(name)]
+    if wire.get("gpus") is None and said == ["--cpu-after"]:
+        said = []  # where there is no GPU it has come to that already
+    if not gpus and said:
         raise UsageError(f"--gpus 0 takes no {said[0]}: it gets no GPU")
     alone = wire.get("exclusive")
     if alone is not None and not isinstance(alone, bool):
@@ -179,6 +195,7 @@ def read_request(
         max_util=None if max_util is None else read_integer(wire, "max_util", 0, 1, 100),
         gpu_ids=_named_gpus(wire, "gpu_ids", machine),
         exclude_gpus=_named_gpus(wire, "exclude_gpus", machine),
+        cpu_after_s=_limit(wire, "cpu_after_s") if gpus else None,
     )
 
 
@@ -201,6 +218,7 @@ _OF_GPUS = {
     "--gpu-id": "gpu_ids",
     "--exclude-gpu": "exclude_gpus",
     "--max-util": "max_util",
+    "--cpu-after": "cpu_after_s",
 }
 
 
@@ -298,15 +316,29 @@ def _name(wire: Mapping[str, Any], argv: tuple[bytes, ...]) -> str:
     return readable.encode("utf-8", "replace").decode()[:40] or "job"
 
 
+_TIMES = {
+    "time_limit_s": "--time",
+    "heartbeat_s": "--heartbeat",
+    "cpu_after_s": "--cpu-after",
+}
+
+
 def _limit(wire: Mapping[str, Any], field: str) -> float | None:
     """A length of time, or none; nothing can be done in no time at all."""
     if wire.get(field) is None:
         return None
     seconds = read_seconds(wire, field, 0.0)
     if seconds < SHORTEST_LIMIT_S:
-        option = {"time_limit_s": "--time", "heartbeat_s": "--heartbeat"}.get(field, field)
+        option = _TIMES.get(field, field)
         raise UsageError(f"{option}: {seconds:g} s is shorter than {SHORTEST_LIMIT_S:g} s")
     return seconds
+
+
+def _on_kill(wire: Mapping[str, Any]) -> bytes | None:
+    text = None if wire.get("on_kill") is None else to_bytes("--on-kill", wire["on_kill"])
+    if text is not None and not text.strip():
+        raise UsageError("--on-kill: there is no command in it")
+    return text
 
 
 def _tags(wire: Mapping[str, Any]) -> tuple[str, ...]:
@@ -314,6 +346,14 @@ def _tags(wire: Mapping[str, Any]) -> tuple[str, ...]:
     if len(tags) > MOST_TAGS:
         raise UsageError(f"tags: {len(tags)} tags; {MOST_TAGS} are the most of one job")
     return tuple(read_text(tag, "tags") for tag in tags)
+
+
+def _stop_after(wire: Mapping[str, Any]) -> int | None:
+    text = wire.get("on_failure")
+    try:
+        return None if text is None else parse_on_failure(read_text(text, "on_failure"))
+    except ValueError as error:
+        raise UsageError(f"--on-failure: {error}") from None
 
 
 def _rule(wire: Mapping[str, Any], field: str, parse: Callable[[str], Any]) -> str | None:
@@ -329,6 +369,15 @@ def _rule(wire: Mapping[str, Any], field: str, parse: Callable[[str], Any]) -> s
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
     return str(text)
+
+
+def _hook(wire: Mapping[str, Any], field: str) -> str | None:
+    if wire.get(field) is None:
+        return None
+    try:
+        return read_hook(wire[field])
+    except ValueError as error:
+        raise UsageError(f"--{field.replace('_', '-')}: {error}") from None
 
 
 def _hexadecimal(wire: Mapping[str, Any], field: str, lengths: Sequence[int]) -> str | None:

@@ -154,6 +154,11 @@ def _kill_at(job: ActiveJob, told_at: float, closing: Closing | None) -> float:
     return over_at if closing is None else min(over_at, closing.kill_at)
 
 
+def left_s(job: ActiveJob, snapshot: Snapshot) -> float:
+    """How long it has until KILL, if it is told to end now."""
+    return max(_kill_at(job, snapshot.now, snapshot.closing) - snapshot.now, 0.0)
+
+
 def _grace_s(job: ActiveJob) -> float:
     return job.grace_s if job.stop is None else job.stop.grace_s
 

@@ -7,9 +7,9 @@ last lines. An out of memory that was caught and printed long before the end exp
 
 import re
 
-LONGEST_TAIL = 16 * 1024  # signs looked at
+from gpuq.core.ends.last_output import clean_lines, last_traceback, looks_back
+
 LAST_LINES = 20  # so far from the end may the words be; details and farewells not counted
-LONGEST_LINE = 2000  # signs of each line; the words stand near the beginning
 LONGEST_ANSWER = 200
 
 
@@ -77,62 +77,20 @@ _GOES_ON = re.compile(
     r"|not a failure|failed to alloc(?:ate)? \S+ (?:bytes |\()"
 )
 
-# Exceptions that only tell that another process ended: what that one said stands above.
-_BY_ANOTHER = re.compile(
-    r"ChildFailedError|CalledProcessError|ProcessExitedException|BrokenProcessPool"
-    r"|Dist(?:Backend|Network|Store)Error|Connection (?:closed|reset) by peer|BrokenPipeError"
-    r"|Engine core initialization failed|Engine process failed to start|EngineDeadError"
-)
-# Tracebacks that end no process: of finalizers, exit functions, threads, tasks nobody awaited.
-_BESIDE = re.compile(
-    r"Exception ignored|Error in atexit|Exception in thread|Task exception was never retrieved"
-)
-_CAUSED = "The above exception was the direct cause of the following exception:"
-
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-# "[rank0]: ", "(EngineCore_0 pid=2651) ERROR 05-08 11:47:02 [core.py:1136] ", "  | " of a group
-_PREFIX = re.compile(
-    r"(?:\[[a-z]*\d+\]: ?|\([^()]*pid=\d+[^()]*\) ?"
-    r"|[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[\w./]+:\d+\] ?| *\| | *\|$)+"
-)
-_FRAME = re.compile(r'\s*File "[^"]*", line \d+')
-_HEADER = "Traceback (most recent call last)"
 # Belongs to the line above: what is indented (but no bar, "  3%|▎"), C++ frames, wandb's farewell
 _DETAIL = re.compile(r"\s+(?![\d\s]*%\|)|frame #\d|#\d+ |\S+\(\S*\) ?\[0x|wandb:")
 
 
 def _find(tail: str, words: re.Pattern[str]) -> str | None:
-    lines = _clean(tail[-LONGEST_TAIL:])
+    lines = clean_lines(tail)
     while lines:
-        header, exception = _last_traceback(lines)
+        header, exception = last_traceback(lines)
         if found := _match(lines[exception:], words, is_raised=exception > 0):
             return found
-        if not _looks_back(lines, header, exception):
+        if not looks_back(lines, header, exception):
             return None
         lines = lines[:header]
     return None
-
-
-def _clean(text: str) -> list[str]:
-    """Lines without colours and prefixes. Each state of a progress bar is one."""
-    lines = re.split(r"[\r\n]+", _ESCAPE.sub("", text))
-    return [_bare(line)[:LONGEST_LINE].rstrip() for line in lines if _bare(line).strip()]
-
-
-def _bare(line: str) -> str:
-    prefix = _PREFIX.match(line)
-    return line[prefix.end() :] if prefix else line
-
-
-def _last_traceback(lines: list[str]) -> tuple[int, int]:
-    """Where its header stands and where its exception; 0 and 0 where there is none."""
-    frames = [index for index, line in enumerate(lines) if _FRAME.match(line)]
-    if not frames:
-        return 0, 0
-    behind = range(frames[-1] + 1, len(lines))
-    exception = next((index for index in behind if not lines[index][0].isspace()), len(lines))
-    before = range(frames[-1], -1, -1)
-    return next((index for index in before if _HEADER in lines[index]), 0), exception
 
 
 def _match(lines: list[str], words: re.Pattern[str], *, is_raised: bool) -> str | None:
@@ -147,14 +105,6 @@ def _match(lines: list[str], words: re.Pattern[str], *, is_raised: bool) -> str 
 def _last_words(lines: list[str]) -> list[str]:
     counted = [index for index, line in enumerate(lines) if not _DETAIL.match(line)]
     return lines[counted[-LAST_LINES] :] if len(counted) > LAST_LINES else lines
-
-
-def _looks_back(lines: list[str], header: int, exception: int) -> bool:
-    """Whether this traceback leaves it to the lines above it to say why the job ended."""
-    introduction = " ".join(lines[max(header - 2, 0) : header])
-    if introduction.endswith(_CAUSED) or _BESIDE.search(introduction):
-        return True
-    return exception < len(lines) and bool(_BY_ANOTHER.search(lines[exception]))
 
 
 def _printable(line: str) -> str:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from gpuq.core.gpus.gpu import Gpu
 
 
+CUDA, CPU = "cuda", "cpu"  # as torch names devices
+
+
 def job_gpu_environment(gpus: Sequence[Gpu], *, whole: bool, visible: str) -> dict[str, str]:
     """The variables for a job that holds `gpus`, in that order; for none, no GPU is to be seen.
 
@@ -23,6 +26,7 @@ def job_gpu_environment(gpus: Sequence[Gpu], *, whole: bool, visible: str) -> di
         "NVIDIA_VISIBLE_DEVICES": uuids or "void",
         "GPUQ_GPU_INDICES": indices,
         "GPUQ_GPU_UUIDS": uuids,
+        "GPUQ_DEVICE": CUDA if gpus else CPU,
     }
 
 

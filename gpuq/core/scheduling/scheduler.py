@@ -8,7 +8,7 @@ that may cost those who wait (`protection`).
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gpuq.core.decisions import Cancel, Decision, Plan, Release, Requeue, Undelay
+from gpuq.core.decisions import Cancel, CountWait, Decision, Plan, Release, Requeue, Undelay
 from gpuq.core.ends.ending import plan_endings
 from gpuq.core.gpus.breaker import once_decided, plan_health
 from gpuq.core.gpus.cooling import plan_releases
@@ -41,7 +41,7 @@ def plan(snapshot: Snapshot) -> Plan:
         walk.through_all()
     moved: list[Decision] = [*judged, *cancels, *requeues, *undelays]
     ended = [*endings, *walk.preemption.signals]
-    decisions = [*moved, *ended, *releases, *health, *walk.starts]
+    decisions = [*moved, *ended, *releases, *health, *walk.falls, *walk.starts, *_clocked(walk)]
     return Plan(
         decisions=tuple(decisions),
         reasons=walk.reasons,
@@ -51,6 +51,12 @@ def plan(snapshot: Snapshot) -> Plan:
         wall_at=min([*_moments(still_delayed, by_wall=True), *_bounds(snapshot)], default=None),
         standstill=standstill(snapshot),
     )
+
+
+def _clocked(walk: Walk) -> list[Decision]:
+    """Those that start now have not waited."""
+    started = {start.job for start in walk.starts}
+    return [CountWait(job=job) for job in walk.snapshot.to_clock if job not in started]
 
 
 def _moments(delayed: Sequence[DelayedJob], *, by_wall: bool = False) -> list[float]:

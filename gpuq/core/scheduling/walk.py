@@ -9,11 +9,12 @@ the first of those that wait for it is overtaken no more often than one that wai
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from gpuq.core.decisions import Start
+from gpuq.core.decisions import FallBack, Start
 from gpuq.core.gpus.ledger import Ledger
 from gpuq.core.model import ActiveJob, Request, Snapshot, WaitingJob
 from gpuq.core.scheduling.barred import barred_gpus, barred_words
 from gpuq.core.scheduling.fair_share import FairOrder
+from gpuq.core.scheduling.fallback import falls_at, hope_words, on_cpu
 from gpuq.core.scheduling.limits import Caps, Key
 from gpuq.core.scheduling.precedence import in_order
 from gpuq.core.scheduling.preemption import Need, Preemption
@@ -31,6 +32,7 @@ class Walk:
 
     snapshot: Snapshot
     starts: list[Start] = field(default_factory=list)
+    falls: list[FallBack] = field(default_factory=list)
     heads: dict[int, int] = field(default_factory=dict)  # class → its first waiting job
     reasons: Reasons = field(init=False)
     caps: Caps = field(init=False)
@@ -43,6 +45,7 @@ class Walk:
     preemption: Preemption = field(init=False)
     rooms: dict[int, str] = field(default_factory=dict)  # who gives way to a job, in words
     cpu_free: int = field(init=False)
+    _falls_at: list[float] = field(default_factory=list)  # when others may turn to the CPU
     _standstill: str | None = field(init=False)
     _first_under: dict[Key, Blocked] = field(default_factory=dict)  # each limit, of those that wait
     _started: dict[int, int] = field(default_factory=dict)  # how many of each class
@@ -71,13 +74,15 @@ class Walk:
         """Considers them one after the other, as far as their order can be seen."""
         for job in in_order(self.snapshot) if self.fair is None else self.fair:
             self.consider(job)
+            if job.gpu_wait_since is not None:
+                self._fall_back_if_due(job)
             if self._has_used_up(job.class_id):
                 break  # more of its class may come before the next job in line: look again
 
     def wakes(self) -> list[float]:
         """When somebody may start who may not just now, though nothing else happens."""
         rate = [] if self.rates.wake_at is None else [self.rates.wake_at]
-        return rate + _settled(self.snapshot) + self.preemption.ripe_at
+        return rate + _settled(self.snapshot) + self.preemption.ripe_at + self._falls_at
 
     def consider(self, job: WaitingJob) -> None:
         if self._standstill is not None:
@@ -224,13 +229,54 @@ class Walk:
         ids = tuple(one.job.id for one in passed)
         self.starts.append(Start(job=job.id, attempt=job.attempt, gpus=gpus, passed=ids))
 
+    # ── the CPU instead ──
+
+    def _fall_back_if_due(self, job: WaitingJob) -> None:
+        """One that could not start, and has waited for its GPUs as long as it wanted to, turns to the
+        CPU once there is room for it: until then whichever comes first is its."""
+        if self._standstill is not None or self._has_started(job):
+            return
+        due_at = falls_at(job)
+        if due_at is None or (self.snapshot.gpus is None and not self._is_in_trouble):
+            return
+        if due_at > self.snapshot.now:
+            self._falls_at.append(due_at)
+            return
+        request = on_cpu(job.request, job.time_limit_s)
+        instead = replace(job, request=request)
+        if request.cpu_slots > self.cpu_free or self._is_held_up(instead):
+            return
+        why = self._why_blocked(job.request)
+        self.falls.append(FallBack(job=job.id, version=job.version, why=why))
+        self.cpu_free -= request.cpu_slots
+        self.reasons.said[job.id] = "about to fall back to the CPU"
+
+    def _has_started(self, job: WaitingJob) -> bool:
+        return any(start.job == job.id for start in self.starts)
+
+    @property
+    def _is_in_trouble(self) -> bool:
+        return self.snapshot.gpu_trouble is not None
+
+    def _is_held_up(self, job: WaitingJob) -> bool:
+        """Would it wait on the CPU as well, for a limit or for its turn?"""
+        if is_gone(job, self.snapshot.policy) or self.caps.never(job) is not None:
+            return True
+        if self.caps.refusal(job) is not None or self.rates.refusal(job) is not None:
+            return True
+        return self.protection.judge(job, job.request, ()).why is not None
+
+    # ── why not ──
+
     def _explain(self, job: int, request: Request) -> str:
         words = [self._why_blocked(request)]
+        hope = hope_words(request)
         if job in self.bars:
             asked, barred = self.bars[job]
             words = [self._why_blocked(request, asked.request)]
             words.append(barred_words(asked, barred, self.snapshot))
         words += [self.rooms[job]] if job in self.rooms else []
+        words += [hope] if hope is not None else []
         if self.fair is not None and (fair := self.fair.words(job)) is not None:
             words.append(fair)
         return "; ".join(words)

@@ -71,6 +71,11 @@ class JobLog:
         self._entries = 0
 
     @property
+    def fd(self) -> int | None:
+        """To write to its end; None where it is no file."""
+        return self._log
+
+    @property
     def is_capped(self) -> bool:
         return self._log is not None and self._cap is not None and self._can_punch
 

@@ -36,7 +36,7 @@ class SpawnAsOther:
         self._order = order
         self._uid, self._gid = int(order["uid"]), int(order["gid"])
         self.files = Files()
-        self._tmp_dir = b""
+        self.tmp_dir = b""
         self._child: int | None = None  # until it is the job, or is gone
         self._line: socket.socket | None = None
 
@@ -50,7 +50,7 @@ class SpawnAsOther:
             raise StageFailed(PREPARING, ValueError(DIED))
         _check(told)
         self.files = Files(dict(zip(told["opened"], fds, strict=True)))
-        self._tmp_dir = stages.raw(told["tmp_dir"])
+        self.tmp_dir = stages.raw(told["tmp_dir"])
 
     def start(self) -> int:
         """The pid of the job's main process; StageFailed where it could not be executed."""
@@ -71,8 +71,8 @@ class SpawnAsOther:
         """Closes what was opened for the job, and removes the private temporary directory."""
         self._end_child()
         self.files.close()
-        if self._tmp_dir:
-            take_as(identity.bare(self._uid, self._gid), lambda: remove_tmp_dir(self._tmp_dir))
+        if self.tmp_dir:
+            take_as(identity.bare(self._uid, self._gid), lambda: remove_tmp_dir(self.tmp_dir))
 
     def _make_job_dir(self) -> None:
         folders.make_job_dir(self._order["job_dir"], self._uid, self._gid)
@@ -113,7 +113,7 @@ class _Child:
 
     def run(self) -> NoReturn:
         try:
-            _close_all_but(self._line.fileno())  # what root has open is none of the user's
+            close_all_but(self._line.fileno())  # what root has open is none of the user's
             self._become_job()
         except StageFailed as failed:
             gate.send(self._line, {"failed": stages.pack(failed)})
@@ -166,14 +166,14 @@ def take_as(user: identity.Identity, deed: Callable[[], None]) -> None:
         os.waitpid(pid, 0)
         return
     try:
-        _close_all_but(-1)
+        close_all_but(-1)
         identity.become(user)
         deed()
     finally:
         os._exit(0)
 
 
-def _close_all_but(kept: int) -> None:
+def close_all_but(kept: int) -> None:
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2 and fd != kept:
             try:

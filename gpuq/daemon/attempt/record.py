@@ -5,7 +5,8 @@
     `record`              it ended like that
 
 `began` holds what a daemon that comes later has to know: the job's main process and when it began,
-and when that has ended while others of the job live on. `beat` holds when the job last reported.
+and when that has ended while others of the job live on. `beat` holds when the job last reported,
+`progress` how far a bar in its log has come. `ending` is the daemon's: that it ends the job.
 
 Standard library only.
 """
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from gpuq.daemon import faults
 
-BEGAN, RECORD, BEAT = "began", "record", "beat"
+BEGAN, RECORD, BEAT, ENDING = "began", "record", "beat", "ending"
 LONGEST_RECORD = 128 * 1024  # what the job said in the end is most of it
 
 Message = dict[str, Any]
@@ -117,10 +118,13 @@ def _is_sound(record: Message) -> bool:
         return False
     whole = (
         *("exit_code", "signal", "leftovers", "peak_rss_bytes", "log_dropped_bytes"),
-        *("oom_kills", "bound_hits", "memory_peak_bytes"),
+        *("oom_kills", "bound_hits", "memory_peak_bytes", "on_kill_code"),
     )
     numbers = ("ended_at", "ended_mono", "told_to_end_mono", "user_s", "system_s")
-    texts = ("stage", "error", "leftover_names", "last_output", "told_out_of_memory")
+    texts = (
+        *("stage", "error", "leftover_names", "last_output", "told_out_of_memory"),
+        *("on_kill_trouble", "container_trouble"),
+    )
     return (
         all(_is_number(record.get(name), int) for name in whole)
         and all(_is_number(record.get(name), (int, float)) for name in numbers)
@@ -153,6 +157,40 @@ def _unfinished(attempt_dir: str) -> str:
 
 def _began(attempt_dir: str, nonce: str) -> str:
     return os.path.join(attempt_dir, f"{BEGAN}-{nonce}")
+
+
+# ── that it is being ended ──
+
+
+def note_ending(attempt_dir: str, nonce: str, cause: str, within_s: float) -> None:
+    """The daemon's word for the runner that it ends the job, and how long that has until KILL. The
+    first one counts. An attempt that has no directory yet has not begun either."""
+    path = _ending(attempt_dir, nonce)
+    if os.path.exists(path):
+        return
+    try:
+        with open(f"{path}.new", "w") as file:
+            file.write(f"{cause} {within_s:.3f}\n")
+        os.rename(f"{path}.new", path)
+    except OSError:  # a full disk keeps no job from being ended
+        pass
+
+
+def ends_within(attempt_dir: str, nonce: str) -> float | None:
+    """How many seconds a job had until KILL when it was first told to end; None where it was not."""
+    try:
+        with open(_ending(attempt_dir, nonce)) as file:
+            seconds = float(file.read(100).split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return max(seconds, 0.0) if seconds < 2**40 else None
+
+
+def _ending(attempt_dir: str, nonce: str) -> str:
+    return os.path.join(attempt_dir, f"{ENDING}-{nonce}")
+
+
+# ── what a later daemon reads ──
 
 
 def has_begun(attempt_dir: str, nonce: str) -> bool:

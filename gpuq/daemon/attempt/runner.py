@@ -14,8 +14,12 @@ from typing import Any
 
 from gpuq.daemon import faults
 from gpuq.daemon.attempt import gate, record
+from gpuq.daemon.attempt.beside import reset_oom_score
+from gpuq.daemon.attempt.container import end_container
 from gpuq.daemon.attempt.disk import DISK_ERRORS
-from gpuq.daemon.attempt.spawn import passing_errors, spawn_for
+from gpuq.daemon.attempt.on_kill import OnKill
+from gpuq.daemon.attempt.other_user import SpawnAsOther
+from gpuq.daemon.attempt.spawn import Spawn, passing_errors, spawn_for
 from gpuq.daemon.attempt.stages import StageFailed, not_started
 from gpuq.daemon.attempt.steps import MAKING_DIRECTORIES
 from gpuq.daemon.attempt.watch import Watch
@@ -60,7 +64,7 @@ def _become_runner() -> None:
     signals.signal(signals.SIGTERM, _note_term)
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)
     signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGCHLD})  # for sigtimedwait below
-    _reset_oom_score()
+    reset_oom_score()
 
 
 def _note_term(*_: Any) -> None:
@@ -68,16 +72,6 @@ def _note_term(*_: Any) -> None:
     after that may not have done so by itself."""
     if not _told_to_end_at:
         _told_to_end_at.append(time.monotonic())
-
-
-def _reset_oom_score() -> None:
-    """A daemon that the kernel is to spare must not pass that on to its jobs."""
-    try:
-        with open("/proc/self/oom_score_adj", "r+") as file:
-            if int(file.read()) < 0:
-                file.write("0")
-    except OSError:
-        pass
 
 
 def _enter_leaf(root: str | None, name: str) -> Leaf | None:
@@ -166,7 +160,9 @@ def _run(
     bounding = Leaf(order["scope"]) if order.get("scope") else None
     if bounding is not None:
         _outlive_job(bounding)
-    told = _wait_for_main(pid, watch)
+    on_kill = OnKill(order, spawn.tmp_dir, watch.output)
+    told = _wait_for_main(pid, watch, on_kill)
+    told |= _end_beside(order, spawn, watch, on_kill)
     left = _End(order, line, began, leaf, watch).of_leftovers()
     told |= left | _memory(bounding or leaf) | watch.findings(succeeded=told["exit_code"] == 0)
     watch.close()
@@ -200,9 +196,11 @@ def _tell_running(line: socket.socket, began: record.Began, pid: int) -> None:
     record.note_main_process(began, pid, start, mono)
 
 
-def _wait_for_main(main_pid: int, watch: Watch) -> Message:
-    while (ended := _reap(main_pid)) is None:
-        signals.sigtimedwait({signals.SIGCHLD}, watch.look())
+def _wait_for_main(main_pid: int, watch: Watch, on_kill: OnKill) -> Message:
+    while (ended := _reap(main_pid, on_kill)) is None:
+        pause_s = watch.look()
+        on_kill.look()
+        signals.sigtimedwait({signals.SIGCHLD}, pause_s)
     status, usage = ended
     code = os.waitstatus_to_exitcode(status)
     return {
@@ -217,7 +215,17 @@ def _wait_for_main(main_pid: int, watch: Watch) -> Message:
     }
 
 
-def _reap(main_pid: int) -> tuple[int, Any] | None:
+def _end_beside(
+    order: Message, spawn: Spawn | SpawnAsOther, watch: Watch, on_kill: OnKill
+) -> Message:
+    """What belongs to a job and is none of the processes that it left behind. It has ended when that
+    has."""
+    told = on_kill.finish(watch.look)
+    told |= end_container(order, spawn.files.folder, spawn.tmp_dir, watch.look)
+    return told | ({"ended_at": time.time()} if told else {})
+
+
+def _reap(main_pid: int, on_kill: OnKill) -> tuple[int, Any] | None:
     """Fetches what has ended; the end of the main process, if that is among it."""
     while True:
         pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -225,6 +233,7 @@ def _reap(main_pid: int) -> tuple[int, Any] | None:
             return status, usage
         if not pid:
             return None
+        on_kill.heard(pid, os.waitstatus_to_exitcode(status))
 
 
 class _End:

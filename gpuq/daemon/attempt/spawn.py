@@ -53,6 +53,11 @@ class Spawn:
     def files(self) -> Files:
         return self._steps.files
 
+    @property
+    def tmp_dir(self) -> bytes:
+        """The private one, once it has been made."""
+        return self._steps.tmp_dir
+
     def prepare(self) -> None:
         """All that comes before the job's own process; StageFailed where a step failed."""
         self._steps.prepare()

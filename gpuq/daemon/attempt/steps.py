@@ -16,6 +16,7 @@ from gpuq.daemon.attempt.mounts import has_mounts_below
 from gpuq.daemon.attempt.stages import StageFailed, raw, shown, take
 
 TMP_DIR = b"/tmp"
+NEW_LINK = b".new"  # of the link to the latest output, until it takes the place of the old one
 MAKING_DIRECTORIES, OPENING_REPORT = "making its directories", "opening its report"
 WRITING_SCRIPT = "writing its script"
 # Python and the runner ignore some, and so may whoever started the daemon (`nohup`, a shell's `&`):
@@ -80,6 +81,7 @@ class Steps:
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             (MAKING_DIRECTORIES, self._make_directories),
             (WRITING_SCRIPT, self._write_script),
+            ("making room for the id of its container", self._forget_container),
             ("setting its umask", self._set_umask),
             (f"changing directory to {shown(order['cwd'])}", self._change_directory),
             (f"opening the log {shown(order['log'])}", self._open_log),
@@ -119,7 +121,13 @@ class Steps:
         raise StageFailed(stage, failure)
 
     def _make_directories(self) -> None:
-        os.makedirs(raw(self._order["output_dir"]), exist_ok=True)
+        output_dir = raw(self._order["output_dir"])
+        os.makedirs(output_dir, exist_ok=True)
+        if link := self._order.get("output_link"):
+            try:
+                _link_to(output_dir, raw(link))
+            except OSError:  # the user has put something else there: a job runs as well without
+                pass
 
     def _write_script(self) -> None:
         """The text as it was at submit. What an earlier start may have left there is no file of ours:
@@ -134,6 +142,16 @@ class Steps:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(path, flags, 0o700), "wb") as file:
             file.write(raw(script["text"]))
+
+    def _forget_container(self) -> None:
+        """Of an earlier start of this attempt: its client refuses to write where a file is."""
+        if (container := self._order.get("container")) is None:
+            return
+        folder = os.path.dirname(raw(self._order["output_dir"]))
+        try:
+            os.unlink(os.path.join(folder, raw(container["id_file"])))
+        except FileNotFoundError:
+            pass
 
     def _set_umask(self) -> None:
         os.umask(self._order["umask"])
@@ -210,6 +228,18 @@ def _candidates(program: bytes, path: bytes) -> list[bytes]:
     if b"/" in program:
         return [program]
     return [os.path.join(folder or b".", program) for folder in path.split(b":")]
+
+
+def _link_to(folder: bytes, link: bytes) -> None:
+    """The link leads there by a relative path. Whoever looks finds the old one or the new one, and
+    never none. One that was cut short before this has left its own behind."""
+    new = link + NEW_LINK
+    try:
+        os.unlink(new)
+    except FileNotFoundError:
+        pass
+    os.symlink(os.path.relpath(folder, os.path.dirname(link)), new)
+    os.rename(new, link)
 
 
 def _open_for_appending(path: str, how: int = 0) -> int:

@@ -1,4 +1,5 @@
-"""What a runner looks after while its job runs: the log, and signs of life. Standard library only.
+"""What a runner looks after while its job runs: the log, a progress bar in it, and signs of life.
+Standard library only.
 
 It looks about once a second, and never at the job itself.
 """
@@ -9,6 +10,7 @@ from typing import Any
 
 from gpuq.daemon.attempt import record
 from gpuq.daemon.attempt.joblog import JobLog
+from gpuq.daemon.attempt.progress import BarWatch
 from gpuq.daemon.attempt.report import told_out_of_memory
 from gpuq.daemon.attempt.steps import Files
 
@@ -34,6 +36,8 @@ class Watch:
         if files.stderr >= 0:
             reader = files.stderr_reader if files.stderr_reader >= 0 else None
             self._errors = JobLog(files.stderr, None, reader, cap_bytes=None, keep_free_bytes=0)
+        # Errors first: bars are drawn there.
+        self._bar = BarWatch((files.stderr_reader, files.log_reader), order["attempt_dir"])
         self._heartbeat = _Heartbeat(order, files.folder) if order.get("heartbeat_s") else None
         self._next_at = time.monotonic()  # a fast writer is not to be alone for its first second
 
@@ -42,15 +46,21 @@ class Watch:
         now = time.monotonic()
         if now >= self._next_at:
             pause_s = self._log.tick(time.time())
+            self._bar.look(now)
             if self._heartbeat is not None:
                 pause_s = min(pause_s, self._heartbeat.look(now))
             self._next_at = time.monotonic() + pause_s
         return max(self._next_at - time.monotonic(), 0.0)
 
+    def output(self) -> int | None:
+        """Where others may write what they have to say; None where the log is no file."""
+        return self._log.fd
+
     def findings(self, *, succeeded: bool) -> Message:
         """For the record: what was dropped of the log, and for a job that did not succeed what it
         said in the end."""
         self._log.finish(time.time())
+        self._bar.look_at_once()
         found: Message = {"log_dropped_bytes": self._log.dropped_bytes}
         if not succeeded:
             said = self._errors.tail(LAST_OUTPUT_BYTES)
@@ -61,6 +71,7 @@ class Watch:
     def close(self) -> None:
         for log in {self._log, self._errors}:
             log.close()
+        self._bar.close()
 
 
 class _Heartbeat:

@@ -29,15 +29,23 @@ ALL = "all"  # the setting
 
 _QUEUE_OF_JOB = """
 id user group array_index queue state substate outcome exit_code signal attempt retries backoff
-retry_on delayed_until gpu_count gpus gpu_uuids gpus_simulated gpu_mem_bytes exclusive gpu_model
+retry_on on_failure delayed_until gpu_count gpus gpu_uuids gpus_simulated gpu_mem_bytes exclusive gpu_model
 gpu_ids exclude_gpus max_util cpus cpu_bound cpu_bound_by mem_bytes mem_bound_by memory_peak_bytes
 time_limit_s heartbeat_s paused_s grace_s stop_to visible priority after submitted_at started_at
 preemptible preempt_signal preemptions expected_start expected_start_is_guess expected_start_from
 ended_at reason files_removed_at gpu_peak_bytes gpu_util_mean gpu_util_peak gpu_energy_j
 idle_since_at contended_at contended_by over_memory gpu_errors idle contended contended_now place
-place_of queue_place
+place_of queue_place device cpu_after_s cpu_fallback
 hidden
 """
+_NO_REPORT: Mapping[str, Any] = {
+    "progress": None,
+    "progress_from": None,
+    "metrics": {},
+    "reported_at": None,
+    "report_lines": 0,
+    "report_trouble": None,
+}
 # Each with what stands there for those who may not see it.
 _COMMAND_OF_JOB: Mapping[str, Any] = {
     "name": "",
@@ -51,18 +59,26 @@ _COMMAND_OF_JOB: Mapping[str, Any] = {
     "differs_in": [],
     "script": False,
     "as_slurm": False,
+    "container": None,
+    "on_kill": None,
     "cwd": "",
     "log": None,
     "output": None,
     "stderr": None,
+    "on_start": None,
+    "on_end": None,
+    "hooks_whole": False,
     "output_dir": None,
     "commit": None,
     "snapshot": None,
-    "progress": None,
-    "metrics": {},
+    **_NO_REPORT,
 }
-JOB: Mapping[str, Sight] = dict.fromkeys(_QUEUE_OF_JOB.split(), Sight.QUEUE) | dict.fromkeys(
-    _COMMAND_OF_JOB, Sight.COMMANDS
+# What the program wrote, in other words.
+_OWN = ("error_signature",)
+JOB: Mapping[str, Sight] = (
+    dict.fromkeys(_QUEUE_OF_JOB.split(), Sight.QUEUE)
+    | dict.fromkeys(_COMMAND_OF_JOB, Sight.COMMANDS)
+    | dict.fromkeys(_OWN, Sight.ALL)
 )
 
 _QUEUE_OF_ATTEMPT = """
@@ -72,9 +88,11 @@ gpu_energy_j idle_since_at contended_at contended_by over_memory gpu_errors mem_
 cpu_bound_by memory_peak_bytes
 """
 _COMMAND_OF_ATTEMPT = "stage error leftover_names unkillable cgroup pid log output_dir"
-ATTEMPT: Mapping[str, Sight] = dict.fromkeys(
-    _QUEUE_OF_ATTEMPT.split(), Sight.QUEUE
-) | dict.fromkeys(_COMMAND_OF_ATTEMPT.split(), Sight.COMMANDS)
+ATTEMPT: Mapping[str, Sight] = (
+    dict.fromkeys(_QUEUE_OF_ATTEMPT.split(), Sight.QUEUE)
+    | dict.fromkeys((*_COMMAND_OF_ATTEMPT.split(), *_NO_REPORT), Sight.COMMANDS)
+    | dict.fromkeys(_OWN, Sight.ALL)
+)
 
 EVENT = ("seq", "at", "kind", "job", "attempt", "gpu", "gpu_index", "actor", "cause", "detail")
 # Events of jobs whose cause and detail name no process and no path.
@@ -82,7 +100,7 @@ _OPEN_EVENTS = """
 submitted starting returned backoff backoff_over due term_sent kill_sent signal_sent paused resumed
 main_ended stop_asked signal_asked pause_asked resume_asked hold_asked release_asked priority_asked
 move_asked requeue_asked undo_asked edited requeued not_requeued given_back gpu_idle gpu_used
-contended over_memory preempted
+contended over_memory preempted cpu_fallback on_kill
 """
 _EVENTS_WITH_COMMANDS = ("running", "unkillable", "astray", "prune_failed")
 _ENDS = ("ended", "attempt_ended")  # their causes quote, and have an open form
@@ -130,7 +148,7 @@ def of_job(view: View, sight: Sight) -> View:
 
 
 def of_attempt(view: View, sight: Sight) -> View:
-    return _told(view, ATTEMPT, {}, sight)
+    return _told(view, ATTEMPT, _NO_REPORT, sight)
 
 
 def _told(view: View, fields: Mapping[str, Sight], empty: Mapping[str, Any], sight: Sight) -> View:

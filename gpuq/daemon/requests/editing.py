@@ -54,6 +54,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "mem_bytes": ("mem_bytes",),
     "time_limit_s": ("time_limit_s",),
     "heartbeat_s": ("heartbeat_s",),
+    "cpu_after_s": (),
+    "on_kill": ("on_kill",),
     "grace_s": ("grace_s",),
     "stop_to": ("stop_to",),
     "retries": ("retries", "backoff", "retry_on"),
@@ -64,17 +66,21 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "tags": ("tags",),
     "output": ("output",),
     "stderr": ("stderr",),
+    "on_start": ("on_start",),
+    "on_end": ("on_end",),
     "preemptible": ("preemptible",),
     "preempt_signal": ("preempt_signal",),
 }
 _OF_REQUEST = frozenset(
     (
         *("gpus", "gpu_mem_bytes", "gpu_mem", "exclusive", "max_util", "gpu_model", "gpu_ids"),
-        *("exclude_gpus", "cpus", "time_limit_s", "queue"),
+        *("exclude_gpus", "cpus", "time_limit_s", "queue", "cpu_after_s"),
     )
 )
+# What a job that has turned to the CPU has given up, and gets back as a whole.
+_OF_GPUS = _OF_REQUEST - {"cpus", "time_limit_s", "queue"}
 # Whoever may say these may do whatever the owner may.
-_OF_ITS_OWNER = frozenset(("argv", "cwd", "output", "stderr"))
+_OF_ITS_OWNER = frozenset(("argv", "cwd", "output", "stderr", "on_kill", "on_start", "on_end"))
 # What decides whether it can ever start, and where. Nothing else is kept from being mended in a job
 # that for now cannot.
 _JUDGED = _OF_REQUEST | {"tags"}
@@ -154,6 +160,8 @@ class Editing:
             )
         new = edited(wire, changes)
         changed = [name for name in COLUMNS if wire.get(name) != new.get(name)]
+        if row["gpu_request"] is not None and not _OF_GPUS.isdisjoint(changed):
+            return _Draft(row, why=f"it turned to the CPU: first gpuq requeue {row['id']}")
         if not _OF_ITS_OWNER.isdisjoint(changed) and not peer.may_see_secrets_of(row["uid"]):
             raise NotPermitted(
                 f"what job {row['id']} runs, where, and to which files is {row['user']}'s alone, as "
@@ -247,7 +255,9 @@ def wire_of(row: Row, peer: Peer) -> Wire:
         "tags": json.loads(row["tags"]),
         "preemptible": bool(row["preemptible"]),
     }
-    for name in ("output", "stderr", "script"):
+    for name in ("on_start", "on_end"):  # an address may hold a token
+        wire[name] = row[name] if peer.may_see_secrets_of(row["uid"]) else None
+    for name in ("output", "stderr", "script", "on_kill"):
         wire[name] = None if row[name] is None else to_text(row[name])
     if row["script"] is not None:
         wire["interpreter"] = [to_text(word) for word in split(row["interpreter"])]
@@ -258,7 +268,7 @@ _AS_STORED = (
     *("name", "visible", "grace_s", "stop_to", "time_limit_s", "heartbeat_s", "retries", "backoff"),
     *("retry_on", "priority", "queue", "preempt_signal", "mem_bytes"),
 )
-_AS_REQUESTED = ("gpus", "gpu_mem_bytes", "gpu_model", "max_util")
+_AS_REQUESTED = ("gpus", "gpu_mem_bytes", "gpu_model", "max_util", "cpu_after_s")
 
 
 def edited(wire: Wire, changes: Mapping[str, Any]) -> Wire:

@@ -3,7 +3,7 @@ touch a process. What follows from a wish is the loop's to do, and to tell."""
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import gpuq
@@ -21,18 +21,25 @@ from gpuq.daemon.requests.changes import Changes
 from gpuq.daemon.requests.editing import Editing
 from gpuq.daemon.requests.expectations import Expectations
 from gpuq.daemon.requests.gpu_requests import GpuRequests
+from gpuq.daemon.requests.groups import Groups
 from gpuq.daemon.requests.known_gpus import KnownGpus
 from gpuq.daemon.requests.limit_requests import LimitRequests
 from gpuq.daemon.requests.listing import Listing
+from gpuq.daemon.requests.long_looks import LongLooks
+from gpuq.daemon.requests.looking_back import LookingBack
+from gpuq.daemon.requests.metrics import Metrics
 from gpuq.daemon.requests.needing import stranded_by
+from gpuq.daemon.requests.noticing import Noticing
 from gpuq.daemon.requests.pruning import Pruning
 from gpuq.daemon.requests.refs import References
 from gpuq.daemon.requests.reserving import Reserving
 from gpuq.daemon.requests.submissions import FIRST_READING_S, Submissions
-from gpuq.daemon.requests.waiting import MOST_FOLLOWED, Attention, Waiting
+from gpuq.daemon.requests.telling import Telling
+from gpuq.daemon.requests.waiting import Waiting
 from gpuq.daemon.requests.world import World
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
+from gpuq.daemon.store.extract import extract
 from gpuq.daemon.store.measured import use_columns
 from gpuq.daemon.upkeep.aside import OneByOne
 from gpuq.daemon.upkeep.snapshots import make_folder
@@ -41,8 +48,20 @@ from gpuq.errors import GpuqError, NotPermitted, UsageError
 
 LONGEST_WATCH_S = 10.0
 # What root of a container may ask: all others change something, or tell of what is outside of it.
-LOOKS = {"ping", "config", "status", "show", "events", "wait", "gpus", "why_gpu"}
+LOOKS = {
+    "ping",
+    "config",
+    "status",
+    "show",
+    "group",
+    "events",
+    "wait",
+    "gpus",
+    "why_gpu",
+    "metrics",
+}
 LOOKS |= {"editable", "prunable", "pruning", "limits", "queues", "usage", "reservations"}
+LOOKS |= {"history", "stats", "errors", "notices", "extract"}
 
 Answer = dict[str, Any]
 
@@ -71,10 +90,19 @@ class Handlers:
         self._editing = Editing(store, world, self._find_own, self._submissions.read_specs)
         self._listing = Listing(store, self._refs, self._discretion, self._job_view)
         self._waiting = Waiting(store.found, self._refs, watchers)
-        self._followed = Attention(MOST_FOLLOWED)
+        self._telling = Telling(
+            store.told, self._refs, watchers, lambda: world.gpus, self._discretion
+        )
         self._limit_requests = LimitRequests(store, config, world.wake)
         self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
+        self._noticing = Noticing(store, config, self._refs, self._machine.gpus, world.wake)
         self._looks = OneByOne()
+        self._long_looks = LongLooks(store)
+        self._looking_back = LookingBack(
+            store, config, self._long_looks, self._refs, self._discretion, self._job_view
+        )
+        self._groups = Groups(store, self._refs, self._discretion, self._long_looks)
+        self.metrics = Metrics(store, config, world, self._long_looks, self._discretion)
         self.host_notes: Callable[[], list[str]] = list  # of what the machine does not let us do
         self.open_spool: Callable[[Peer], Awaitable[str]] = _no_spool
         self._started_at = time.time()
@@ -87,6 +115,7 @@ class Handlers:
             "spool": self.spool,
             "status": self.status,
             "show": self.show,
+            "group": self._groups.group,
             "wait": self._waiting.wait,
             "kill": self.kill,
             "pause": self.pause,
@@ -107,15 +136,22 @@ class Handlers:
             "resume_gpus": self._gpu_requests.resume,
             "test_gpus": self._gpu_requests.test,
             "why_gpu": self._gpu_requests.why,
-            "events": self.events,
+            "events": self._telling.events,
+            "metrics": self.metrics.metrics,
+            "notices": self._noticing.notices,
+            "test_notice": self._noticing.test_notice,
             "reserve": self._reserving.reserve,
             "cancel_reservation": self._reserving.cancel,
             "reservations": self._reserving.reservations,
             "limit": self._limit_requests.limit,
             "limits": self._limit_requests.limits,
             "queues": self._limit_requests.queues,
-            "usage": self._limit_requests.usage,
+            "history": self._looking_back.history,
+            "stats": self._looking_back.stats,
+            "errors": self._looking_back.errors,
+            "usage": self._looking_back.usage,
             "config": self.config,
+            "extract": self.extract,
             "bounds": self.bounds,
             "stop": self.stop,
         }
@@ -175,6 +211,11 @@ class Handlers:
         """Why the kernel does not hold jobs to --mem and --cpus here; null: it does."""
         here = await self._world.enforcement()
         return {"mem_trouble": here.mem_trouble, "cpu_trouble": here.cpu_trouble}
+
+    async def extract(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """What a report of a fault needs of the database: of everybody's jobs, or of the caller's."""
+        whose = None if peer.is_admin else peer.uid
+        return await self._long_looks.look(peer.uid, lambda db: extract(db, whose))
 
     async def stop(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         peer.require_admin("stop this daemon")
@@ -299,6 +340,7 @@ class Handlers:
     def _job_view(self, row: Row, peer: Peer) -> Answer:
         row = self._with_latest_use(self._store.found.with_values(row), row["id"])
         row |= {"needs": self._store.waiting.needs_of(row)} | self._expectations.of(row)
+        row |= {"hooks_whole": peer.may_see_secrets_of(row["uid"])}
         machine = self._world.gpus or ()
         sight = self._discretion(peer).sight(row["uid"])
         return views.job_view(row, self._world.plan, self._config.state_dir, machine, sight=sight)
@@ -379,26 +421,6 @@ class Handlers:
             "gpu_backend": self._config.gpus,
             "gpu_trouble": self._world.gpu_trouble,
         }
-
-    async def events(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        """Those after a cursor (`since`; null: only what comes), of some jobs or of all. Where there
-        are none it waits for them up to `timeout_s`. `last` is the cursor to go on with."""
-        since = fields.cursor(request, "since")
-        last = self._store.told.last_event() if since is None else since
-        refs = fields.named(request)
-        jobs = self._refs.resolve(refs, peer) if refs else None
-        deadline = time.monotonic() + fields.timeout_s(request.get("timeout_s") or 0.0)
-        while True:
-            rows, last = self._store.told.events(last, fields.PAGE, jobs)
-            left = deadline - time.monotonic()
-            if rows or left <= 0:
-                return {"events": self._event_views(rows, peer), "last": last}
-            with self._followed.on(len(jobs or ()), peer.uid):
-                await self._watchers.next_commit(left)
-
-    def _event_views(self, rows: Sequence[Row], peer: Peer) -> list[Answer]:
-        machine, discretion = self._world.gpus or (), self._discretion(peer)
-        return [views.event_view(row, machine, sight=discretion.sight(row["uid"])) for row in rows]
 
 
 async def _no_spool(peer: Peer) -> str:

@@ -1,5 +1,4 @@
-"""Requests about limits, named queues and who has had how much. As all handlers these store wishes and
-touch no process."""
+"""Requests about limits and named queues. As all handlers these store wishes and touch no process."""
 
 import time
 from collections import Counter
@@ -13,7 +12,6 @@ from gpuq.core.scheduling.limits import Key
 from gpuq.core.scheduling.queues import is_open_to
 from gpuq.core.scheduling.rate import format_rate
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.requests import fields
 from gpuq.daemon.requests.queue_rules import groups_in_queues
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.limited import Most
@@ -21,7 +19,6 @@ from gpuq.errors import NothingMatched, NotPermitted, UsageError
 
 LONGEST_NAME = 200
 HIGHEST = 10**6
-SINCE_S = 7 * 86400.0
 
 Answer = dict[str, Any]
 Request = Mapping[str, Any]
@@ -141,40 +138,6 @@ class LimitRequests:
                 | {"queued": queued.get(view["name"], 0)}
                 for view in views
             ]
-        }
-
-    async def usage(self, request: Request, peer: Peer) -> Answer:
-        """Who has had how much of the GPUs since then (`since`; a week unless said), and what of all
-        that has not faded."""
-        now = time.time()
-        asked = fields.moment(request, "since")
-        since = now - SINCE_S if asked is None else asked
-        half_life_s = self._config.fair_share_half_life
-        faded = self._store.shares.by_user(now, half_life_s)
-        used = {row["uid"]: row for row in self._store.shares.used(since, now)}
-        running = {row["uid"]: row for row in self._store.shares.running()}
-        users = self._store.shares.users() | {
-            row["uid"]: row["user"] for row in (*used.values(), *running.values())
-        }
-        total = sum(faded.values())
-        views = [
-            {
-                "user": user,
-                "uid": uid,
-                "gpu_s": used[uid]["gpu_s"] if uid in used else 0.0,
-                "attempts": used[uid]["attempts"] if uid in used else 0,
-                "running": running[uid]["jobs"] if uid in running else 0,
-                "gpus": running[uid]["gpus"] if uid in running else 0,
-                "share_gpu_s": faded.get(uid, 0.0),
-                "share_percent": 100 * faded.get(uid, 0.0) / total if total else 0.0,
-            }
-            for uid, user in users.items()
-        ]
-        return {
-            "users": sorted(views, key=lambda view: (-view["gpu_s"], view["user"])),
-            "since": since,
-            "fair_share": self._config.fair_share,
-            "half_life_s": half_life_s,
         }
 
 

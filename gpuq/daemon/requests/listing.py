@@ -181,6 +181,7 @@ class _Page:
     def add(self, view: Answer) -> None:
         self.views.append(view)
         self._signs += sum(map(len, (*view["command"], *view["parameters"].values())))
+        self._signs += sum(len(name) + len(str(value)) for name, value in view["metrics"].items())
 
     @property
     def is_full(self) -> bool:

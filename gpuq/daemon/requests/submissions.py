@@ -13,6 +13,7 @@ from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.gpus.learned import Resolved, resolve
 from gpuq.core.gpus.learned import note as learned_note
 from gpuq.core.model import Request
+from gpuq.core.results.giving_up import parse_on_failure
 from gpuq.core.scheduling.durations import lasts_s
 from gpuq.core.scheduling.limits import too_many_queued
 from gpuq.daemon import faults
@@ -95,7 +96,15 @@ class Submissions:
             faults.here("submit.storing")
             boot = Boot(id=self._boot_id, boottime=self._clock.boottime())
             now = self._clock.wall()
-            return self._store.asked.submit(by, specs, now=now, token=token, group=group, boot=boot)
+            return self._store.asked.submit(
+                by,
+                specs,
+                now=now,
+                token=token,
+                group=group,
+                boot=boot,
+                stop_after=parse_on_failure(self._config.on_failure),
+            )
 
         ids = await self._commits.run(deed)
         if ids is None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from gpuq.core.asked.containers import container_words, find_container_run
+from gpuq.core.asked.hooks import shown_hook
 from gpuq.core.asked.moments import words_for
 from gpuq.core.asked.wire_fields import split, to_text
 from gpuq.core.decisions import Plan
@@ -12,15 +14,19 @@ from gpuq.core.gpus.breaker import explain_xid
 from gpuq.core.gpus.condition import assess
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.gpus.usage import intruders
+from gpuq.core.gpus.visibility import CPU, CUDA
 from gpuq.core.model import EndCause, JobState, Lease, Substate
 from gpuq.core.policy import Policy
+from gpuq.core.results.giving_up import format_on_failure
 from gpuq.core.scheduling.judging import Awaited, after_words, alike
 from gpuq.core.scheduling.limits import openly
 from gpuq.core.states import signal_name, substate, why_active
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.particulars import Particulars, particulars
+from gpuq.daemon.requests.report_view import report_view
 from gpuq.daemon.store.classes import read_request
+from gpuq.daemon.store.falling import gave_up
 from gpuq.daemon.store.health import HealthRow
 from gpuq.daemon.upkeep.snapshots import folder_of
 
@@ -68,10 +74,12 @@ def _job(
         "outcome": row["outcome"],
         "exit_code": row["exit_code"] if has_ended_so else None,
         "signal": row["signal"] if has_ended_so else None,
+        "error_signature": row["error_signature"] if has_ended_so else None,
         "attempt": row["attempt"],
         "retries": row["retries"],
         "backoff": row["backoff"],
         "retry_on": row["retry_on"],
+        "on_failure": format_on_failure(row["stop_after"]),
         "delayed_until": row["delayed_until_at"] if state is JobState.QUEUED else None,
         "pid": row["pid"] if has_gpus else None,
         "gpu_count": request.gpus,
@@ -85,6 +93,9 @@ def _job(
         "gpu_ids": list(request.gpu_ids),
         "exclude_gpus": list(request.exclude_gpus),
         "max_util": request.max_util,
+        "device": CUDA if request.gpus else CPU,
+        "cpu_after_s": row["cpu_after_s"],
+        "cpu_fallback": gave_up(row),
         "cpus": request.cpus,
         "mem_bytes": row["mem_bytes"],
         "cpu_bound": row["cpu_bound"],
@@ -93,6 +104,7 @@ def _job(
         "memory_peak_bytes": row["memory_peak_bytes"],
         "time_limit_s": row["time_limit_s"],
         "heartbeat_s": row["heartbeat_s"],
+        "on_kill": None if row["on_kill"] is None else to_text(row["on_kill"]),
         "paused_s": row["paused_s"] or 0.0,
         "grace_s": row["grace_s"],
         "stop_to": row["stop_to"],
@@ -114,10 +126,12 @@ def _job(
         "command": own.command,
         "script": bool(row["has_script"]),
         "as_slurm": bool(row["as_slurm"]),
+        "container": _container(row, own, request.gpus, gpus),
         "cwd": to_text(row["cwd"]),
         "log": log_path(row, row["attempt"], state_dir),
         "output": own.output,
         "stderr": own.stderr,
+        **_hooks(row),
         "output_dir": _job_dir(row["id"], row["attempt"], state_dir, "output"),
         "files_removed_at": row["files_removed_at"],
         "commit": row["commit_id"],
@@ -126,9 +140,16 @@ def _job(
         "idle": state is JobState.RUNNING and row["idle_since_at"] is not None,
         "contended": row["contended_at"] is not None,
         "contended_now": state is JobState.RUNNING and _is_contended(gpus, machine),
-        "progress": None,
-        "metrics": {},
+        **report_view(row),
     }
+
+
+def _hooks(row: Mapping[str, Any]) -> View:
+    """Whole for whoever may see secrets of its owner."""
+    whole = bool(row.get("hooks_whole"))
+    said = {name: row[name] for name in ("on_start", "on_end")}
+    shown = {name: None if hook is None else shown_hook(hook) for name, hook in said.items()}
+    return (said if whole else shown) | {"hooks_whole": whole}
 
 
 def _differs_in(row: Mapping[str, Any], own: Particulars) -> list[str]:
@@ -140,6 +161,15 @@ def _differs_in(row: Mapping[str, Any], own: Particulars) -> list[str]:
         "command": (own.command, [to_text(word) for word in split(row["argv"])]),
     }
     return [field for field, (filled, written) in as_written.items() if filled != written]
+
+
+def _container(
+    row: Mapping[str, Any], own: Particulars, count: int, held: Mapping[str, Any]
+) -> str | None:
+    run = None if row["has_script"] else find_container_run(own.command)
+    if run is None:
+        return None
+    return container_words(run, gpus=count, simulated=held.get("simulated", False))
 
 
 def _signal_word(number: int | None) -> str | None:
@@ -255,11 +285,11 @@ def attempt_view(
     kept = (
         "attempt committed_at started_at ended_at outcome reason exit_code signal stage error lost "
         "leftovers leftover_names user_s system_s peak_rss_bytes log_dropped_bytes paused_s "
-        "unkillable cgroup pid mem_bound_by cpu_bound_by memory_peak_bytes"
+        "unkillable cgroup pid mem_bound_by cpu_bound_by memory_peak_bytes error_signature"
     )
     view: View = {name: row[name] for name in kept.split()}
     view["reason"] = _stored_reason(row, sight)
-    view |= _gpu_use(row)
+    view |= _gpu_use(row) | report_view(row)
     view["gpus"] = json.loads(row["gpus"]).get("indices", [])
     view["log"] = log_path(job, row["attempt"], state_dir)
     view["output_dir"] = _job_dir(job["id"], row["attempt"], state_dir, "output")

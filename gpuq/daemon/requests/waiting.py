@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gpuq.core.units import format_spans
+from gpuq.core.units import format_spans, without
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests import fields
 from gpuq.daemon.requests.refs import References
@@ -73,7 +73,7 @@ class Waiting:
             missing = wanted - (number - sum(map(len, still)))
             left = deadline - time.monotonic()
             if missing <= 0 or left <= 0:
-                past = format_spans(_without(spans, still))
+                past = format_spans(without(spans, still))
                 return {"timed_out": missing > 0, "ended": past}
             with self._attention.on(len(still), peer.uid):
                 watch = self._watchers.watch(still, moment, missing)
@@ -81,15 +81,3 @@ class Waiting:
                     await asyncio.wait((watch,), timeout=left)
                 finally:
                     watch.cancel()
-
-
-def _without(spans: Sequence[range], others: Sequence[range]) -> Iterator[range]:
-    """What of the spans is in none of the others; both in order, the others within the spans."""
-    rest = iter(others)
-    other = next(rest, None)
-    for span in spans:
-        start = span.start
-        while other is not None and other.start < span.stop:
-            yield range(start, other.start)
-            start, other = other.stop, next(rest, None)
-        yield range(start, span.stop)

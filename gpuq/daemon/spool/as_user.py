@@ -6,14 +6,9 @@ key, no variable of the environment, and neither the daemon's limits nor its pla
 """
 
 import os
-import resource
 import sys
 
-from gpuq.daemon.attempt import identity
-
-LOGIN_PATH = "/usr/local/bin:/usr/bin:/bin"
-USUAL_DESCRIPTORS = 1024
-UMASK = 0o022
+from gpuq.daemon.attempt import identity, login
 
 
 def main(uid: int | None, folder: str, socket: str) -> None:
@@ -23,41 +18,15 @@ def main(uid: int | None, folder: str, socket: str) -> None:
         home, environment, isolation = os.path.expanduser("~"), {**os.environ}, "-P"
     else:
         user = identity.look_up(uid, -1)
-        _reset_oom_score()
+        login.reset_oom_score()
         identity.become(user)
-        login = {os.fsdecode(name): os.fsdecode(value) for name, value in user.login.items()}
-        home, isolation = login["HOME"], "-I"
-        environment = {"PATH": LOGIN_PATH, "LANG": os.environ.get("LANG", "C.UTF-8"), **login}
-    _set_usual_limits()
-    _enter(home)
+        has = {os.fsdecode(name): os.fsdecode(value) for name, value in user.login.items()}
+        home, isolation, lang = has["HOME"], "-I", os.environ.get("LANG", "C.UTF-8")
+        environment = {"PATH": login.LOGIN_PATH, "LANG": lang, **has}
+    login.set_usual_limits()
+    login.enter(home)
     words = [sys.executable, isolation, "-m", "gpuq", "__spool", folder]
     os.execve(sys.executable, words, environment | told)
-
-
-def _reset_oom_score() -> None:
-    """A daemon that the kernel is to spare does not pass that on."""
-    try:
-        with open("/proc/self/oom_score_adj", "r+") as file:
-            if int(file.read()) < 0:
-                file.write("0")
-    except OSError:
-        pass
-
-
-def _set_usual_limits() -> None:
-    """Jobs get them, as from a shell; the daemon has many more descriptors."""
-    os.umask(UMASK)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft > USUAL_DESCRIPTORS:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (USUAL_DESCRIPTORS, hard))
-
-
-def _enter(home: str) -> None:
-    """As a login would: where there is no home it is the root of all."""
-    try:
-        os.chdir(home)
-    except OSError:
-        os.chdir("/")
 
 
 if __name__ == "__main__":

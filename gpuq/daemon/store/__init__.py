@@ -16,7 +16,9 @@ from gpuq.daemon.store.connection import Database
 from gpuq.daemon.store.counted import Counted
 from gpuq.daemon.store.current import Current
 from gpuq.daemon.store.durations import Durations
+from gpuq.daemon.store.falling import Falling
 from gpuq.daemon.store.found import Found
+from gpuq.daemon.store.giving_up import GivingUp
 from gpuq.daemon.store.giving_way import GivingWay
 from gpuq.daemon.store.grouped import Grouped
 from gpuq.daemon.store.happened import Happened
@@ -27,11 +29,14 @@ from gpuq.daemon.store.limited import Limited
 from gpuq.daemon.store.machine import Machine
 from gpuq.daemon.store.measured import Measured
 from gpuq.daemon.store.needs import Needs
+from gpuq.daemon.store.notices import Notices
 from gpuq.daemon.store.pruned import Pruned
+from gpuq.daemon.store.reported import Reported
 from gpuq.daemon.store.reserved import Reserved
 from gpuq.daemon.store.returned import Returned
 from gpuq.daemon.store.shares import Shares
 from gpuq.daemon.store.snapshots import Snapshots
+from gpuq.daemon.store.tallies import Tallies
 from gpuq.daemon.store.told import Told
 from gpuq.daemon.store.wished import Wished
 
@@ -40,8 +45,8 @@ __all__ = ["Store"]
 
 class Store:
     """The open database. `asked`, `wished`, `changed` and `limited` are the handlers' to write,
-    `happened`, `machine`, `durations`, `health`, `measured`, `learned`, `needs`, `pruned`, `returned`
-    and `shares` the loop's; the others only read."""
+    `happened`, `falling`, `giving_up`, `machine`, `durations`, `health`, `measured`, `learned`,
+    `needs`, `notices`, `pruned`, `returned` and `shares` the loop's; the others only read."""
 
     def __init__(self, path: Path | str) -> None:
         """Opens, creates or migrates the file; StoreRefused names what is wrong with it."""
@@ -53,15 +58,19 @@ class Store:
         self.happened = Happened(self.database)
         self.machine = Machine(self.database)
         self.measured = Measured(self.database)
+        self.reported = Reported(self.database)
         self.learned = Learned(self.database)
         self.durations = Durations(self.database)
         self.health = Health(self.database)
         self.needs = Needs(self.database)
+        self.notices = Notices(self.database)
         self.waiting = Waiting(self.database)
         self.pruned = Pruned(self.database)
         self.shares = Shares(self.database)
         self.returned = Returned(self.database)
+        self.falling = Falling(self.database)
         self.giving_way = GivingWay(self.database)
+        self.giving_up = GivingUp(self.database, self.happened)
         self.reserved = Reserved(self.database)
         self.current = Current(self.database)
         self.counted = Counted(self.database)
@@ -70,6 +79,7 @@ class Store:
         self.found = Found(self.database)
         self.grouped = Grouped(self.database, self.found)
         self.told = Told(self.database)
+        self.tallies = Tallies(self.database)
         self.snapshots = Snapshots(self.database)
         self.transaction = self.database.transaction
 

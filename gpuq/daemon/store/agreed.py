@@ -17,6 +17,7 @@ class Terms:
 
     attempt: int
     uncounted: int  # attempts that were none of its retries
+    fell_back: bool  # it runs on the CPU in place of the GPUs that it asked for
     boot_id: str  # in which it was started
     started_mono: float | None  # CLOCK_MONOTONIC
     paused_s: float  # how long it stood still
@@ -88,7 +89,7 @@ class Agreed:
     def terms(self, job: int, attempt: int) -> Terms:
         row = self._db.row(
             """
-            select j.uncounted, j.stop_asked_at, j.stop_grace_s, j.stop_actor, s.time_limit_s,
+            select j.uncounted, j.gpu_request, j.stop_asked_at, j.stop_grace_s, j.stop_actor, s.time_limit_s,
                    s.heartbeat_s,
                    s.retries, s.backoff, s.retry_on, s.gpu_mem_from, c.request, a.ending, a.gpus,
                    a.gives_way_for,
@@ -106,6 +107,7 @@ class Agreed:
         return Terms(
             attempt=attempt,
             uncounted=row["uncounted"],
+            fell_back=row["gpu_request"] is not None,
             boot_id=row["boot_id"],
             started_mono=row["started_mono"],
             paused_s=row["paused_s"],

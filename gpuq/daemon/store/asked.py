@@ -7,6 +7,7 @@ from typing import Any
 
 from gpuq.core.asked.spec import Spec
 from gpuq.core.model import Request
+from gpuq.core.results.giving_up import format_on_failure
 from gpuq.daemon.store.begin import Boot, begin_columns
 from gpuq.daemon.store.classes import class_id, find_class, limited_tags
 from gpuq.daemon.store.connection import Database, Row
@@ -83,14 +84,17 @@ class Asked:
         token: str | None = None,
         group: int | None = None,
         boot: Boot | None = None,
+        stop_after: int = 0,
     ) -> range:
         """Stores a submission, all of it or nothing; returns the ids of its jobs. With `group` they are
-        added to one of the submitter's own; NothingMatched and NotPermitted say why they cannot be."""
+        added to one of the submitter's own; NothingMatched and NotPermitted say why they cannot be.
+        `stop_after` failures end a new group whose jobs do not say; 0: none do."""
         with self._db.transaction():
             first = 1 + self.last_id()
             ids = range(first, first + sum(spec.count for spec in specs))
-            is_limited = self._open_group(by, first if group is None else group, ids, specs)
-            batch = _Batch(self._db, by, first if group is None else group, is_limited, now, boot)
+            to = first if group is None else group
+            is_limited = self._open_group(by, to, ids, specs, stop_after)
+            batch = _Batch(self._db, by, to, is_limited, now, boot)
             entries: list[range] = []
             for spec in specs:
                 entries.append(range(first, first + spec.count))
@@ -123,14 +127,20 @@ class Asked:
         row = row_of(self._db, job)
         return job if row is None else int(row["group_id"])
 
-    def _open_group(self, by: Submitter, group: int, ids: range, specs: Sequence[Spec]) -> bool:
+    def _open_group(
+        self, by: Submitter, group: int, ids: range, specs: Sequence[Spec], stop_after: int
+    ) -> bool:
         """Makes the group, or makes it longer; returns whether it has a limit of its own."""
+        said = _said_stop_after(specs)
         wanted = min((s.max_running for s in specs if s.max_running is not None), default=None)
         if group == ids.start:
-            self._db.insert("groups", {"id": group, "uid": by.uid, "max_running": wanted})
+            row = {"id": group, "uid": by.uid, "max_running": wanted}
+            stop_after = stop_after if said is None else said
+            self._db.insert("groups", row | {"stop_after": stop_after or None})
             self._db.insert("group_spans", {"group_id": group, "first": group, "last": ids[-1]})
             return wanted is not None
         row = self._own_group(by, group)
+        _check_stop_after(group, said, row["stop_after"])
         limit: int | None = row["max_running"]
         if wanted not in (None, limit):
             raise UsageError(
@@ -150,6 +160,25 @@ class Asked:
         if row["uid"] != by.uid:
             raise NotPermitted(f"group g{group} is another user's. Nothing was queued.")
         return row
+
+
+def _said_stop_after(specs: Sequence[Spec]) -> int | None:
+    """What the jobs of a submission say of it together; None: nothing."""
+    said = {spec.stop_after for spec in specs} - {None}
+    if len(said) > 1:
+        words = " and ".join(sorted(map(format_on_failure, said)))
+        raise UsageError(
+            f"--on-failure: jobs that are submitted together have one, not {words}. Nothing was queued."
+        )
+    return said.pop() if said else None
+
+
+def _check_stop_after(group: int, said: int | None, kept: int | None) -> None:
+    if said is not None and (said or None) != kept:
+        raise UsageError(
+            f"--on-failure: that of group g{group} is {format_on_failure(kept)}, as its first submit "
+            "said. Leave it out. Nothing was queued."
+        )
 
 
 class _Batch:
@@ -198,6 +227,7 @@ class _Batch:
                 "priority": spec.priority,
                 "held_by": self._by.user if spec.held else None,
                 "key": None if spec.key is None else f"{self._by.uid}:{spec.key}",
+                "cpu_after_s": spec.request.cpu_after_s,
                 **begin_columns(spec, self._now, self._boot),
             },
         )

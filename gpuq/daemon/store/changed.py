@@ -133,13 +133,16 @@ class Changed:
                 return False
             new_spec = self._own_spec(row, spec)
             wanted = self._class(row, request, queue, spec.get("tags"))
+            # One that has turned to the CPU asks for it when it wants its GPUs again.
+            has_turned = row["gpu_request"] is not None
+            cpu_after_s = row["cpu_after_s"] if has_turned else request.cpu_after_s
             self._db.write(
                 """
-                update jobs set spec = ?, class = ?, priority = ?, wish_token = ?,
+                update jobs set spec = ?, class = ?, priority = ?, wish_token = ?, cpu_after_s = ?,
                   version = version + 1
                 where id = ?
                 """,
-                (new_spec, wanted, priority, token, first),
+                (new_spec, wanted, priority, token, cpu_after_s, first),
             )
             detail = {"changed": changed} | span_detail(first, last)
             record_event(self._db, now, "edited", job=first, actor=actor, detail=detail)

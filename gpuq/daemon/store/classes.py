@@ -59,6 +59,22 @@ def _row(
     }
 
 
+def reclassify(db: Database, job: int, request: Request) -> None:
+    """Puts a job into the class of what it asks for now. Its queue, and what limits it, stay."""
+    sql = "select c.* from jobs j join classes c on c.id = j.class where j.id = ?"
+    old = db.row(sql, (job,))
+    assert old is not None
+    wanted = class_id(
+        db,
+        old["uid"],
+        request,
+        queue=old["queue"],
+        group=old["group_id"],
+        tags=json.loads(old["tags"]),
+    )
+    db.write("update jobs set class = ? where id = ?", (wanted, job))
+
+
 def classify_anew(db: Database, which: str, values: Mapping[str, Any]) -> None:
     """Puts jobs into the class that they belong to by the limits as they are now: those for which the
     condition `which` holds of their row j and its spec s. Stands in the transaction of what changed

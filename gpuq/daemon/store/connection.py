@@ -1,6 +1,7 @@
 """Opening the file, bringing it up to date, and the one kind of transaction that writes."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -9,18 +10,18 @@ from typing import Any
 
 import apsw
 
+from gpuq.database_file import (
+    APPLICATION_ID,
+    APPLICATION_ID_AT,
+    DAMAGE_MARK,
+    HEADER_BYTES,
+    MAGIC,
+)
 from gpuq.errors import GpuqError
-
-# https://www.sqlite.org/fileformat.html, section 1.3
-MAGIC = b"SQLite format 3\0"
-HEADER_BYTES = 100
-APPLICATION_ID_AT = 68
-APPLICATION_ID = 0x67707571  # "gpuq"
 
 # EX_CONFIG of sysexits.h: to start it again changes nothing, so systemd is not to.
 NEEDS_A_PERSON = 78
 
-DAMAGE_MARK = ".damaged"
 DAMAGE = (apsw.CorruptError, apsw.NotADBError)
 # A lock that another program holds on the file passes like a full disk does.
 DISK_ERRORS = (
@@ -62,6 +63,7 @@ class Database:
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
         self.on_commit: Callable[[], None] = lambda: None
+        self.commit_took: Callable[[float], None] = lambda seconds: None
         self.on_damage: Callable[[StoreDamaged], None] = lambda damage: None
         self.damage: StoreDamaged | None = None
         self._depth = 0
@@ -150,7 +152,9 @@ class Database:
         try:
             self._db.execute("begin immediate")
             yield
+            began = time.perf_counter()
             self._db.execute("commit")
+            took_s = time.perf_counter() - began
         except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("rollback")
@@ -161,6 +165,7 @@ class Database:
             raise
         finally:
             self._depth = 0
+        self.commit_took(took_s)
         self.on_commit()
 
     def report_damage(self, what: str) -> StoreDamaged:

@@ -101,7 +101,7 @@ _WAITING_COLUMNS = """
 j.id, j.last_id, j.class, c.request, c.uid, c.queue, c.group_id, c.tags, j.priority, j.rank,
 j.place, j.passes, j.attempt, j.version,
 j.stop_asked_at, j.stop_grace_s,
-j.stop_actor, s.user, s.time_limit_s, s.grace_s
+j.stop_actor, j.gpu_wait_mono, s.user, s.time_limit_s, s.grace_s
 """
 
 _HEADS = f"""
@@ -202,6 +202,7 @@ def _waiting_job(row: Row) -> WaitingJob:
         time_limit_s=row["time_limit_s"],
         grace_s=row["grace_s"],
         stop=stop_wish(row),
+        gpu_wait_since=row["gpu_wait_mono"],
     )
 
 

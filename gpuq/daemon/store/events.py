@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gpuq.core.events import GPUQ, cause_of
 from gpuq.daemon.store.connection import Database
 from gpuq.daemon.store.elements import IS_OF
+from gpuq.daemon.store.notice_rows import MOMENTS, TOO_MANY, queue_notices
 
 
 def record_event(
@@ -23,7 +25,19 @@ def record_event(
 ) -> None:
     """Adds one event; stands in the transaction of what it tells. Where it tells of a run of jobs,
     `job` is the first and `detail` has the `last` of them. `open_cause` is the cause as others
-    than the job's owner are told it, where the cause quotes what is theirs alone."""
+    than the job's owner are told it, where the cause quotes what is theirs alone. Without an actor it
+    is gpuq itself, and without a cause what is always behind that kind of event."""
+    event = {
+        "now": now,
+        "kind": kind,
+        "job": job,
+        "attempt": attempt,
+        "gpu": gpu,
+        "actor": actor or GPUQ,
+        "cause": cause_of(kind, cause),
+        "open_cause": open_cause,
+        "detail": None if detail is None else json.dumps(detail),
+    }
     db.write(
         f"""
         insert into events (at, kind, job, uid, attempt, gpu, actor, cause, open_cause, detail)
@@ -31,15 +45,7 @@ def record_event(
                 (select s.uid from jobs j join specs s on s.id = j.spec where {IS_OF}),
                 :attempt, :gpu, :actor, :cause, :open_cause, :detail)
         """,
-        {
-            "now": now,
-            "kind": kind,
-            "job": job,
-            "attempt": attempt,
-            "gpu": gpu,
-            "actor": actor,
-            "cause": cause,
-            "open_cause": open_cause,
-            "detail": None if detail is None else json.dumps(detail),
-        },
+        event,
     )
+    if kind in MOMENTS and queue_notices(db, db.value("select last_insert_rowid()"), event):
+        record_event(db, now, "notice_dropped", job=job, gpu=gpu, cause=TOO_MANY)

@@ -7,6 +7,7 @@ from typing import Any
 from gpuq.core.model import Outcome
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import FIRST_IN_SPAN, IN_SPANS, IS_OF, LARGEST, LAST_IN_SPAN
+from gpuq.daemon.store.reported import REPORT_COLUMNS
 
 
 class Found:
@@ -32,7 +33,7 @@ class Found:
         as lies among those asked for. With ended jobs among them the newest come first, otherwise the
         oldest; `cursor` is the last id of the page before. `since`: submitted, started or ended
         at that time or later."""
-        chosen, part = _Where(), _Part(cursor, ended)
+        chosen, part = Where(), _Part(cursor, ended)
         if ids is not None:
             part.lie_in(ids)
         if not ended:
@@ -48,13 +49,13 @@ class Found:
         if tag is not None:
             chosen.add("exists (select 1 from json_each(s.tags) where value = ?)", tag)
         if states:
-            chosen.add(" or ".join(_STATE_WORDS.get(word, "false") for word in states))
+            chosen.add(" or ".join(STATE_WORDS.get(word, "false") for word in states))
         if since is not None:
             chosen.add(_TOUCHED_SINCE, since, since, since)
         if cursor is not None:
             chosen.add(part.is_beyond_cursor)
         sql = f"""
-            {_JOB_COLUMNS}, {part.columns} from {part.source} {_BESIDE_JOBS}
+            {JOB_COLUMNS}, {part.columns} from {part.source} {BESIDE_JOBS}
             where {chosen.sql} order by {part.order} limit ?
         """
         values = (*part.values, *chosen.values, -1 if limit is None else limit)
@@ -117,7 +118,15 @@ class Found:
         return joined
 
     def attempts(self, job: int) -> list[Row]:
-        return self._db.rows("select * from attempts where job = ? order by attempt", (job,))
+        """Each with what it reported."""
+        return self._db.rows(
+            f"""
+            select a.*, {REPORT_COLUMNS} from attempts a
+            left join reports r on r.job = a.job and r.attempt = a.attempt
+            where a.job = ? order by a.attempt
+            """,
+            (job,),
+        )
 
     def with_values(self, row: Row) -> Row:
         """The row of one job with what a table gives it, where it is an element of an array."""
@@ -174,22 +183,25 @@ def unfolded(rows: Iterable[Row], *, newest_first: bool) -> Iterator[Row]:
             yield element(row, job)
 
 
-_JOB_COLUMNS = """
+JOB_COLUMNS = f"""
 select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s.stderr, s.visible,
-       s.seed, s.stop_to, s.time_limit_s, s.heartbeat_s, s.retries, s.backoff, s.retry_on,
+       s.seed, s.stop_to, s.time_limit_s, s.heartbeat_s, s.on_kill, s.retries, s.backoff, s.retry_on,
        c.request, c.queue, a.pid, a.exit_code, a.signal, a.gpus, a.committed_at, a.ending,
        a.term_mono, a.kill_mono, a.main_ended_mono, a.paused_mono, a.paused_s, a.unkillable,
-       a.outcome as attempt_outcome, a.leftovers, a.gpu_measured_s, a.gpu_peak_bytes,
+       a.outcome as attempt_outcome, a.error_signature, a.leftovers, a.gpu_measured_s, a.gpu_peak_bytes,
        a.gpu_util_mean, a.gpu_util_peak, a.gpu_energy_j, a.idle_since_at, a.contended_at,
        a.contended_by, a.over_memory, a.xids, s.gpu_mem_from, s.mem_bytes, s.cpu_bound,
        a.mem_bound_by, a.cpu_bound_by, a.memory_peak_bytes,
-       s.preemptible, s.preempt_signal, a.gives_way_for,
-       s.elements, s.commit_id, s.snapshot, s.script is not null as has_script, s.as_slurm
+       s.preemptible, s.preempt_signal, a.gives_way_for, s.on_start, s.on_end,
+       s.elements, s.commit_id, s.snapshot, s.script is not null as has_script, s.as_slurm,
+       g.stop_after, {REPORT_COLUMNS}
 """
 
-_BESIDE_JOBS = """
+BESIDE_JOBS = """
 join specs s on s.id = j.spec
 join classes c on c.id = j.class
+left join groups g on g.id = j.group_id
+left join reports r on r.job = j.id and r.attempt = j.attempt
 left join attempts a on a.job = j.id and a.attempt = j.attempt
 """
 
@@ -207,7 +219,7 @@ j.id in (
 # Nobody wants it once more.
 _IS_OVER = "j.state = 'ended' and j.requeue_asked_at is j.requeued_for"
 
-_STATE_WORDS = (
+STATE_WORDS = (
     {word: f"j.state = '{word}'" for word in ("queued", "starting", "running", "ended")}
     | {word.value: f"j.outcome = '{word.value}'" for word in Outcome}
     | {
@@ -280,7 +292,7 @@ class _Part:
         return f"j.id {way}" + (f", span.value ->> 0 {way}" if self.values else "")
 
 
-class _Where:
+class Where:
     """Conditions that all hold, with their values."""
 
     def __init__(self) -> None:

@@ -7,15 +7,18 @@ from typing import Any
 
 import apsw
 
+from gpuq.core.ends.beside import on_kill_words
 from gpuq.core.ends.bounds import CpuBound, MemBound
 from gpuq.core.gpus.usage import GpuUse
 from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
-from gpuq.daemon.store.classes import class_id
+from gpuq.daemon.store.classes import reclassify
 from gpuq.daemon.store.connection import Database, LeaseRefused
 from gpuq.daemon.store.elements import single_out, span_detail
 from gpuq.daemon.store.events import record_event
+from gpuq.daemon.store.falling import ask_for_gpus_again
 from gpuq.daemon.store.measured import use_columns
 from gpuq.daemon.store.needs import touch
+from gpuq.daemon.store.tallies import waits_before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class Ended:
     outcome: Outcome
     reason: str
     open_reason: str
+    error_signature: str | None = None  # None: it did what was wanted of it
     cooling: tuple[float, str] | None = None
     gpu_use: GpuUse | None = None
 
@@ -134,7 +138,8 @@ class Happened:
                 "where job = ? and attempt = ?",
                 (pid, pid_start, at, mono, job, attempt),
             )
-            record_event(self._db, at, "running", job=job, attempt=attempt, detail={"pid": pid})
+            detail = {"pid": pid} | waits_before(self._db, job, attempt, at)
+            record_event(self._db, at, "running", job=job, attempt=attempt, detail=detail)
 
     def return_to_queue(self, job: int, attempt: int, *, cause: str, now: float) -> None:
         """The attempt is known never to have run: it is forgotten, and its number given again."""
@@ -186,7 +191,7 @@ class Happened:
                 },
             )
             if request is not None:
-                self._reclassify(ended.job, request)
+                reclassify(self._db, ended.job, request)
             self._tell_end("attempt_ended", ended, now)
             until = {"until_at": delay.at}
             self._event(now, "backoff", ended.job, ended.attempt, cause=why, detail=until)
@@ -207,6 +212,8 @@ class Happened:
                 """,
                 {"job": ended.job, "requeued": cause is EndCause.REQUEUED},
             )
+            if cause is EndCause.REQUEUED:
+                ask_for_gpus_again(self._db, ended.job)
             self._tell_end("attempt_ended", ended, now)
             self._event(now, "given_back", ended.job, ended.attempt, cause=cause.value)
 
@@ -235,10 +242,12 @@ class Happened:
                 (delay.boottime, delay.boot_id, job),
             )
 
-    def cancel(self, job: int, *, last: int | None = None, actor: str, now: float) -> None:
+    def cancel(
+        self, job: int, *, last: int | None = None, actor: str, now: float, why: str | None = None
+    ) -> None:
         """Ends a job that waits, or all from there to `last` that do. That can be undone for a while,
-        so what it waited for stays."""
-        reason = f"cancelled by {actor} while it was queued"
+        so what it waited for stays. `why` is what anybody may read; None: the actor asked for it."""
+        reason = why or f"cancelled by {actor} while it was queued"
         with self._db.transaction():
             single_out(self._db, job, last or job)
             # Somebody may have split the row since this was decided.
@@ -278,7 +287,8 @@ class Happened:
             )
             if changed and (kill or cause is not EndCause.PREEMPTED):  # that has its own event
                 kind = "kill_sent" if kill else "term_sent"
-                self._event(now, kind, job, attempt, cause=cause.value)
+                actor = self._asker(job, cause)
+                self._event(now, kind, job, attempt, actor=actor, cause=cause.value)
 
     def term_delivered(self, job: int, attempt: int) -> None:
         """The TERM that was noted has gone out: a later daemon need not send it again."""
@@ -307,7 +317,8 @@ class Happened:
                 "update attempts set paused_mono = ? where job = ? and attempt = ?",
                 (mono, job, attempt),
             )
-            self._event(now, "paused", job, attempt)
+            actor = self._db.value("select paused_by from jobs where id = ?", (job,))
+            self._event(now, "paused", job, attempt, actor=actor)
 
     def resume(self, job: int, attempt: int, *, mono: float, now: float) -> None:
         with self._db.transaction():
@@ -387,8 +398,12 @@ class Happened:
         except apsw.ConstraintError as error:
             raise LeaseRefused(f"GPU {lease.gpu}: {error}") from error
 
-    def _let_go(self, job: int, attempt: int, cooling: tuple[float, str] | None) -> None:
+    def _let_go(self, job: int, attempt: int, cooling: tuple[float, str] | None, at: float) -> None:
         which = "where job = ? and attempt = ?"
+        self._db.write(
+            f"update gpus set left_at = ? where uuid in (select gpu from leases {which})",
+            (at, job, attempt),
+        )
         if cooling is None:
             self._db.write(f"delete from leases {which}", (job, attempt))
             return
@@ -408,6 +423,7 @@ class Happened:
             "signal": exit.signal,
             "stage": exit.stage,
             "error": exit.error,
+            "error_signature": ended.error_signature,
             "lost": exit.lost,
             "leftovers": exit.leftovers,
             "leftover_names": exit.leftover_names,
@@ -425,7 +441,7 @@ class Happened:
             f"update attempts set {setting} where job = :job and attempt = :attempt",
             facts | {"job": ended.job, "attempt": ended.attempt},
         )
-        self._let_go(ended.job, ended.attempt, ended.cooling)
+        self._let_go(ended.job, ended.attempt, ended.cooling, exit.ended_at or now)
 
     def _tell_end(self, kind: str, ended: Ended, now: float) -> None:
         exit = ended.exit
@@ -435,16 +451,29 @@ class Happened:
             "signal": exit.signal,
             "leftovers": exit.leftovers,
         }
+        if (said := on_kill_words(exit)) is not None:
+            told = {"exit_code": exit.on_kill_code}
+            self._event(now, "on_kill", ended.job, ended.attempt, cause=said, detail=told)
+        is_cancelled = ended.outcome is Outcome.CANCELLED
         record_event(
             self._db,
             now,
             kind,
             job=ended.job,
             attempt=ended.attempt,
+            actor=self._asker(ended.job, EndCause.ASKED) if is_cancelled else None,
             cause=ended.reason,
             open_cause=ended.open_reason,
             detail=detail,
         )
+
+    def _asker(self, job: int, cause: EndCause) -> str | None:
+        """Who wants that end of it; None: nobody asked for it."""
+        if cause not in (EndCause.ASKED, EndCause.REQUEUED):
+            return None
+        column = "stop_actor" if cause is EndCause.ASKED else "requeue_actor"
+        actor: str | None = self._db.value(f"select {column} from jobs where id = ?", (job,))
+        return actor
 
     def _end_job(
         self, job: int, outcome: Outcome, reason: str, open_reason: str, ended_at: float
@@ -459,21 +488,6 @@ class Happened:
             (outcome.value, reason, open_reason, ended_at, job),
         )
         touch(self._db, job)
-
-    def _reclassify(self, job: int, request: Request) -> None:
-        """Its queue, and what limits it, stay."""
-        sql = "select c.* from jobs j join classes c on c.id = j.class where j.id = ?"
-        old = self._db.row(sql, (job,))
-        assert old is not None
-        wanted = class_id(
-            self._db,
-            old["uid"],
-            request,
-            queue=old["queue"],
-            group=old["group_id"],
-            tags=json.loads(old["tags"]),
-        )
-        self._db.write("update jobs set class = ? where id = ?", (wanted, job))
 
     def _event(
         self,

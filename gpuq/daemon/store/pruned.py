@@ -12,6 +12,7 @@ from gpuq.daemon.store.asked import LAST_ID
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import FIRST_IN_SPAN, IN_SPANS, LARGEST, LAST_IN_SPAN
 from gpuq.daemon.store.events import record_event
+from gpuq.daemon.store.tallies import count_events
 
 EVENTS_PRUNED_TO = "events_pruned_to"
 
@@ -115,12 +116,14 @@ class Pruned:
 
     def prune_events(self, before: float, limit: int) -> int:
         """Removes the first events, up to one that is younger; what is left has no gaps. How far it
-        came stands in the facts, for who comes with a cursor from before, and for `check`."""
+        came stands in the facts, for who comes with a cursor from before, and for `check`. They are
+        counted first."""
         with self._db.transaction():
             first = self._db.rows("select seq, at from events order by seq limit ?", (limit,))
             old = _leading(first, before)
             if not old:
                 return 0
+            count_events(self._db, limit, up_to=old[-1]["seq"])
             self._db.write("delete from events where seq <= ?", (old[-1]["seq"],))
             known = self._db.value("select value from facts where name = ?", (EVENTS_PRUNED_TO,))
             latest = max(row["at"] for row in old)
@@ -181,6 +184,7 @@ class Pruned:
         assert row is not None
         self._db.write("delete from signals where job = ?", (job,))
         self._db.write("delete from attempts where job = ?", (job,))
+        self._db.write(_FORGET_NOTICES, (job,))
         self._db.write("delete from jobs where id = ?", (job,))
         self._forget_needs(row["array_first"] or job)
         self._forget_spec(row["spec"])
@@ -311,6 +315,8 @@ class Pruned:
         return self._db.rows(sql, (uid, uid))
 
 
+# What is under way is noted yet.
+_FORGET_NOTICES = "delete from notices where job = ? and state <> 'claimed'"
 _WITH_FILES = "where files_bytes > 0 and files_removed_at is null"
 _NOT_TRIED = "(prune_failed_for is null or prune_failed_for <> prune_asked_at)"
 _PRUNABLE_COLUMNS = """

@@ -7,6 +7,7 @@ from gpuq.daemon.store.classes import classify_anew
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import span_detail
 from gpuq.daemon.store.events import record_event
+from gpuq.daemon.store.falling import ask_for_gpus_again
 from gpuq.daemon.store.needs import revive
 
 
@@ -52,6 +53,8 @@ class Returned:
             f"{_ALL_SIGNALS} where id = :id",
             changed | {"id": job},
         )
+        if kind == "requeue":
+            ask_for_gpus_again(self._db, job)
         classify_anew(self._db, "j.id = :job", {"job": job})  # limits may be others by now
         revive(self._db, job, row["last_id"])
         record_event(
@@ -74,8 +77,12 @@ class Returned:
         return job
 
     def _begin_at_once(self, row: Row, now: float) -> None:
-        """A job that waits in the queue already: what its last attempt has left is a wait."""
+        """A job that waits in the queue already: what its last attempt has left is a wait, and what it
+        has given up is its claim to GPUs."""
         job, actor = row["id"], row["requeue_actor"]
+        if row["gpu_request"] is not None:
+            ask_for_gpus_again(self._db, job)
+            record_event(self._db, now, "requeued", job=job, actor=actor, cause="gpus_again")
         self._db.write("update jobs set requeued_for = requeue_asked_at where id = ?", (job,))
         if row["delayed_for"] == "backoff":
             self._db.write(

@@ -48,6 +48,7 @@ create table specs (
   stop_to      text    not null default 'all' check (stop_to in ('main', 'all')),  -- who gets TERM
   time_limit_s real    check (time_limit_s > 0),
   heartbeat_s  real    check (heartbeat_s > 0),  -- silent for so long, the job is ended
+  on_kill      blob,               -- text for a shell, when gpuq ends the job
   retries      integer not null default 0 check (retries >= 0),
   backoff      text,               -- as it was written: "2s,4s,8s"; null: the usual
   retry_on     text,               -- as it was written: "failed,exit:75"; null: the usual
@@ -57,6 +58,8 @@ create table specs (
   seed         integer not null,
   output       blob,               -- the log goes to this file instead
   stderr       blob,
+  on_start     text,               -- what is done when it starts: a command or an address
+  on_end       text,
   tags         text    not null default '[]' check (json_valid(tags)),
   elements     text    check (elements is null or json_valid(elements)),  -- what an array's elements differ in
   script       blob,               -- runs in place of argv[0], which is what it was called
@@ -121,6 +124,7 @@ create table jobs (
   submitted_at  real    not null,
   key           text,              -- "<uid>:<key>": no other submission of that key while a job of
                                    -- this one lives; the elements of an array share it
+  cpu_after_s   real    check (cpu_after_s > 0),  -- when it has waited so long for GPUs, the CPU will do
 
   -- Wished
   version        integer not null default 0,  -- counts what was wished: who edits compares it
@@ -152,6 +156,10 @@ create table jobs (
   attempt      integer not null default 0,   -- the last one committed; 0 before the first
   uncounted    integer not null default 0,   -- attempts up to that one that were none of its retries
   passes       integer not null default 0,   -- later jobs started on what this one waits for
+  gpu_wait_mono real,                        -- since when it may start, where its wait for GPUs counts
+  gpu_wait_boot text,
+  gpu_request  text    check (gpu_request is null or json_valid(gpu_request)),  -- what it asked for
+                                             -- before it turned to the CPU
   signal_sent  integer not null default 0,   -- the id of the last signal delivered
   delayed_until_at       real,               -- not before that
   delayed_until_boottime real,               -- null: by the wall clock, whoever sets it
@@ -179,6 +187,7 @@ create table jobs (
   check ((delayed_until_at is null) = (delayed_for is null)),
   check ((requeue_asked_at is null) = (requeue_kind is null)),
   check (not cancelled_queued or outcome = 'cancelled'),
+  check ((gpu_wait_mono is null) = (gpu_wait_boot is null)),
   check (state = 'ended' or (prune_asked_at is null and files_bytes is null)),
   check (files_removed_at is null or files_bytes is not null)
 );
@@ -192,6 +201,11 @@ create index jobs_delayed on jobs (delayed_until_boottime)
   where delayed_until_boottime is not null and state = 'queued';
 create index jobs_delayed_by_wall on jobs (delayed_until_at)
   where delayed_until_at is not null and delayed_until_boottime is null and state = 'queued';
+-- Whose wait for GPUs counts, and has just begun; and those in whose it does count.
+create index jobs_to_clock on jobs (id)
+  where state = 'queued' and held_by is null and stop_asked_at is null and delayed_until_at is null
+    and open_needs = 0 and cpu_after_s is not null and gpu_request is null and gpu_wait_mono is null;
+create index jobs_clocked on jobs (gpu_wait_boot) where gpu_wait_mono is not null;
 create index jobs_to_requeue on jobs (id)
   where requeue_asked_at is not null and requeue_asked_at is not requeued_for;
 create index jobs_wish_token on jobs (wish_token) where wish_token is not null;
@@ -372,12 +386,15 @@ create table attempts (
 create table reports (
   job           integer not null,
   attempt       integer not null,
-  file          text,               -- which file was read: "device:inode"
+  file          text,               -- how what was read is known again: its inode and last bytes
   read_bytes    integer not null default 0,
-  writers       text    not null default '{}' check (json_valid(writers)),  -- the last line of each
+  writers       text    not null default '{}' check (json_valid(writers)),  -- of each the number of
+                                    -- its last line, and those before that did not come
   lines         integer not null default 0,   -- that were taken
   refused       integer not null default 0,   -- that could not be
-  trouble       text,               -- the first of those, in words
+  missed        integer not null default 0,   -- that their writers counted and that did not come
+  skipped_bytes integer not null default 0,   -- that were not looked at: there was too much
+  trouble       text,               -- the first of all that, in words
   metrics       text    not null default '{}' check (json_valid(metrics)),  -- the last of each name
   progress      real    check (progress between 0 and 1),
   progress_from text    check (progress_from in ('report', 'log')),
@@ -398,7 +415,8 @@ create table gpus (
   memory_reserved_bytes integer,
   baseline_bytes       integer not null default 0,
   first_seen_at        real    not null,
-  last_seen_at         real    not null
+  last_seen_at         real    not null,
+  left_at              real                -- when the last job that had it ended
 ) without rowid;
 
 -- What gpuq holds against a GPU. It is set aside while `quarantine` says why; where that is lasting,
@@ -491,14 +509,69 @@ create table events (
   uid     integer,                  -- whose job that is
   attempt integer,
   gpu     text,
-  actor   text,
-  cause   text,
+  actor   text    not null check (actor <> ''),  -- who asked for it; gpuq: nobody did
+  cause   text    not null check (cause <> ''),
   open_cause text,                  -- as others are told it, where the cause quotes what is the owner's
   detail  text    check (detail is null or json_valid(detail))
 );
 create index events_job on events (job) where job is not null;
 -- What befell a run of jobs at once: `job` is the first of them.
 create index events_runs on events (job) where detail ->> 'last' is not null;
+
+-- What the settings want done, as this daemon read them last.
+create table hooks (
+  moment  text primary key check (moment in ('start', 'end', 'gpu_problem')),
+  target  text not null
+) without rowid;
+
+-- What is to be told of one event to one target, in the transaction of that event. What a user is told
+-- for a trial is put here when it is asked for; from then on the loop alone writes. claimed: somebody
+-- may be at it. unknown: whoever was at it died, so it may have been done and is not done again.
+-- dropped: too much waited; the row stands for as many as it says, and nothing of it was done.
+create table notices (
+  id        integer primary key autoincrement,
+  event     integer,                -- seq of what it tells; null: a trial
+  moment    text    not null check (moment in ('start', 'end', 'gpu_problem')),
+  origin    text    not null check (origin in ('job', 'settings', 'trial')),
+  target    text    not null,
+  key       text    not null,       -- by which whoever gets it twice can tell that it is the same
+  told      text    not null check (json_valid(told)),
+  job       integer,
+  attempt   integer,
+  gpu       text,
+  uid       integer,                -- as whom it is done; null: as the daemon
+  gid       integer,
+  user      text,
+  made_at   real    not null,
+  state     text    not null default 'waiting'
+            check (state in ('waiting', 'claimed', 'done', 'failed', 'unknown', 'dropped')),
+  stands_for integer not null default 1 check (stands_for > 0),
+  tries     integer not null default 0,
+  due_boottime real,                -- of a next try, on the clock of that boot
+  due_boot  text,
+  due_at    real,                   -- the same by the wall clock, for people
+  trouble   text,                   -- why the last try failed
+  output    text,                   -- of the last try, cut
+  ended_at  real,
+  check ((due_boottime is null) = (due_boot is null)),
+  check (stands_for = 1 or state = 'dropped'),
+  check ((state in ('waiting', 'claimed')) = (ended_at is null))
+);
+create index notices_open on notices (uid, id) where state in ('waiting', 'claimed');
+create index notices_uid on notices (uid, id);
+create index notices_job on notices (job) where job is not null;
+create index notices_ended on notices (ended_at) where ended_at is not null;
+
+-- What was counted: of the events, up to the one that the facts name (events_counted_to), and of the
+-- daemon's own work. Nothing is ever taken off, so that who compares two moments sees what came between
+-- them, though events are removed and daemons come and go. A histogram has its lengths of time (s) by
+-- the upper bound of their bucket, and their sum under `_sum`.
+create table tallies (
+  name   text not null,
+  label  text not null,             -- "": there is only one of that name
+  value  real not null check (value >= 0),
+  primary key (name, label)
+) without rowid;
 
 -- Ids that were given out and of whose jobs nothing is known any more: somebody wished it, or an older
 -- database was put in place of this one. With the rows of `jobs` they are all ids that there ever were.
@@ -508,7 +581,8 @@ create table pruned (
 );
 
 -- Single facts about this database and the machine. events_pruned_to: {"seq": …, "at": …}, the last
--- of the events that were removed for their age, and the latest time among them.
+-- of the events that were removed for their age, and the latest time among them. events_counted_to: the
+-- last of those that are in the tallies.
 create table facts (
   name   text primary key,
   value  text not null
@@ -538,6 +612,16 @@ when old.state = 'ended' and new.state <> 'ended' and new.key is not null
                and group_id <> new.group_id)
 begin
   select raise(abort, 'a job of this key has not ended');
+end;
+
+-- Only the time counts in which a job could start: whoever takes that from it, it begins anew.
+create trigger wait_begins_anew
+after update of state, held_by, stop_asked_at, delayed_until_at, open_needs on jobs
+when new.gpu_wait_mono is not null
+ and not (new.state = 'queued' and new.held_by is null and new.stop_asked_at is null
+          and new.delayed_until_at is null and new.open_needs = 0)
+begin
+  update jobs set gpu_wait_mono = null, gpu_wait_boot = null where id = new.id;
 end;
 
 create trigger no_skipping_states before update of state on jobs

@@ -1,5 +1,5 @@
-"""What each user has had of the GPUs: one figure that fades, carried on whenever an attempt ends, and
-the hours of those attempts themselves. Written by the loop alone."""
+"""What each user has had of the GPUs: one figure that fades, carried on whenever an attempt ends.
+Written by the loop alone."""
 
 from gpuq.core.scheduling.fair_share import faded, fading_use
 from gpuq.daemon.store.connection import Database, Row
@@ -55,10 +55,6 @@ class Shares:
         """The names of all who have ever had a GPU, by uid."""
         return {row["uid"]: row["user"] for row in self._db.rows("select uid, user from shares")}
 
-    def used(self, since: float, wall: float) -> list[Row]:
-        """uid, user, GPU-seconds and number of attempts of each user between two moments, unfaded."""
-        return self._db.rows(_USED, {"since": since, "wall": wall})
-
     def running(self) -> list[Row]:
         """uid, user, jobs and GPUs of each user who has some running."""
         return self._db.rows(
@@ -77,19 +73,4 @@ select s.uid, json_array_length(a.gpus, '$.uuids') as gpus, a.started_at
 from jobs j indexed by jobs_active join specs s on s.id = j.spec
 join attempts a on a.job = j.id and a.attempt = j.attempt
 where j.state in ('starting', 'running') and a.started_at is not null
-"""
-
-# An attempt has ended since then only if its job has, or has not ended at all.
-_USED = """
-select s.uid, s.user, count(*) as attempts,
-       sum(json_array_length(a.gpus, '$.uuids')
-           * max(min(coalesce(a.ended_at, :wall), :wall) - max(a.started_at, :since), 0)) as gpu_s
-from (
-  select id from jobs indexed by jobs_ended where state = 'ended' and ended_at >= :since
-  union all
-  select id from jobs indexed by jobs_unended where state <> 'ended' and attempt > 0
-) u
-join jobs j on j.id = u.id join specs s on s.id = j.spec join attempts a on a.job = j.id
-where a.started_at is not null and coalesce(a.ended_at, :wall) > :since
-group by s.uid order by gpu_s desc, s.user
 """

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 from gpuq.daemon.store.connection import Database, Row
+from gpuq.daemon.store.pruned import EVENTS_PRUNED_TO
 
 
 class Told:
@@ -11,7 +12,13 @@ class Told:
         self._db = db
 
     def last_event(self) -> int:
-        return int(self._db.value("select max(seq) from events") or 0)
+        """The last that was given a number, whether or not it is kept."""
+        return int(self._db.value("select seq from sqlite_sequence where name = 'events'") or 0)
+
+    def pruned_to(self) -> int:
+        """The last of those that were removed for their age; 0: none was."""
+        noted = self._db.value("select value from facts where name = ?", (EVENTS_PRUNED_TO,))
+        return 0 if noted is None else int(json.loads(noted)["seq"])
 
     def events(
         self, since: int, limit: int, jobs: Sequence[range] | None = None

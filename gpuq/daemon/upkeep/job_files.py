@@ -19,6 +19,7 @@ from gpuq.daemon.attempt.mounts import has_mounts_below
 
 LOGS = ("log", "log.index", "report", "script")  # in jobs/ID/ATTEMPT, beside the directory `output`
 OUTPUT = "output"
+LINKS = (OUTPUT, "output.new")  # in jobs/ID, to the directory of the latest attempt
 RM = "/bin/rm"
 # All others wait meanwhile. A user may stop the process that removes what is theirs, and may make
 # directories faster than anybody looks at them.
@@ -95,6 +96,7 @@ def remove(
                 if outputs:
                     removal.remove_tree(OUTPUT, folder, shown, owner=mine)
             _remove_if_empty(attempt, mine)
+        _remove_links(mine)
         _remove_if_empty(str(job), jobs)
     with _folder(f"{state_dir}/attempts") as attempts_folder:
         for record in _records(job, attempts):
@@ -288,6 +290,15 @@ def _entries(folder: int | None) -> "list[os.DirEntry[str]]":
 def _holds_something(attempt: int | None) -> bool:
     with _folder(OUTPUT, attempt) as output:
         return bool(_names(output))
+
+
+def _remove_links(job: int | None) -> None:
+    """To the output of an attempt of which nothing is left. Others are the user's own."""
+    for name in LINKS if job is not None else ():
+        with suppress(OSError):
+            attempt = os.readlink(name, dir_fd=job).partition("/")[0]
+            if attempt.isdecimal() and attempt not in _attempts(job):
+                os.unlink(name, dir_fd=job)
 
 
 def _remove_if_empty(name: str, folder: int | None) -> None:

@@ -158,7 +158,34 @@ def retry(daemon: FaultyDaemon, step: str) -> None:
     assert daemon.runs(job) == [f"{job}.1", f"{job}.2"]
 
 
+@dying_at("loop.fell_back")
+def cpu_in_place_of_gpus(daemon: FaultyDaemon, step: str) -> None:
+    with daemon.client() as client:
+        first, go = _submit_held(daemon, client, "exit 3", gpus=2)
+        with daemon.dying_at(step):
+            script = 'test "$GPUQ_DEVICE" = cpu || exit 9'
+            job = client.submit(**daemon.job(script, gpus=1, cpu_after_s=0.3))
+            ended = client.wait([job], timeout_s=LONG_S)[0]
+        assert (ended["outcome"], ended["cpu_fallback"]["gpus"]) == ("succeeded", 1)
+        go.touch()
+        client.wait([first], timeout_s=LONG_S)
+    assert daemon.runs(job) == [f"{job}.1"]
+
+
 # ── wishes ──
+
+
+@dying_at(*SIGNALLING)
+def kill_with_something_to_do(daemon: FaultyDaemon, step: str) -> None:
+    said = daemon.folder / f"said-{step}"
+    with daemon.client() as client:
+        job = client.submit(**daemon.job(HEARS_TERM, gpus=2, on_kill=f"echo done >>{said}"))
+        daemon.at_work(job)
+        with daemon.dying_at(step):
+            client.kill([job], grace_s=60)
+            ended = client.wait([job], timeout_s=LONG_S)[0]
+        assert ended["outcome"] == "cancelled"
+    assert said.read_text() == "done\n", "once, whoever died"
 
 
 @dying_at("kill.committed", *SIGNALLING)

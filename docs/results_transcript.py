@@ -1,0 +1,64 @@
+"""Writes docs/results-transcript.md: a sweep of twelve trials of real torch, watched from outside.
+
+    .venv/bin/python docs/results_transcript.py
+
+The GPUs are simulated and say so; the trials are real and compute on the CPU. Takes a minute or two.
+"""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from transcripts import HERE, Show
+
+SWEEP = HERE.parent / "examples" / "sweep" / "train.py"
+GRID = "--grid lr=0.1,0.03,0.003,1e20 --grid width=16,32,64"
+
+
+def main() -> None:
+    show = Show()
+    show.say(
+        "# A sweep, from the first trial to the bill",
+        "",
+        "Written by `docs/results_transcript.py` from true commands. The GPUs are simulated, as each",
+        "screen says; the twelve trials are [a real network](../examples/sweep/train.py) of torch.",
+        "One of the learning rates is far too large, so three of them fail.",
+    )
+    with show.box("sim:4x24G") as here:
+        shutil.copy(SWEEP, here)
+        (here / "python").symlink_to(sys.executable)
+        began = time.time()
+        show.type(f"gpuq submit -n spirals {GRID} -- python train.py --lr {{lr}} --width {{width}}")
+        show.lines.append("# some seconds later")
+        show.until("gpuq group g1 | head -3", "succeeded")
+        show.type("gpuq group g1 --best acc:max")
+        expected = json.loads(show.run("gpuq group g1 --json"))
+        show.type("gpuq")
+        show.run("gpuq wait g1")
+        told(show, expected, began)
+        for command in (
+            "gpuq group g1 --best acc:max --sort loss",
+            "gpuq group g1 --export sweep.csv; gpuq group g1 --export again.csv; cmp sweep.csv again.csv",
+            "head -3 sweep.csv",
+            "gpuq show 2",
+            "gpuq history --failed",
+            "gpuq errors --by signature",
+            "gpuq stats",
+            "gpuq usage --by gpu --price 1.006",
+            "gpuq metrics | grep -v '^#' | head -20",
+            "gpuq events --since 0 | tail -8",
+        ):
+            show.type(command)
+    (HERE / "results-transcript.md").write_text("\n".join(show.lines).rstrip("\n") + "\n")
+
+
+def told(show: Show, expected: dict, began: float) -> None:
+    """What was expected in the middle of it, held against what came."""
+    ended = max(job["ended_at"] for job in json.loads(show.run("gpuq status -a --json"))["jobs"])
+    print(expected, ended - began)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The file of a bundle: written whole or not at all, and for its owner alone."""
+
+import io
+import os
+import tarfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+from gpuq.errors import GpuqError
+
+Part = tuple[str, str]
+
+
+def write(path: str, folder: str, parts: Iterable[Part]) -> None:
+    """Writes `parts` below `folder` into a new file at `path`. GpuqError where there is one already or
+    none can be made; then nothing is left there."""
+    if os.path.lexists(path):
+        raise GpuqError(f"{path} is there already. Name another file: gpuq bundle FILE")
+    data = packed(folder, parts)
+    partial = f"{path}.{os.getpid()}.partial"
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(partial)
+        raise GpuqError(f"{path}: cannot be written: {error.strerror}. Name another file") from None
+
+
+def packed(folder: str, parts: Iterable[Part]) -> bytes:
+    """A tar.gz; nobody's name is in it."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for name, text in parts:
+            content = text.encode("utf-8", "replace")
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size, member.mode, member.mtime = len(content), 0o600, int(time.time())
+            tar.addfile(member, io.BytesIO(content))
+    return data.getvalue()

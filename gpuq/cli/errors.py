@@ -1,0 +1,96 @@
+"""`gpuq errors`: what went wrong, how often, and where."""
+
+from typing import Annotated, Any
+
+import typer
+from typer import Option
+
+from gpuq.cli import console
+from gpuq.cli.past_options import (
+    ANSWER_S,
+    Export,
+    Json,
+    Mine,
+    Name,
+    Queue,
+    Since,
+    Tag,
+    User,
+    check_export,
+    read_by,
+    read_moment,
+    write_export,
+)
+from gpuq.cli.past_text import error_key_for_pipe, errors_table
+from gpuq.cli.render import rfc3339, tabbed
+
+BY = ("signature", "outcome", "gpu", "hour")
+
+
+def errors(
+    context: typer.Context,
+    by: Annotated[str, Option(metavar="WORD", help=f"{', '.join(BY)}.")] = "signature",
+    since: Since = None,
+    mine: Mine = False,
+    user: User = None,
+    name: Name = None,
+    tag: Tag = None,
+    queue: Queue = None,
+    limit: Annotated[int, Option(metavar="N", help="At most N lines, 500 at the most.")] = 500,
+    json: Json = False,
+    export: Export = None,
+) -> None:
+    """What went wrong, how often, and where.
+
+    Examples:
+      gpuq errors                    the same error once, however often it was
+      gpuq errors --by gpu           whether one GPU is to blame
+      gpuq errors --by hour --since 24h
+      gpuq errors --by outcome -n 'sweep*'
+      gpuq history --failed          the jobs themselves
+
+    Attempts count that failed, ran out of time or memory, or were lost; also those that were tried
+    again. A signature is the last exception, or the last line that speaks of an error, with # for
+    its numbers; only the owner and admins are told it. An attempt with several GPUs counts at
+    each. OF is how many ended there in all. On a pipe the columns are errors, how many ended,
+    jobs, users, time and job of the last one, and what they have in common.
+    """
+    read_by(by, BY)
+    check_export(export, json)
+    look = console.look(context)
+    asked: dict[str, Any] = {
+        "by": by,
+        "since": read_moment(since, look.now),
+        "mine": mine,
+        "user": user,
+        "name": name,
+        "tag": tag,
+        "queue": queue,
+        "limit": limit,
+    }
+    with console.connect(context) as client:
+        answer = client.call("errors", answer_s=ANSWER_S, **asked)
+    rows = answer["errors"]
+    if export is not None:
+        write_export(export, "errors", rows, by=by, since=answer["since"])
+    elif json:
+        console.say_json(**answer)
+    elif look.terminal:
+        console.say(*errors_table(by, rows, look))
+        _note(len(rows), answer["more"])
+    else:
+        console.say(*(_row(by, row) for row in rows))
+
+
+def _row(by: str, row: dict[str, Any]) -> str:
+    counts = [row["errors"], row["ended"], row["jobs"], row["users"]]
+    return tabbed(
+        [*counts, rfc3339(row["last_at"]), row["last_job"], error_key_for_pipe(by, row["key"])]
+    )
+
+
+def _note(shown: int, more: int) -> None:
+    if not shown:
+        console.note("nothing went wrong in that time")
+    elif more:
+        console.note(f"{more} more not shown")

@@ -1,0 +1,66 @@
+"""Options of the commands that look back, and what they ask the daemon for by them."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from typer import Option
+
+from gpuq.cli import console
+from gpuq.errors import UsageError
+
+which = partial(Option, rich_help_panel="Which jobs")
+SINCE_HELP = "Only what ended since then, or has not ended: 24h, 2026-07-31, ..."
+
+Since = Annotated[str | None, which("--since", metavar="TIME", help=SINCE_HELP)]
+Mine = Annotated[bool, which("-m", "--mine", help="Only my own.")]
+User = Annotated[str | None, which("-u", "--user", metavar="NAME", help="Only theirs.")]
+Name = Annotated[
+    str | None,
+    which("-n", "--name", metavar="NAME", help="Called so; * and ? stand for any letters."),
+]
+Tag = Annotated[str | None, which("--tag", metavar="TAG", help="Only those with this tag.")]
+Queue = Annotated[
+    str | None, which("-q", "--queue", metavar="NAME", help="Only those in this queue.")
+]
+Json = Annotated[bool, Option("--json", help="Print it as JSON.")]
+Export = Annotated[
+    str | None,
+    Option(
+        "--export", metavar="FILE", help="Write it to FILE, by its name as .csv, .json or .yaml."
+    ),
+]
+
+View = dict[str, Any]
+
+ANSWER_S = 600.0  # a million jobs are looked at in a minute, and others may be looking, too
+
+
+def read_moment(text: str | None, now: float) -> float | None:
+    from gpuq.cli.jobs import read_since
+
+    return None if text is None else read_since(text, now)
+
+
+def read_by(by: str, known: Sequence[str]) -> str:
+    if by not in known:
+        raise UsageError(f"--by: {by!r} is none of {', '.join(known)}")
+    return by
+
+
+def check_export(export: str | None, json: bool) -> None:
+    """Before anything is asked for: what is to become of a file is known then."""
+    if export is None:
+        return
+    from gpuq.cli.exports import format_of
+
+    format_of(export)
+    if json:
+        raise UsageError("--export and --json exclude each other: the file has it all")
+
+
+def write_export(path: str, name: str, rows: Sequence[View], **about: Any) -> None:
+    from gpuq.cli.exports import export
+
+    export(path, name, rows, **about)
+    console.note(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} written to {path}")

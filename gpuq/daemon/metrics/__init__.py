@@ -1,0 +1,1 @@
+"""What monitoring reads of this daemon: families of metrics, as Prometheus takes them."""

@@ -1,0 +1,24 @@
+"""What an attempt reported of itself, as people see it: fields of a job's view and of an attempt's."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gpuq.core.results.reported import trouble_words
+
+
+def report_view(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`row` has REPORT_COLUMNS; null all of them where it has reported nothing."""
+    return {
+        "progress": row["progress"],
+        "progress_from": row["progress_from"],
+        "metrics": json.loads(row["metrics"] or "{}"),
+        "reported_at": row["reported_at"],
+        "report_lines": row["report_lines"] or 0,
+        "report_trouble": trouble_words(
+            row["report_trouble"],
+            refused=row["report_refused"] or 0,
+            missed=row["report_missed"] or 0,
+            skipped_bytes=row["report_skipped_bytes"] or 0,
+        ),
+    }
