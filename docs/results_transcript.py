@@ -14,7 +14,7 @@ from pathlib import Path
 from transcripts import HERE, Show
 
 SWEEP = HERE.parent / "examples" / "sweep" / "train.py"
-GRID = "--grid lr=0.1,0.03,0.003,1e20 --grid width=16,32,64"
+GRID = "--grid lr=0.1,0.03,0.003,1e38 --grid width=16,32,64"
 
 
 def main() -> None:

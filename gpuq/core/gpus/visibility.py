@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from gpuq.core.gpus.gpu import Gpu
 
-
 CUDA, CPU = "cuda", "cpu"  # as torch names devices
 
 
