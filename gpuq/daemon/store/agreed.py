@@ -91,8 +91,8 @@ class Agreed:
             """
             select j.uncounted, j.gpu_request, j.stop_asked_at, j.stop_grace_s, j.stop_actor,
                    s.time_limit_s, s.heartbeat_s, s.retries, s.backoff, s.retry_on, s.gpu_mem_from,
-                   c.request, a.ending, a.gpus, a.gives_way_for, a.over_memory, s.mem_bytes, a.memory_peak_bytes, a.started_mono, a.boot_id,
-                   a.paused_s,
+                   c.request, a.ending, a.gpus, a.gives_way_for, a.over_memory,
+                   s.mem_bytes, a.memory_peak_bytes, a.started_mono, a.boot_id, a.paused_s,
                    a.ending_mono as ending_since
             from jobs j join specs s on s.id = j.spec join classes c on c.id = j.class
             join attempts a on a.job = j.id
