@@ -11,7 +11,7 @@ from gpuq.cli.fold_text import name_of, span_of
 from gpuq.cli.job_text import farewell
 from gpuq.cli.log_times import Page, Part
 from gpuq.cli.render import Job, Look, printable
-from gpuq.cli.several import Several, several, to_choose_from
+from gpuq.cli.several import Several, attempt_of, several, to_choose_from
 from gpuq.client import Client
 from gpuq.core.units import format_seconds
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
@@ -86,7 +86,7 @@ class _Wanted(NamedTuple):
 
 def _one_log(job: Job, wanted: _Wanted, head: bytes = b"") -> None:
     _check_yours(job)
-    one = _attempt(job, wanted.attempt)
+    one = attempt_of(job, wanted.attempt)
     file = _file(job, one, wanted.stderr)
     if wanted.path:
         console.say(file)
@@ -165,17 +165,6 @@ def pour(chunk: bytes) -> None:
 
 
 # ── what is there ──
-
-
-def _attempt(job: Job, number: int | None) -> Job:
-    """The view of that attempt; the job's own, which is that of its last one, unless said."""
-    if number is None:
-        return job
-    for one in job["attempts"]:
-        if one["attempt"] == number:
-            found: Job = one
-            return found
-    raise NothingMatched(f"job {job['id']} has no attempt {number}. See: gpuq show {job['id']}")
 
 
 def _file(job: Job, attempt: Job, stderr: bool) -> str:

@@ -157,3 +157,14 @@ def ids_of_first(found: Several, most: int) -> list[int]:
     """As many of the jobs as that, the first first."""
     ids = (job for run in found.runs for job in span_of(run))
     return list(islice(ids, most))
+
+
+def attempt_of(job: Job, number: int | None) -> Job:
+    """The view of that attempt; the job's own, which is that of its last one, unless said."""
+    if number is None:
+        return job
+    for one in job["attempts"]:
+        if one["attempt"] == number:
+            found: Job = one
+            return found
+    raise NothingMatched(f"job {job['id']} has no attempt {number}. See: gpuq show {job['id']}")

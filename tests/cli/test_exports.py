@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpuq.cli.exports import as_csv, export, format_of
+from gpuq.cli.results.exports import as_csv, export, format_of
 from gpuq.errors import GpuqError, UsageError
 
 ROWS = [

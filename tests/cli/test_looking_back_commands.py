@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gpuq.cli import past_text
 from gpuq.cli.render import Look
+from gpuq.cli.results import past_text
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, Said, ended
 
@@ -19,9 +19,9 @@ NOON = 1_700_006_400.0
 
 @pytest.fixture(autouse=True)
 def universal_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuq.cli.past_text.clock", _utc)
-    monkeypatch.setattr("gpuq.cli.history.clock", _utc)
-    monkeypatch.setattr("gpuq.cli.usage.clock", _utc)
+    monkeypatch.setattr("gpuq.cli.results.past_text.clock", _utc)
+    monkeypatch.setattr("gpuq.cli.results.history.clock", _utc)
+    monkeypatch.setattr("gpuq.cli.results.usage.clock", _utc)
 
 
 def _utc(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.cli import output
+from gpuq.cli.results import output
 from gpuq.errors import NothingMatched
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, attempt, ended, in_full, job, page

@@ -8,7 +8,8 @@ from typer import Argument, Option
 
 from gpuq.cli import console
 from gpuq.cli.job_text import PIPE_COLUMNS, column_values, elapsed, gpus_of, letter
-from gpuq.cli.past_options import (
+from gpuq.cli.render import Column, Job, Look, clock, printable, tabbed, table
+from gpuq.cli.results.past_options import (
     ANSWER_S,
     Export,
     Json,
@@ -22,8 +23,7 @@ from gpuq.cli.past_options import (
     which,
     write_export,
 )
-from gpuq.cli.past_text import NOTHING, idle_words, utilization, why
-from gpuq.cli.render import Column, Job, Look, clock, printable, tabbed, table
+from gpuq.cli.results.past_text import NOTHING, idle_words, utilization, why
 from gpuq.client import Client
 from gpuq.core.units import format_bytes, format_energy, format_seconds
 from gpuq.errors import UsageError

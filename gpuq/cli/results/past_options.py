@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
+import typer
 from typer import Option
 
 from gpuq.cli import console
@@ -48,11 +49,27 @@ def read_by(by: str, known: Sequence[str]) -> str:
     return by
 
 
+def look_back(context: typer.Context, do: str, now: float, **asked: Any) -> View:
+    """What the daemon finds in its history; `since` as somebody wrote it."""
+    since = read_moment(asked.pop("since"), now)
+    with console.connect(context) as client:
+        return client.call(do, answer_s=ANSWER_S, since=since, **asked)
+
+
+def is_handed_over(answer: View, name: str, export: str | None, json: bool) -> bool:
+    """Written to the file or as the JSON that was asked for, where it was."""
+    if export is not None:
+        write_export(export, name, answer[name], by=answer["by"], since=answer["since"])
+    elif json:
+        console.say_json(**answer)
+    return export is not None or json
+
+
 def check_export(export: str | None, json: bool) -> None:
     """Before anything is asked for: what is to become of a file is known then."""
     if export is None:
         return
-    from gpuq.cli.exports import format_of
+    from gpuq.cli.results.exports import format_of
 
     format_of(export)
     if json:
@@ -60,7 +77,7 @@ def check_export(export: str | None, json: bool) -> None:
 
 
 def write_export(path: str, name: str, rows: Sequence[View], **about: Any) -> None:
-    from gpuq.cli.exports import export
+    from gpuq.cli.results.exports import export
 
     export(path, name, rows, **about)
     console.note(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} written to {path}")

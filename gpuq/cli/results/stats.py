@@ -1,13 +1,13 @@
 """`gpuq stats`: how jobs fared."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Option
 
 from gpuq.cli import console
-from gpuq.cli.past_options import (
-    ANSWER_S,
+from gpuq.cli.render import tabbed
+from gpuq.cli.results.past_options import (
     Export,
     Json,
     Mine,
@@ -17,12 +17,11 @@ from gpuq.cli.past_options import (
     Tag,
     User,
     check_export,
+    is_handed_over,
+    look_back,
     read_by,
-    read_moment,
-    write_export,
 )
-from gpuq.cli.past_text import FARED, stats_table
-from gpuq.cli.render import tabbed
+from gpuq.cli.results.past_text import FARED, stats_table
 
 BY = ("state", "user", "name", "group", "queue")
 
@@ -57,24 +56,23 @@ def stats(
     read_by(by, BY)
     check_export(export, json)
     look = console.look(context)
-    asked: dict[str, Any] = {
-        "by": by,
-        "since": read_moment(since, look.now),
-        "mine": mine,
-        "user": user,
-        "name": name,
-        "tag": tag,
-        "queue": queue,
-        "limit": limit,
-    }
-    with console.connect(context) as client:
-        answer = client.call("stats", answer_s=ANSWER_S, **asked)
+    answer = look_back(
+        context,
+        "stats",
+        look.now,
+        by=by,
+        since=since,
+        mine=mine,
+        user=user,
+        name=name,
+        tag=tag,
+        queue=queue,
+        limit=limit,
+    )
     rows = answer["stats"]
-    if export is not None:
-        write_export(export, "stats", rows, by=by, since=answer["since"])
-    elif json:
-        console.say_json(**answer)
-    elif look.terminal:
+    if is_handed_over(answer, "stats", export, json):
+        return
+    if look.terminal:
         console.say(*stats_table(by, rows, look))
         note_rest(len(rows), answer["more"], "jobs")
     else:

@@ -8,7 +8,8 @@ from typer import Argument, Option
 
 from gpuq.cli import console
 from gpuq.cli.commands import read_option
-from gpuq.cli.group_text import (
+from gpuq.cli.render import Look, clip
+from gpuq.cli.results.group_text import (
     exported,
     exported_about,
     flat,
@@ -18,7 +19,6 @@ from gpuq.cli.group_text import (
     summary,
     summary_row,
 )
-from gpuq.cli.render import Look, clip
 from gpuq.client import Client
 from gpuq.core.results.ranking import parse_goal, parse_order
 from gpuq.errors import UsageError
@@ -166,7 +166,7 @@ def _watch(
 
 
 def _export(client: Client, path: str, asked: dict[str, Any]) -> None:
-    from gpuq.cli.exports import export, format_of
+    from gpuq.cli.results.exports import export, format_of
 
     form = format_of(path)
     found = read(client.call, **asked)

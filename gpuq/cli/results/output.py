@@ -10,10 +10,10 @@ from typer import Argument, Option
 from gpuq.cli import console
 from gpuq.cli.fold_text import span_of
 from gpuq.cli.render import Job, printable
-from gpuq.cli.several import Several, several, to_choose_from
+from gpuq.cli.several import Several, attempt_of, several, to_choose_from
 from gpuq.client import Client
 from gpuq.core.units import format_seconds
-from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
+from gpuq.errors import GpuqError, NotPermitted, UsageError
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
@@ -76,7 +76,7 @@ def _place(job: Job, attempt: int | None) -> str:
     if job.get("hidden"):
         user = printable(job["user"])
         raise NotPermitted(f"the output of job {job['id']} is readable to {user} alone")
-    path: str | None = _of_attempt(job, attempt)["output_dir"]
+    path: str | None = attempt_of(job, attempt)["output_dir"]
     if path is None:
         reason = printable(job["reason"] or "it has not started")
         raise GpuqError(f"job {job['id']} has no output yet: {reason}. See: gpuq why {job['id']}")
@@ -87,16 +87,6 @@ def _place(job: Job, attempt: int | None) -> str:
             f"with the job's log, {after} after the end"
         )
     return path
-
-
-def _of_attempt(job: Job, number: int | None) -> Job:
-    if number is None:
-        return job
-    for one in job["attempts"]:
-        if one["attempt"] == number:
-            found: Job = one
-            return found
-    raise NothingMatched(f"job {job['id']} has no attempt {number}. See: gpuq show {job['id']}")
 
 
 def _check_display() -> None:

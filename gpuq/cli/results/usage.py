@@ -8,7 +8,8 @@ from typer import Option
 
 from gpuq.cli import console
 from gpuq.cli.commands import read_option
-from gpuq.cli.past_options import (
+from gpuq.cli.render import clock, tabbed
+from gpuq.cli.results.past_options import (
     ANSWER_S,
     Export,
     Json,
@@ -17,8 +18,7 @@ from gpuq.cli.past_options import (
     read_moment,
     write_export,
 )
-from gpuq.cli.past_text import HAD, usage_table
-from gpuq.cli.render import clock, tabbed
+from gpuq.cli.results.past_text import HAD, usage_table
 from gpuq.core.units import format_seconds
 
 View = dict[str, Any]

@@ -6,8 +6,8 @@ import typer
 from typer import Option
 
 from gpuq.cli import console
-from gpuq.cli.past_options import (
-    ANSWER_S,
+from gpuq.cli.render import rfc3339, tabbed
+from gpuq.cli.results.past_options import (
     Export,
     Json,
     Mine,
@@ -17,12 +17,11 @@ from gpuq.cli.past_options import (
     Tag,
     User,
     check_export,
+    is_handed_over,
+    look_back,
     read_by,
-    read_moment,
-    write_export,
 )
-from gpuq.cli.past_text import error_key_for_pipe, errors_table
-from gpuq.cli.render import rfc3339, tabbed
+from gpuq.cli.results.past_text import error_key_for_pipe, errors_table
 
 BY = ("signature", "outcome", "gpu", "hour")
 
@@ -58,24 +57,23 @@ def errors(
     read_by(by, BY)
     check_export(export, json)
     look = console.look(context)
-    asked: dict[str, Any] = {
-        "by": by,
-        "since": read_moment(since, look.now),
-        "mine": mine,
-        "user": user,
-        "name": name,
-        "tag": tag,
-        "queue": queue,
-        "limit": limit,
-    }
-    with console.connect(context) as client:
-        answer = client.call("errors", answer_s=ANSWER_S, **asked)
+    answer = look_back(
+        context,
+        "errors",
+        look.now,
+        by=by,
+        since=since,
+        mine=mine,
+        user=user,
+        name=name,
+        tag=tag,
+        queue=queue,
+        limit=limit,
+    )
     rows = answer["errors"]
-    if export is not None:
-        write_export(export, "errors", rows, by=by, since=answer["since"])
-    elif json:
-        console.say_json(**answer)
-    elif look.terminal:
+    if is_handed_over(answer, "errors", export, json):
+        return
+    if look.terminal:
         console.say(*errors_table(by, rows, look))
         _note(len(rows), answer["more"])
     else:
