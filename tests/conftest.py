@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,28 @@ BIN = Path(sys.executable).parent
 PATIENCE_S = 30.0
 
 
-# What is one for the whole machine: mounts, uids without an owner, containers of systemd.
-OF_THE_MACHINE = ("disks", "many_users", "ManyUsers", "Box")
+# Files with one of these in them share what is one for the whole machine: mounts, uids without an
+# owner, containers of systemd.
+OF_THE_MACHINE = ("disks", "many_users", "ManyUsers", "tests.systemd")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where the tests go on several processes (pytest-xdist, --dist loadgroup): a file stays together,
-    for what its tests share, and so do all that touch the machine itself."""
-    for item in items:
-        names = vars(getattr(item, "module", None) or object)
-        touches = any(name in names for name in OF_THE_MACHINE)
-        item.add_marker(pytest.mark.xdist_group("machine" if touches else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where the tests go on several processes (pytest-xdist): a file stays together, for what its tests
+    share, and so do all that touch the machine itself."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWhatIsShared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _what_is_shared(nodeid.partition("::")[0])
+
+    return ByWhatIsShared(config, log)
+
+
+@cache
+def _what_is_shared(file: str) -> str:
+    words = (Path(__file__).parent.parent / file).read_text()
+    return "machine" if any(word in words for word in OF_THE_MACHINE) else file
 
 
 def until(condition: Callable[[], Any], what: str = "it", timeout_s: float = PATIENCE_S) -> Any:

@@ -115,7 +115,6 @@ def test_every_module_imports_alone_from_anywhere() -> None:
 def test_the_readme_gives_the_command_that_ci_runs() -> None:
     readme = (PROJECT / "README.md").read_text().splitlines()
     command = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest -n 3"
-    command += " --dist loadgroup"
     assert readme.count(command) == 1
     assert (
         "grep -x 'python3 -m venv .venv && .*pytest .*' README.md"
