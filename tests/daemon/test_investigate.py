@@ -45,9 +45,13 @@ def running(*argv: str | bytes, **options: object) -> Iterator[int]:
             processes.send(pid, signal.SIGKILL, start=start)
 
 
+# No other process of tests has this command line, though its parent may be the same.
+SLEEP = ("sleep", f"300.{os.getpid()}")
+
+
 @pytest.fixture
 def sleeper() -> Iterator[int]:
-    with running("sleep", "300") as pid:
+    with running(*SLEEP) as pid:
         until(lambda: processes.command(pid) == "sleep", "the sleep")
         yield pid
 
@@ -112,7 +116,7 @@ def told(e: Explained, job: int | None = None, **more: object) -> str:
 def test_a_process_is_told_as_it_is(sleeper: int) -> None:
     e = in_state(sleeper, "S")
     assert (e.pid, e.start) == processes.identity(sleeper)
-    assert (e.command, e.command_line, e.threads) == ("sleep", "sleep 300", 1)
+    assert (e.command, e.command_line, e.threads) == ("sleep", " ".join(SLEEP), 1)
     assert e.user == pwd.getpwuid(os.getuid()).pw_name
     assert e.state_words == "sleeping"
     assert abs(time.time() - e.started_at) < 10
@@ -527,9 +531,9 @@ def test_another_users_process_is_no_respawn(sleeper: int) -> None:
         pytest.skip("NOT TESTED: only root can start a process as another user")
     e = explained(sleeper)
     time.sleep(1 / investigate.TICKS_PER_S)
-    with running("sleep", "300", user=65534):
+    with running(*SLEEP, user=65534):
         assert watch_for_respawn(e, 0.2) is None
-    with running("sleep", "300") as pid:
+    with running(*SLEEP) as pid:
         again = watch_for_respawn(e, 20)
         assert again is not None
         assert again.pid == pid

@@ -287,7 +287,7 @@ def test_a_daemon_that_comes_back_does_what_nobody_did_and_nothing_twice(
         await daemon.until(lambda: notices(daemon)[0]["state"] == "claimed", "its claim")
         folder = daemon.state_dir / "notices"
         if moment == "while":
-            await daemon.until(lambda: os.listdir(folder), "its mark")
+            await daemon.until(lambda: list(folder.glob("*")), "its mark")
 
     async def second(daemon: Alive) -> None:
         (tmp_path / "go").touch()

@@ -372,7 +372,7 @@ def test_a_database_that_hangs_stops_neither_the_loop_nor_the_caller(database: D
         counting = asyncio.ensure_future(count_turns())
         assert await asyncio.gather(*(lookup.get("ann") for _ in range(5))) == [None] * 5
         counting.cancel()
-        assert turns > 5
+        assert turns > 2
         assert lookup.begin("ann").done(), "the next one does not wait for it again"
         database.answers.set()
         while lookup.begin("ann").result() is None:

@@ -15,6 +15,9 @@ OF_DAEMON = (
     *("notices.started", "notices.heard", "notices.noted"),
 )
 
+OF_WHO_DELIVERS = ("deliver.beginning", "deliver.begun", "deliver.done", "deliver.told")
+OF_A_TRIAL = ("notices.asked",)
+
 
 @pytest.fixture
 def wall() -> Iterator[Board]:
@@ -74,3 +77,20 @@ def test_both_die_and_what_may_have_been_told_is_not_told_again(
         client.wait([job], timeout_s=20.0)
         one = end_of(faulty, job)
     assert (one["state"], one["tries"], len(wall.posts)) == ("unknown", 1, 1)
+
+
+def test_who_dies_before_its_mark_has_told_nobody_and_another_does(
+    faulty: FaultyDaemon, wall: Board
+) -> None:
+    (faulty.faults / "deliver.beginning").touch()
+    with faulty.client() as client:
+        job = client.submit(**faulty.job("exit 3"), on_end=f"{wall.url}/told")
+        client.wait([job], timeout_s=20.0)
+        one = end_of(faulty, job)
+    assert (one["state"], len(wall.posts)) == ("done", 1)
+
+
+def test_a_trial_that_was_asked_for_is_told(faulty: FaultyDaemon, wall: Board) -> None:
+    with faulty.client() as client, faulty.dying_at("notices.asked"):
+        client.call("test_notice", target=f"{wall.url}/told")
+        until(lambda: wall.posts, "the trial")
