@@ -16,10 +16,10 @@ import warnings
 # torch works without NumPy and complains all the same, into the log of every trial.
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
 
-import torch
-from torch import Tensor, nn
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
-from gpuq import job
+from gpuq import job  # noqa: E402
 
 POINTS = 400  # of each spiral
 TURNS = 1.75
@@ -45,7 +45,7 @@ def main() -> None:
             acc = accuracy(model, points[:HELD_OUT], labels[:HELD_OUT])
             job.report(progress=epoch / asked.epochs, epoch=epoch, loss=loss, acc=acc)
             print(f"epoch {epoch:4}  loss {loss:.4f}  acc {acc:.3f}", flush=True)
-    torch.save(model.state_dict(), os.path.join(job.output_dir(), "model.pt"))
+    torch.save(model.state_dict(), os.path.join(job.output_dir, "model.pt"))
 
 
 def read_arguments() -> argparse.Namespace:
