@@ -38,8 +38,8 @@ def main() -> None:
         show.lines += ["# when all have ended", truth(show, group["estimated_end"])]
         for command in (
             "gpuq group g1 --best acc:max --sort loss",
-            "gpuq group g1 --export sweep.csv; gpuq group g1 --export again.csv; cmp sweep.csv again.csv",
-            "head -3 sweep.csv",
+            "for name in one two; do gpuq group g1 --export $name.csv; done; cmp one.csv two.csv",
+            "head -3 one.csv",
             "gpuq show 2",
             "gpuq history --failed",
             "gpuq errors --by signature",

@@ -7,7 +7,7 @@
         loss = train(step)
         job.report(progress=step / 1000, loss=loss)
         job.heartbeat()
-    save(model, os.path.join(job.output_dir(), "model.pt"))
+    save(model, os.path.join(job.output_dir, "model.pt"))
 
 Outside gpuq everything here does nothing, so that the same script runs by hand. The file needs
 the standard library of Python 3.8 and nothing else: copied alone into another environment it works
@@ -37,7 +37,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 LONGEST_LINE = 4096  # bytes, with the newline
 FRAME = 160  # bytes of it for all that is not values: the longest of each come to 119
@@ -84,9 +84,32 @@ def attempt() -> int:
     return _number("GPUQ_ATTEMPT") or 1
 
 
-def output_dir() -> str:
-    """The directory of this attempt alone; outside gpuq the current one."""
-    return os.environ.get("GPUQ_OUTPUT_DIR") or "."
+class _Directory(str):
+    """A path, which is also given where it is called. It is copied and pickled as the plain text."""
+
+    __slots__ = ()
+
+    def __call__(self) -> str:
+        return str(self)
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+
+if TYPE_CHECKING:
+    output_dir: _Directory
+
+
+def __getattr__(name: str) -> _Directory:
+    """`output_dir`: the directory of this attempt alone; outside gpuq the current one. It is looked up
+    each time, so that who is given another environment, as a test does, is told of that."""
+    if name != "output_dir":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _Directory(os.environ.get("GPUQ_OUTPUT_DIR") or ".")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "output_dir"])
 
 
 def seed() -> int | None:

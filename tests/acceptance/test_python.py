@@ -96,7 +96,7 @@ for _ in range(20):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-with open(os.path.join(job.output_dir(), "weights"), "wb") as file:
+with open(os.path.join(job.output_dir, "weights"), "wb") as file:
     for weights in model.parameters():
         file.write(bytes(weights.detach().flatten().view(torch.uint8).tolist()))
 sys.exit(sys.argv[1] == os.environ["GPUQ_ARRAY_INDEX"] and job.attempt() == 1)
