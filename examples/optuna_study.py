@@ -61,10 +61,11 @@ class Running:
         self.epoch = 0  # the last that Optuna was told of
         self.is_pruned = False
         self.outcome: str | None = None
+        self.on_simulated = False
 
     def is_to_end(self, job: dict) -> bool:
         """Tells Optuna of each epoch that has come, in order. True where the pruner gives it up now."""
-        self.outcome = job["outcome"]
+        self.outcome, self.on_simulated = job["outcome"], job["gpus_simulated"]
         if self.is_pruned:
             return False
         while (loss := job["metrics"].get(f"loss/{self.epoch + 1}")) is not None:
@@ -78,6 +79,7 @@ class Running:
     def tell(self, study: optuna.Study, job: int) -> None:
         self.trial.set_user_attr("job", job)
         self.trial.set_user_attr("outcome", self.outcome)
+        self.trial.set_user_attr("simulated", self.on_simulated)
         if self.is_pruned:
             study.tell(self.trial, state=TrialState.PRUNED)
         elif self.outcome == "succeeded" and self.epoch == EPOCHS:
@@ -150,6 +152,9 @@ def show(study: optuna.Study) -> None:
         attrs, loss = t.user_attrs, "" if t.value is None else f"{t.value:.6f}"
         ends = f"{len(t.intermediate_values):<6}  {t.state.name:<8}  {attrs['outcome']:<9}"
         print(f"{t.number:<5}  {attrs['job']:<3}  {values}  {ends}  {loss}".rstrip())
+    simulated = sum(t.user_attrs["simulated"] for t in study.trials)
+    if simulated:
+        print(f"The GPUs of {simulated} trials were simulated; what they trained is real.")
     best = study.best_trial
     print(f"Best: trial {best.number} with {best.params}: {best.value:.6f}")
 

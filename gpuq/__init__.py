@@ -17,12 +17,14 @@ if TYPE_CHECKING:
         WaitTimedOut,
     )
     from gpuq.group_table import GroupInFull
+    from gpuq.past import Errors, PastJob, Stats, Usage
     from gpuq.typed import Event, Gpu, Job, JobInFull, JobOptions, NewJob
 
 __version__ = "0.1.0"
 __all__ = [
     "Client",
     "DaemonUnreachable",
+    "Errors",
     "Event",
     "Gpu",
     "GpuqError",
@@ -34,6 +36,9 @@ __all__ = [
     "NewJob",
     "NotPermitted",
     "NothingMatched",
+    "PastJob",
+    "Stats",
+    "Usage",
     "UsageError",
     "WaitTimedOut",
     "__version__",
@@ -41,6 +46,7 @@ __all__ = [
 _PLACES = {
     "Client": "client",
     "GroupInFull": "group_table",
+    **dict.fromkeys(("Errors", "PastJob", "Stats", "Usage"), "past"),
     **dict.fromkeys(("Event", "Gpu", "Job", "JobInFull", "JobOptions", "NewJob"), "typed"),
 }
 

@@ -79,12 +79,14 @@ def spec(options: Job, process: Process | None = None) -> Job:
     if unknown := sorted(options.keys() - OPTIONS):
         raise UsageError(_unknown(unknown[0]))
     spec = {name: value for name, value in options.items() if value is not None}
+    if not isinstance(spec.get("argv"), list | tuple | str | bytes):
+        raise UsageError(f"argv is a list of words, not {spec.get('argv')!r}")
     if isinstance(spec["argv"], str | bytes):
         raise UsageError(
             f"argv is a list of words, not one text: write {spec['argv'].split()!r}, "
             "or ['sh', '-c', text] for what a shell is to read"
         )
-    spec["argv"] = [os.fspath(word) for word in spec["argv"]]
+    spec["argv"] = [_word(word) for word in spec["argv"]]
     spec["cwd"] = os.path.abspath(spec.get("cwd") or _working_directory())
     for field in ("output", "stderr"):
         if field in spec:
@@ -103,6 +105,13 @@ def spec(options: Job, process: Process | None = None) -> Job:
     return spec
 
 
+def _word(word: Any) -> Any:
+    try:
+        return os.fspath(word)
+    except TypeError:
+        raise UsageError(f"argv: {word!r} is no text: write {str(word)!r}") from None
+
+
 _OF_MANY = frozenset(("array", "grid", "params"))
 
 
@@ -114,6 +123,7 @@ def _make_array(spec: Job) -> None:
     if isinstance(array, dict):  # they have been made already
         spec["array"] = array
         return
+    _check_shapes(array, grid, rows)
     try:
         values = {name: list(map(str, values)) for name, values in (grid or {}).items()}
         made = to_wire(array, values, None if rows is None else rows_of(rows))
@@ -121,6 +131,24 @@ def _make_array(spec: Job) -> None:
         raise UsageError(str(error)) from None
     if made is not None:
         spec["array"] = made
+
+
+def _check_shapes(array: Any, grid: Any, rows: Any) -> None:
+    if array is not None and not isinstance(array, str):
+        raise UsageError(f"array: {array!r} is no text like '0-99%4'")
+    if grid is not None and not hasattr(grid, "items"):
+        raise UsageError(f"grid: {grid!r} is no mapping like {{'lr': [0.1, 0.01]}}")
+    for name, values in (grid or {}).items():
+        if not isinstance(name, str):
+            raise UsageError(f"grid: the name {name!r} is no text")
+        if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+            raise UsageError(f"grid: {name} has a list of values: {{{name!r}: [{values!r}]}}")
+    if rows is None:
+        return
+    if not isinstance(rows, list | tuple):
+        raise UsageError(f"params: {rows!r} is no list like [{{'lr': 0.1}}, {{'lr': 0.01}}]")
+    if other := [row for row in rows if not hasattr(row, "items")]:
+        raise UsageError(f"params: {other[0]!r} is no mapping like {{'lr': 0.1}}")
 
 
 def _interpreter(script: str) -> list[str]:

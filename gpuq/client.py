@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuq.link import Link
 from gpuq.locate import locate
+from gpuq.looking_back import LookingBack, check_filters, names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +48,7 @@ WAIT_SLICE_S = 30.0  # of one request, so that a dead daemon is noticed
 Answer = dict[str, Any]
 
 
-class Client:
+class Client(LookingBack):
     """Asks the daemon; connects at the first request.
 
     `autostart` starts your own daemon where none runs and none is installed for the machine; what
@@ -162,13 +163,14 @@ class Client:
     def jobs(self, refs: Refs = (), **filters: Any) -> list[Job]:
         """Jobs as `gpuq status --json` shows them; without refs the active ones, with all=True those
         that have ended, too. Filters: mine=True, user, states (a list), name, tag, since (s since the
-        epoch), limit. With runs=True jobs that do not differ are one, from `id` to `last_id`."""
+        epoch), queue, limit. With runs=True jobs that do not differ are one, from `id` to `last_id`."""
+        check_filters("jobs", filters)
         jobs: list[Job] = []
         before: int | None = None
         limit = filters.pop("limit", None)
         while True:
             left = None if limit is None else limit - len(jobs)
-            page = self.call("status", refs=_names(refs), before=before, limit=left, **filters)
+            page = self.call("status", refs=names(refs), before=before, limit=left, **filters)
             jobs += page["jobs"]
             before = page.get("before")
             if before is None or (limit is not None and len(jobs) >= limit):
@@ -197,26 +199,36 @@ class Client:
         """What came of one group, as `gpuq group --json` has it, and its `jobs` with parameters and
         metrics. `ref` is g12, the id of one of its jobs, @, tag:TAG, or a name; of the last two
         user=NAME or all=True means others' jobs. `best` is like "acc:max", `sort` the name of a metric
-        or a parameter, "-acc" the most first. limit=0: without the jobs."""
+        or a parameter, "-acc" the most first. limit=0: without the jobs. NothingMatched where there is
+        no such group, and where all of it is over and nobody reported what it is to go by."""
         from gpuq.group_table import read
 
         return read(self.call, str(ref), best=best, sort=sort, limit=limit, **whose)
 
     def gpus(self) -> Gpus:
-        """All GPUs, who is on them, and where they were looked for."""
+        """All GPUs ("gpus"), each with its state, its readings (None: there is none), the `jobs`
+        and the `processes` on it; and where they were looked for ("gpu_backend", "gpu_origin"), with
+        what stood in the way ("gpu_trouble")."""
         found: Any = self.call("gpus")
         return found  # type: ignore[no-any-return]
 
     def events(
-        self, refs: Refs = (), *, since: int | None = 0, follow: bool = False
+        self,
+        refs: Refs = (),
+        *,
+        since: int | None = 0,
+        since_at: float | None = None,
+        follow: bool = False,
     ) -> Iterator[list[Event]]:
-        """What happened after the event of that number, in batches; None: only what comes. Where it
-        follows, an empty batch says that nothing came for a while. A daemon that is restarted
-        meanwhile is asked again from where the last answer ended, so nothing is missed."""
-        names, wait_s = _names(refs), WAIT_SLICE_S if follow else 0.0
+        """What happened after the event of that number, in batches; None: only what comes. With
+        `since_at` what happened from then on (s since the epoch). Where it follows, an empty batch
+        says that nothing came for a while. A daemon that is restarted meanwhile is asked again from
+        where the last answer ended, so nothing is missed."""
+        asked, wait_s = names(refs), WAIT_SLICE_S if follow else 0.0
         while True:
-            answer = self.call("events", refs=names, since=since, timeout_s=wait_s)
-            since = answer["last"]
+            from_then = {} if since_at is None else {"since_at": since_at}
+            answer = self.call("events", refs=asked, since=since, timeout_s=wait_s, **from_then)
+            since, since_at = answer["last"], None
             if answer["events"] or follow:
                 yield answer["events"]
             else:
@@ -252,7 +264,7 @@ class Client:
         """
         from gpuq import watching
 
-        return watching.wait(self, _names(refs), any_=any_, timeout_s=timeout_s)
+        return watching.wait(self, names(refs), any_=any_, timeout_s=timeout_s)
 
     def as_completed(self, refs: Refs, *, timeout_s: float | None = None) -> Iterator[Job]:
         """Each of the jobs once it has ended, in the order in which they end.
@@ -262,7 +274,7 @@ class Client:
         """
         from gpuq import watching
 
-        return watching.as_completed(self, _names(refs), timeout_s)
+        return watching.as_completed(self, names(refs), timeout_s)
 
     def watch(self, refs: Refs = (), *, every_s: float | None = None) -> Iterator[Job]:
         """Each of the jobs as it is now, and then again whenever something happened to it, until all of
@@ -273,7 +285,7 @@ class Client:
         """
         from gpuq import watching
 
-        return watching.watch(self, _names(refs), every_s)
+        return watching.watch(self, names(refs), every_s)
 
     # ── changing ──
 
@@ -285,7 +297,7 @@ class Client:
         written down, with what was done to each, as runs from `id` to `last_id`."""
         how = {"grace_s": grace_s, "signal": signal}
         asked: Answer = {name: value for name, value in how.items() if value is not None}
-        answer = self.call("kill", refs=_names(refs), **asked)
+        answer = self.call("kill", refs=names(refs), **asked)
         for sentence in answer.get("stranded", ()):
             self._say(sentence)
         done: list[Done] = answer["jobs"]
@@ -293,12 +305,12 @@ class Client:
 
     def pause(self, refs: Refs) -> list[Done]:
         """Lets running jobs stand still; returns what was done to each. They keep their GPUs."""
-        done: list[Done] = self.call("pause", refs=_names(refs))["jobs"]
+        done: list[Done] = self.call("pause", refs=names(refs))["jobs"]
         return done
 
     def resume(self, refs: Refs) -> list[Done]:
         """Lets paused jobs go on."""
-        done: list[Done] = self.call("pause", refs=_names(refs), off=True)["jobs"]
+        done: list[Done] = self.call("pause", refs=names(refs), off=True)["jobs"]
         return done
 
     def hold(self, refs: Refs) -> list[Done]:
@@ -329,7 +341,7 @@ class Client:
     def editable(self, refs: Refs) -> Answer:
         """What can be changed of a job that waits: its "version" and its "options", named as `edit`
         takes them."""
-        return self.call("editable", refs=_names(refs))
+        return self.call("editable", refs=names(refs))
 
     def edit(self, refs: Refs, *, version: int | None = None, **changes: Any) -> list[Done]:
         """Changes what jobs that wait ask for: options of `submit`, each with its new value, or None
@@ -343,10 +355,5 @@ class Client:
 
     def _change(self, do: str, refs: Refs, **how: Any) -> list[Done]:
         token = os.urandom(12).hex()  # so that it is done once, however often it has to be asked
-        done: list[Done] = self.call(do, refs=_names(refs), token=token, **how)["jobs"]
+        done: list[Done] = self.call(do, refs=names(refs), token=token, **how)["jobs"]
         return done
-
-
-def _names(refs: Refs) -> list[str]:
-    """One text is one reference, not a list of its signs."""
-    return [str(refs)] if isinstance(refs, int | str) else [str(ref) for ref in refs]

@@ -13,6 +13,7 @@ from typing import Any
 
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted
 
+UP = b"\x1b[A"  # to a terminal: one line up
 CHUNK = 256 * 1024
 QUIET_S = 0.1  # between two looks at the file
 LOOKS = 5  # at the file for one at the job, which may have begun another attempt
@@ -323,11 +324,19 @@ class LogFile:
                 block = os.pread(self._fd, position - block_start, block_start)
                 cut = len(block)
                 while (cut := block.rfind(b"\n", 0, cut)) >= 0:
-                    yield block_start + cut + 1
+                    if not self._goes_up_before(block_start + cut, block, cut):
+                        yield block_start + cut + 1
                 position = block_start
             yield start
             behind = start
         yield 0  # where a hole is at its head
+
+    def _goes_up_before(self, newline: int, block: bytes, cut: int) -> bool:
+        """Is that newline undone by the step before it? A bar inside another one ends each state of it
+        a line higher, and begins the next by coming back."""
+        if cut >= len(UP):
+            return block.endswith(UP, 0, cut)
+        return newline >= len(UP) and os.pread(self._fd, len(UP), newline - len(UP)) == UP
 
     def _parts(self, end: int) -> list[tuple[int, int]]:
         """The parts of the file before `end` that are no holes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     Call = Callable[..., dict[str, Any]]
 
@@ -25,11 +25,13 @@ class GroupJob(TypedDict):
     exit_code: int | None
     signal: int | None
     attempt: int
+    gpus_simulated: bool
     started_at: float | None  # s since the epoch, of its last attempt
     ended_at: float | None
     paused_s: float
     progress: float | None  # 0 to 1
     metrics: dict[str, Any]  # number, text, bool or None; a number that is not finite is a text
+    report_trouble: str | None  # what was not taken of what it reported
     hidden: bool
 
 
@@ -77,6 +79,7 @@ class GroupInFull(TypedDict):
     cancelled: int
     skipped: int
     held: int  # of those that wait
+    simulated: int  # ran, or run, on simulated GPUs at last
     counts: dict[str, int]  # by state, or by outcome where they have ended
     forgotten: int | None  # of a submission; None of names and tags
     best: Best | None  # None: not asked for, or nobody reported a number
@@ -100,24 +103,75 @@ def read(
 ) -> GroupInFull:
     """The group with its `jobs`, the first `limit` of them in that order. `each`: jobs that have not
     begun are told one by one, and not as runs. Of a long table that is sorted by a metric only the
-    beginning is asked for, where no more is wanted."""
+    beginning is asked for, where no more is wanted. NothingMatched: all of it is over, and what it is
+    to be sorted or best by was never reported."""
     asked = {"ref": ref, "best": best, "each": each, **whose}
     if limit and sort is not None:
         answer = call("group", sort=sort, limit=limit, **asked)
         if answer["sorted"]:
-            return _joined(answer["group"], answer["jobs"])
-    enough = limit if sort is None else None
-    answer = call("group", limit=0 if limit == 0 else enough, **asked)
-    group, jobs = answer["group"], answer["jobs"]
-    while answer["after"] is not None and (enough is None or len(jobs) < enough):
-        answer = call("group", after=answer["after"], limit=enough, **asked)
-        jobs = jobs + answer["jobs"]
+            return _checked(_joined(answer["group"], answer["jobs"]), best, sort)
+    enough = limit if sort is None or limit == 0 else None
+    found = list(pages(call, ref, best=best, each=each, limit=enough, **whose))
+    group: GroupInFull = found[0]
+    jobs: list[Any] = [job for page in found for job in page["jobs"]]
     if sort is not None:
         from gpuq.core.results.ranking import in_order, parse_order
 
         jobs = in_order(jobs, parse_order(sort))
-    return _joined(group, jobs[:limit])
+    return _joined(_checked(_joined(group, jobs), best, sort), jobs[:limit])
 
 
-def _joined(group: dict[str, Any], jobs: list[dict[str, Any]]) -> GroupInFull:
+def pages(
+    call: Call,
+    ref: str,
+    *,
+    best: str | None = None,
+    each: bool = True,
+    limit: int | None = None,
+    **whose: Any,
+) -> Iterator[GroupInFull]:
+    """The group with its first `limit` jobs in the order of their ids, some at a time, as a million of
+    them need not be held. NothingMatched, before the first of them, as in `read`."""
+    asked = {"ref": ref, "best": best, "each": each, **whose}
+    answer = call("group", limit=limit, **asked)
+    group = _joined(answer["group"], [])
+    _checked(group, best, None)
+    left = limit
+    while True:
+        jobs = answer["jobs"][:left]
+        yield _joined(group, jobs)
+        left = None if left is None else left - len(jobs)
+        if answer["after"] is None or left == 0:
+            return
+        answer = call("group", after=answer["after"], limit=left, **asked)
+
+
+def _checked(group: GroupInFull, best: str | None, sort: str | None) -> GroupInFull:
+    if not group["unstarted"] and not group["running"] and (why := unreported(group, best, sort)):
+        from gpuq.errors import NothingMatched
+
+        raise NothingMatched(why)
+    return group
+
+
+def unreported(group: GroupInFull, best: str | None, sort: str | None) -> str | None:
+    """That nobody has reported what it is to be best or sorted by, and what was reported instead. None
+    too where nobody has reported anything, and where jobs wait whose parameters are not told."""
+    metrics, jobs = group["reported"], group["jobs"]
+    if not metrics:
+        return None
+    told = ", ".join(metrics)
+    metric = "" if best is None else best.rpartition(":")[0]
+    if metric and group["best"] is None and metric not in metrics:
+        return f"nobody has reported {metric!r}. Reported: {told}"
+    name = "" if sort is None else sort.removeprefix("-")
+    known = {name for job in jobs for what in (job["metrics"], job["parameters"]) for name in what}
+    if not name or not jobs or name in known or any(job["last_id"] > job["id"] for job in jobs):
+        return None
+    parameters = dict.fromkeys(name for job in jobs for name in job["parameters"])
+    given = f". Parameters: {', '.join(parameters)}" if parameters else ""
+    return f"nobody has reported {name!r}. Reported: {told}{given}"
+
+
+def _joined(group: Mapping[str, Any], jobs: list[dict[str, Any]]) -> GroupInFull:
     return cast("GroupInFull", {**group, "jobs": jobs})

@@ -93,6 +93,7 @@ class Job(GpuUse, Report):
     mem_bound_by: str | None
     cpu_bound_by: str | None
     memory_peak_bytes: int | None
+    peak_rss_bytes: int | None
     time_limit_s: float | None
     heartbeat_s: float | None
     paused_s: float
@@ -191,6 +192,8 @@ class JobInFull(Job):
     place: int | None
     place_of: int | None
     needed_by: str | None
+    env_names: list[str]  # that were set for it; its owner's to see
+    env: NotRequired[dict[str, str]]  # those with their values, where they were asked for
     ran_before: NotRequired[dict[str, float]]
 
 

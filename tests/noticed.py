@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from gpuq.daemon.store.notices import listed
 from tests.alive import Alive
 
 
 def notices(daemon: Alive) -> list[dict[str, Any]]:
     """The oldest first."""
-    return daemon.store.notices.listed(None, limit=1000)[::-1]
+    return listed(daemon.store.database, None, limit=1000)[::-1]
 
 
 async def settled(daemon: Alive, number: int = 1) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from gpuq.errors import (
     GpuqError,
     NothingMatched,
     NotPermitted,
+    UsageError,
     WaitTimedOut,
 )
 from tests.cli.said import FakeDaemon, ended, event, in_full, job, page, running
@@ -279,6 +280,7 @@ def test_every_field_of_a_job_has_a_type() -> None:
         "attempts",
         "needed_by",
         "ran_before",
+        *("env", "env_names"),
     }
     assert listed == set(discretion.JOB)
     assert set(get_type_hints(typed.Attempt)) == set(discretion.ATTEMPT)
@@ -329,3 +331,59 @@ def test_a_type_checker_knows_options_and_fields(tmp_path: Path) -> None:
     assert len(lines) == 2, ran.stdout
     assert 'Unexpected keyword argument "gpu"' in lines[0]
     assert 'has no key "exitcode"' in lines[1]
+
+
+# ── looking back ──
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda c: c.jobs(state="failed"), "jobs has no filter 'state'; did you mean states?"),
+        (lambda c: c.groups(nmae="x"), "jobs has no filter 'nmae'; did you mean name?"),
+        (lambda c: c.history(untill=3.0), "history has no filter 'untill'; did you mean until?"),
+        (lambda c: c.stats(owner="bob"), "stats has no filter 'owner'; known are mine, name, "),
+        (
+            lambda c: c.errors(states=["lost"]),
+            "errors has no filter 'states'; known are mine, name, ",
+        ),
+    ],
+)
+def test_a_filter_that_is_not_known_is_refused(
+    client: Client, fake: FakeDaemon, ask: Callable[[Any], Any], told: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        ask(client)
+    assert str(refused.value).startswith(told)
+    assert fake.asked == []
+
+
+def test_a_history_is_asked_for_page_by_page(client: Client, fake: FakeDaemon) -> None:
+    told = iter([{"jobs": [ended(3), ended(2)], "after": [1.0, 2]}, {"jobs": [], "after": None}])
+    fake.answers["history"] = lambda request: next(told)
+    assert [job["id"] for job in client.history("g2", states=["failed"])] == [3, 2]
+    first, second = fake.requests("history")
+    assert (first["refs"], first["states"], first["after"]) == (["g2"], ["failed"], None)
+    assert second["after"] == [1.0, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"grid": {"lr": 0.1}}, "grid: lr has a list of values: {'lr': [0.1]}"),
+        ({"grid": {"lr": "abc"}}, "grid: lr has a list of values: {'lr': ['abc']}"),
+        ({"grid": ["lr"]}, "grid: ['lr'] is no mapping like {'lr': [0.1, 0.01]}"),
+        ({"grid": {1: [2]}}, "grid: the name 1 is no text"),
+        ({"params": {"lr": 0.1}}, "params: {'lr': 0.1} is no list like"),
+        ({"params": [0.1]}, "params: 0.1 is no mapping like {'lr': 0.1}"),
+        ({"array": 5}, "array: 5 is no text like '0-99%4'"),
+        ({"argv": ["sleep", 5]}, "argv: 5 is no text: write '5'"),
+        ({"argv": 5}, "argv is a list of words, not 5"),
+    ],
+)
+def test_what_has_the_wrong_shape_is_refused_by_its_name(
+    client: Client, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        client.submit(**({"argv": ["true"]} | options))
+    assert str(refused.value).startswith(told)

@@ -360,6 +360,15 @@ def test_holes_at_both_ends_and_several_of_them(log: Path) -> None:
     )
 
 
+def test_a_newline_that_only_undoes_a_step_up_begins_no_line(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write_bytes(b"one\ntwo\n\rb1\x1b[A\n\rb2\x1b[A\n\rb3\x1b[A")
+    for chunk in (1, 2, 3, 5, 1000):
+        monkeypatch.setattr("gpuq.follow.CHUNK", chunk)
+        assert last_lines(log, 2).startswith(b"two\n\rb1")
+
+
 def test_a_terabyte_of_hole_is_passed_at_once(log: Path) -> None:
     log.write_bytes(b"head\n")
     os.truncate(log, 2**40)

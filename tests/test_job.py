@@ -1,6 +1,7 @@
 """What a job reports is there, whole and as it was said; and no report ever harms the job."""
 
 import ast
+import copy
 import json
 import math
 import os
@@ -493,7 +494,7 @@ def test_outside_gpuq_nothing_happens(tmp_path: Path) -> None:
         "import random\n"
         "random.seed(1); before = random.getstate()\n"
         "print(job.report(loss=1), job.out_of_memory(), job.heartbeat(), job.seed())\n"
-        "print(job.is_job(), job.job_id(), job.attempt(), job.output_dir())\n"
+        "print(job.is_job(), job.job_id(), job.attempt(), job.output_dir)\n"
         "assert random.getstate() == before\n"
     )
     assert alone(tmp_path, code) == "False False None None\nFalse None 1 .\n"
@@ -501,9 +502,27 @@ def test_outside_gpuq_nothing_happens(tmp_path: Path) -> None:
 
 
 def test_a_job_learns_what_it_was_given(tmp_path: Path) -> None:
-    code = "print(job.is_job(), job.job_id(), job.attempt(), job.output_dir(), job.seed())"
+    code = "print(job.is_job(), job.job_id(), job.attempt(), job.output_dir, job.seed())"
     given = {"GPUQ_JOB_ID": "184", "GPUQ_ATTEMPT": "2", "GPUQ_OUTPUT_DIR": "/out", "GPUQ_SEED": "0"}
     assert alone(tmp_path, code, **given) == "True 184 2 /out 0\n"
+
+
+def test_the_output_directory_is_a_path_and_may_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (job.output_dir, job.output_dir()) == (".", ".")
+    monkeypatch.setenv("GPUQ_OUTPUT_DIR", "/out")
+    assert os.path.join(job.output_dir, "x") == os.path.join(job.output_dir(), "x") == "/out/x"
+    assert Path(job.output_dir) / "x" == Path("/out/x")
+    assert f"{job.output_dir}/x" == job.output_dir + "/x" == "/out/x"
+    for plain in (job.output_dir(), copy.deepcopy(job.output_dir), str(job.output_dir)):
+        assert type(plain) is str
+        assert plain == "/out"
+    assert json.dumps(job.output_dir) == '"/out"'
+
+
+def test_what_a_job_has_is_named_and_nothing_else_is_there() -> None:
+    assert {"output_dir", "report", "seed"} <= set(dir(job))
+    with pytest.raises(AttributeError, match=r"'gpuq\.job' has no attribute 'outputdir'"):
+        _ = job.outputdir
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "²", " 7", "9" * 5000])

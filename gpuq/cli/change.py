@@ -237,6 +237,9 @@ _REQUEUE: Sentences = {
     "waits_no_more": lambda run: (
         f"{verb(run, 'waits', 'wait')} no longer for the next attempt, and may start at once"
     ),
+    "wants_gpus_again": lambda run: (
+        f"{verb(run, 'waits', 'wait')} for GPUs again, and no longer for the CPU"
+    ),
     "stopping": lambda run: (
         f"{verb(run, 'is', 'are')} being ended (KILL in {run['grace_s']:g} s), and will be queued "
         "again"

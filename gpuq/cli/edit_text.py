@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from signal import Signals
 from typing import Any, NamedTuple
 
-from gpuq.cli.job_page import exact_size
+from gpuq.cli.submit_again import exact_size
 from gpuq.core.units import parse_bytes, parse_seconds
 from gpuq.errors import UsageError
 

@@ -23,7 +23,11 @@ def events(
         bool, Option("-f", "--follow", help="Go on with what happens, until Ctrl-C.")
     ] = False,
     since: Annotated[
-        int | None, Option(metavar="SEQ", help="Those after this number; 0: all that are kept.")
+        str | None,
+        Option(
+            metavar="SEQ|TIME",
+            help="Those after this number, 0: all that are kept; or since then: 1h, 2026-07-31, ...",
+        ),
     ] = None,
     json: Annotated[bool, Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
@@ -33,29 +37,42 @@ def events(
       gpuq events                     the last ones
       gpuq events 184                 all about one job
       gpuq events -f --json           one line of JSON for each, as it happens
+      gpuq events --since 1h          what happened in the last hour
       gpuq events --since 4711 -f     go on behind the one that was seen last
 
-    On a pipe the columns are seq, time, kind, job, attempt, gpu, actor, cause. What nobody asked for
-    is by gpuq itself. A follower comes back by itself when the daemon is restarted, and misses nothing;
-    where events after a number are kept no more, that is an error.
+    On a pipe the columns are seq, time, kind, job, attempt, gpu, actor, cause; what else is known of
+    it stands behind the cause in brackets. What nobody asked for is by gpuq itself. A follower
+    comes back by itself when the daemon is restarted, and misses nothing; where events after a
+    number are kept no more, that is an error.
     """
-    if since is not None and since < 0:
-        raise UsageError("--since: events are numbered from 1 on")
     look = console.look(context)
+    start = None if since is None else _read_since(since, look.now)
     with console.connect(context) as client:
-        first = _start(client, jobs or [], since, follow)
-        for batch in client.events(jobs or [], since=first, follow=follow):
+        start = start or _usual_start(client, jobs or [], follow)
+        for batch in client.events(jobs or [], follow=follow, **start):
             _say(batch, look, json)
 
 
-def _start(client: Client, jobs: list[str], since: int | None, follow: bool) -> int:
-    """Without a number: of jobs that are named all, else only the last."""
-    if since is not None:
-        return since
+def _read_since(text: str, now: float) -> dict[str, Any]:
+    """The number of an event, or a moment."""
+    if text.isdecimal() and text.isascii() and len(text) < 19:
+        return {"since": int(text)}
+    from gpuq.cli.jobs import read_since
+
+    if text.startswith("-"):
+        raise UsageError("--since: events are numbered from 1 on")
+    return {"since_at": read_since(text, now)}
+
+
+def _usual_start(client: Client, jobs: list[str], follow: bool) -> dict[str, Any]:
+    """Of jobs that are named all, else only the last."""
     if jobs:
-        return 0
-    last = int(client.call("events", since=None)["last"])
-    return last if follow else max(last - LAST_ON_A_TERMINAL, 0)
+        return {"since": 0}
+    answer = client.call("events", since=None)
+    last = int(answer["last"])
+    if follow:
+        return {"since": last}
+    return {"since": max(last - LAST_ON_A_TERMINAL, answer.get("removed_to", 0))}
 
 
 def _say(batch: list[Event], look: Look, json: bool) -> None:
@@ -92,18 +109,26 @@ def _gpu_name(event: Event) -> str:
 
 
 def _cause(event: Event) -> str:
-    """What is special about it, or what is told beside; else what is always behind its kind."""
-    from gpuq.core.events import special_cause
-
-    return special_cause(event["kind"], event["cause"]) or _details(event) or event["cause"] or ""
+    """Why, and in brackets what else is known of it."""
+    cause, details = event["cause"] or "", _details(event)
+    if not details:
+        return cause
+    return f"{cause} ({details})" if cause else details
 
 
 def _details(event: Event) -> str:
     detail = event["detail"] or {}
     told = {name: value for name, value in detail.items() if name not in _NOT_SHOWN}
+    if not told.get("leftovers"):
+        told.pop("leftovers", None)
     changed = told.pop("changed", None)
     said = [] if changed is None else [_changed(changed)]
-    return " ".join(said + [f"{name}={value}" for name, value in told.items() if value is not None])
+    said += [f"{name}={_value(value)}" for name, value in told.items() if value is not None]
+    return " ".join(said)
+
+
+def _value(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _changed(names: list[str]) -> str:

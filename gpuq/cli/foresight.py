@@ -47,6 +47,26 @@ def _hints(asked: dict[str, Any]) -> Iterator[str]:
             f"{option} stands behind the command and goes to {program}; options of gpuq come "
             "before it"
         )
+    yield from _unused(asked) if asked.get("array") else ()
+
+
+def _unused(asked: dict[str, Any]) -> Iterator[str]:
+    """Parameters that make no job differ from the others, as far as can be seen from here."""
+    from gpuq.core.asked.arrays import places, variable
+
+    array = asked["array"]
+    names = [*(name for name, _ in array.get("axes", ())), *array.get("columns", ())]
+    said = [*asked["argv"], *(asked.get("env") or {}).values(), asked.get("script")]
+    text = "\n".join(filter(None, (*said, *map(asked.get, ("name", "output", "stderr")))))
+    for name in names:
+        if places(text, [name]) or variable(name) in text:
+            continue
+        other = next((other for other in (name.upper(), name.lower()) if places(text, [other])), "")
+        there = f", there is {{{other}}}" if other else ""
+        yield (
+            f"there is no {{{name}}} in the command{there}; unless it reads {variable(name)} by "
+            f"itself, all values of {name} give the same"
+        )
 
 
 def _behind_the_command(argv: Sequence[str]) -> tuple[str, str] | None:

@@ -54,7 +54,7 @@ def _say_queued(
         )
         at_once = f", at most {most} at once" if most else ""
         console.say(f"Array {group} of {count(len(ids), 'job')} queued{at_once}. {first}")
-    hint = f"  see: gpuq status {group}      follow: gpuq logs -f {ids.start}"
+    hint = f"  see: gpuq group {group}      follow: gpuq logs -f {ids.start}"
     console.say(console.hint(context, f"{hint}      stop: gpuq kill {group}"))
 
 

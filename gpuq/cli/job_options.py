@@ -146,7 +146,11 @@ def describe(
     ] = None,
     heartbeat: Annotated[
         str | None,
-        ends(metavar="TIME", help="End it when it has not reported for so long (gpuq.job)."),
+        ends(
+            metavar="TIME",
+            help="End it when it gives no sign of life for so long: no report (gpuq.job), and no "
+            "progress bar in its log that moves.",
+        ),
     ] = None,
     grace: Annotated[
         str | None, ends(metavar="TIME", help="From TERM to KILL when it is ended, like 30s.")

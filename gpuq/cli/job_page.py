@@ -11,12 +11,10 @@ from gpuq.cli.render import (
     Look,
     clock,
     command_line,
-    indices,
     printable,
-    rfc3339,
     table,
 )
-from gpuq.core.units import count, format_bytes, format_energy, format_seconds, parse_bytes
+from gpuq.core.units import count, format_bytes, format_energy, format_indices, format_seconds
 
 # In the order in which a person asks; what the daemon says beyond that comes after it.
 SHOWN_FIRST = (
@@ -63,12 +61,13 @@ SHOWN_FIRST = (
 SHOWN_ELSEWHERE = frozenset(
     (
         *("id", "name", "substate", "outcome", "attempts", "environment", "gpus_simulated"),
+        *("env", "env_names"),
         *("hidden", "differs_in", "place_of", "queue_place", "hooks_whole"),
         *("expected_start_is_guess", "expected_start_from", "ran_before"),
         *("gpu_peak_bytes", "gpu_util_mean", "gpu_util_peak", "gpu_energy_j"),
         *("cpu_bound", "cpu_bound_by", "mem_bytes", "mem_bound_by"),
         *("idle_since_at", "contended_at", "contended_by", "contended_now"),
-        *("progress_from", "reported_at", "report_lines"),
+        *("progress_from", "reported_at", "report_lines", "peak_rss_bytes"),
     )
 )
 
@@ -107,7 +106,7 @@ def _says_nothing(value: Any) -> bool:
 
 
 def _gpus(job: Job) -> str:
-    return indices(job["gpus"]) + (" (simulated)" if job.get("gpus_simulated") else "")
+    return format_indices(job["gpus"]) + (" (simulated)" if job.get("gpus_simulated") else "")
 
 
 def gpu_use(job: Job) -> str | None:
@@ -216,7 +215,7 @@ def attempt_table(attempts: Sequence[Job], look: Look) -> list[str]:
             lambda attempt: clock(attempt["started_at"]) if attempt["started_at"] else "-",
         ),
         Column("TIME", lambda attempt: format_seconds(elapsed(attempt, look.now)), right=True),
-        Column("GPU", lambda attempt: indices(attempt["gpus"])),
+        Column("GPU", lambda attempt: format_indices(attempt["gpus"])),
         Column("CPU TIME", lambda attempt: format_seconds(_cpu_seconds(attempt)), unused="-"),
         Column("PEAK", lambda attempt: format_bytes(attempt["peak_rss_bytes"]), unused="–"),
         Column(
@@ -240,99 +239,6 @@ def end_of(attempt: Job) -> str:
     return str(attempt["reason"] or words(attempt["outcome"]))
 
 
-def submit_line(job: Job) -> list[str]:
-    """The words that would submit a job again, as far as the daemon tells them."""
-    job = job | _as_written(job) | _where_submitted(job) | _with_its_gpus(job)
-    line = ["gpuq", "submit", "-g", str(job["gpu_count"]), "-n", job["name"]]
-    line += _element(job)
-    if job.get("gpu_mem_from"):
-        line += ["--gpu-mem", "auto"]
-    elif job["gpu_mem_bytes"] is not None:
-        line += ["--gpu-mem", exact_size(job["gpu_mem_bytes"])]
-        line += ["--exclusive"] if job.get("exclusive") else []
-    if job.get("gpu_model"):
-        line += ["--gpu-model", job["gpu_model"]]
-    for option, field in (("--gpu-id", "gpu_ids"), ("--exclude-gpu", "exclude_gpus")):
-        line += [option, ",".join(job[field])] if job.get(field) else []
-    line += ["--max-util", str(job["max_util"])] if job.get("max_util") else []
-    line += ["--cpu-after", f"{job['cpu_after_s']:g}s"] if job.get("cpu_after_s") else []
-    if job["cpus"] != 1 or job.get("cpu_bound"):
-        line += ["-c", str(job["cpus"])]
-    if job.get("mem_bytes"):
-        line += ["--mem", exact_size(job["mem_bytes"])]
-    if job["priority"]:
-        line += ["-p", str(job["priority"])]
-    line += ["-q", job["queue"]] if job.get("queue") else []
-    line += ["--preemptible"] if job.get("preemptible") else []
-    if job.get("preempt_signal"):
-        line += ["--preempt-signal", job["preempt_signal"]]
-    if job.get("visible", "auto") != "auto":
-        line += ["--visible", job["visible"]]
-    for tag in job["tags"]:
-        line += ["--tag", tag]
-    line += _after(job)
-    if job["substate"] == "delayed":
-        line += ["--begin", rfc3339(job["delayed_until"]) or "now"]
-    line += _ends(job)
-    for option in ("output", "stderr"):
-        line += [f"--{option}", job[option]] if job.get(option) else []
-    for option in ("on_start", "on_end") if job.get("hooks_whole") else ():
-        line += [f"--{option.replace('_', '-')}", job[option]] if job.get(option) else []
-    line += ["--snapshot"] if job.get("snapshot") else []
-    return [*line, "-C", job["cwd"], "--", *job["command"]]
-
-
-def _with_its_gpus(job: Job) -> Job:
-    """As it was before the CPU had to do."""
-    asked = job.get("cpu_fallback") or {}
-    return asked | {"gpu_count": asked["gpus"]} if asked else {}
-
-
-def _where_submitted(job: Job) -> Job:
-    """Of a job in a copy of a work tree: the directory that it was submitted in, as far as the copy is
-    there to tell."""
-    if not job.get("snapshot"):
-        return {}
-    from gpuq.cli.snapshot_text import taken_in
-
-    cwd = taken_in(job)
-    return {"snapshot": None} if cwd is None else {"cwd": cwd}
-
-
-def _as_written(job: Job) -> Job:
-    """Its texts so that what stands for something in them is not put in once more."""
-    files = ("output", "stderr")
-    texts = {name: job[name].replace("%", "%%") for name in files if job.get(name)}
-    if job.get("array_index") is None:
-        return texts
-    from gpuq.core.asked.arrays import INDEX, escape
-
-    names = [INDEX, *job["parameters"]]
-    texts = {name: escape(text, names) for name, text in (texts | {"name": job["name"]}).items()}
-    return texts | {"command": [escape(word, names) for word in job["command"]]}
-
-
-def _element(job: Job) -> list[str]:
-    """The one element of an array, as an array of its own."""
-    if job.get("array_index") is None:
-        return []
-    from gpuq.core.asked.arrays import write_axis
-
-    line = ["--array", str(job["array_index"])]
-    for name, value in job["parameters"].items():
-        line += ["--grid", write_axis(name, value)]
-    return line
-
-
-def _after(job: Job) -> list[str]:
-    """What it was to wait for."""
-    line = []
-    for need in job.get("after", ()):
-        each = ":each" if need["each"] and "-" in need["jobs"] else ""
-        line += ["--after", f"{need['jobs']}:{need['when']}{each}"]
-    return line
-
-
 def needs_words(needs: Sequence[Job]) -> str:
     """ "12-18 (ok, met), 20 (any)"."""
     said = []
@@ -340,28 +246,3 @@ def needs_words(needs: Sequence[Job]) -> str:
         state = "" if need["state"] == "open" else f", {need['state']}"
         said.append(f"{need['jobs']} ({need['when']}{state})")
     return ", ".join(said)
-
-
-def _ends(job: Job) -> list[str]:
-    """When it is to be ended, and tried again."""
-    line = []
-    for option, field in (("-t", "time_limit_s"), ("--heartbeat", "heartbeat_s")):
-        line += [option, f"{job[field]:g}s"] if job.get(field) else []
-    line += ["--on-kill", job["on_kill"]] if job.get("on_kill") else []
-    if job.get("stop_to", "all") != "all":
-        line += ["--stop-to", job["stop_to"]]
-    for option in ("retries", "backoff", "retry_on", "key"):
-        value = job.get(option)
-        line += [f"--{option.replace('_', '-')}", str(value)] if value else []
-    if job.get("on_failure", "continue") != "continue":
-        line += ["--on-failure", job["on_failure"]]
-    return line
-
-
-def exact_size(size: int) -> str:
-    """A size as `--gpu-mem` and `--mem` read it, and reads back to the same number of bytes."""
-    unit, scale = ("G", 2**30) if size >= 2**30 else ("M", 2**20)
-    short = f"{size / scale:g}{unit}"
-    if parse_bytes(short) == size:
-        return short
-    return f"{size / 2**10:.10f}".rstrip("0").rstrip(".") + "K"

@@ -1,14 +1,15 @@
 """Jobs as text: the list, and the sentences about one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpuq.cli.expected_text import clock_at, sentence, starts_at
-from gpuq.cli.fold_text import first_id, ids_of, is_folded, name_of, reason_of
+from gpuq.cli.fold_text import active_in, first_id, ids_of, is_folded, name_of, reason_of
 from gpuq.cli.render import (
     CYAN,
     DIM,
     GREEN,
+    NAME_LEAST,
     RED,
     YELLOW,
     Cell,
@@ -18,14 +19,13 @@ from gpuq.cli.render import (
     Look,
     clock,
     command_line,
-    indices,
     ordinal,
     printable,
     rfc3339,
     tabbed,
     table,
 )
-from gpuq.core.units import count, format_seconds
+from gpuq.core.units import count, format_indices, format_seconds, name_gpus
 
 # What a job is at the moment in one letter: its substate, else its outcome, else its state.
 LETTERS = {
@@ -94,10 +94,10 @@ def _columns(jobs: Sequence[Job], look: Look) -> list[Column]:
     columns = [
         Column("ID", ids_of),
         Column("ST", letter),
-        Column("NAME", lambda job: printable(name_of(job))),
-        Column("USER", lambda job: printable(job["user"]), unused=look.user),
+        Column("NAME", lambda job: printable(name_of(job)), least=NAME_LEAST),
+        Column("USER", lambda job: printable(job["user"]), unused=look.user, least=NAME_LEAST),
         Column("GPU", gpus_of, unused="-"),
-        Column("QUEUE", lambda job: printable(job["queue"])),
+        Column("QUEUE", lambda job: printable(job["queue"]), least=NAME_LEAST),
         Column("PRI", lambda job: str(job["priority"]), right=True, unused="0"),
         Column("TIME", lambda job: format_seconds(elapsed(job, look.now)), right=True, unused="-"),
         Column("LEFT", lambda job: _left_words(job, look.now), right=True, unused="-"),
@@ -120,7 +120,7 @@ def letter(job: Job) -> Cell:
 def gpus_of(job: Job) -> str:
     """Which GPUs a job has or had; how many it waits for; that the CPU has to do for it."""
     if job["gpus"]:
-        return indices(job["gpus"])
+        return format_indices(job["gpus"])
     if job.get("cpu_fallback"):
         return "cpu"
     return f"x{job['gpu_count']}" if job["gpu_count"] else "-"
@@ -175,18 +175,35 @@ def _what_differs(job: Job) -> str:
 
 def parameters_of(job: Job) -> str:
     """ "lr=0.1 seed=2"."""
-    return " ".join(f"{name}={value}" for name, value in job.get("parameters", {}).items())
+    return named_values(job.get("parameters", {}))
 
 
 def progress_of(job: Job) -> str:
-    """ "61%" of a job that says so and runs; how far one came that has ended is on its own page."""
-    progress = None if is_folded(job) or job["state"] == "ended" else job.get("progress")
+    """ "61%" of a job that says so and runs; how far one came that has ended is on its own page. Of a
+    group "5/12", once some of it have ended and others have not."""
+    if is_folded(job):
+        over = job["count"] - active_in([job])
+        return f"{over}/{job['count']}" if 0 < over < job["count"] else ""
+    progress = None if job["state"] == "ended" else job.get("progress")
     return "" if progress is None else f"{int(progress * 100)}%"
 
 
 def metrics_of(job: Job) -> str:
     """ "loss=0.25 acc=0.91"."""
-    return " ".join(f"{name}={metric_word(value)}" for name, value in job["metrics"].items())
+    return named_values({name: metric_word(value) for name, value in job["metrics"].items()})
+
+
+def named_values(values: Mapping[str, str]) -> str:
+    """ "lr=0.1", and in quotes what could be taken for several of these: '"my loss"=3'."""
+    return " ".join(f"{_word(name)}={_word(value)}" for name, value in values.items())
+
+
+def _word(text: str) -> str:
+    if text and not any(sign.isspace() or sign in "=\"'" for sign in text):
+        return text
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
 
 
 def metric_word(value: Any) -> str:
@@ -224,15 +241,25 @@ def chosen_table(jobs: Sequence[Job], names: Sequence[str], look: Look) -> list[
         "started": lambda job: _clock(job["started_at"]),
         "ended": lambda job: _clock(job["ended_at"]),
         "time": lambda job: format_seconds(elapsed(job, look.now)),
+        "left": lambda job: _left_words(job, look.now),
         "command": command_of,
         "progress": progress_of,
     }
-    right = ("priority", "time", "index", "place", "progress")
+    right = ("priority", "time", "left", "index", "place", "progress")
     columns = [
-        Column(name.upper(), _cell(values[name]), right=name in right, unused=None)
+        Column(
+            name.upper(),
+            _cell(values[name]),
+            right=name in right,
+            unused=None,
+            least=NAME_LEAST if name in _LONG else None,
+        )
         for name in names
     ]
     return table(columns, jobs, look)
+
+
+_LONG = ("name", "user", "queue", "tags", "reason", "command", "cwd", "params", "metrics")
 
 
 def column_values(now: float) -> dict[str, Callable[[Job], Any]]:
@@ -254,6 +281,7 @@ def column_values(now: float) -> dict[str, Callable[[Job], Any]]:
         "started": lambda job: rfc3339(job["started_at"]),
         "ended": lambda job: rfc3339(job["ended_at"]),
         "time": lambda job: _whole_seconds(elapsed(job, now)),
+        "left": lambda job: _whole_seconds(left(job, now)),
         "reason": reason_of,
         "command": lambda job: command_line(job["command"]),
         "cwd": lambda job: job["cwd"],
@@ -308,7 +336,7 @@ def greeting(job: Job, *, simulated: bool, now: float = 0.0, release: str | None
 
 def on_gpus(job: Job, *, simulated: bool) -> str:
     kind = "simulated GPU" if job.get("gpus_simulated", simulated) else "GPU"
-    return f" on {kind} {indices(job['gpus'])}" if job["gpus"] else ""
+    return f" on {name_gpus(job['gpus'], kind)}" if job["gpus"] else ""
 
 
 def farewell(job: Job) -> str:
@@ -328,7 +356,7 @@ def why_lines(job: Job, look: Look, *, simulated: bool, gpus: Sequence[Gpu] = ()
     name = f"Job {job['id']} ({called})"
     reason = printable(job["reason"] or "")
     if job["state"] == "ended":
-        return [f"{farewell(job)}."]
+        return [f"{farewell(job)}.", *_error_of(job), *_fallen_back(job)]
     if job["state"] == "queued":
         held = "is held" if job["substate"] == "held" else "waits"
         lines = [f"{name} {held}: {reason}.", *_given_way(job), *_fallen_back(job)]
@@ -347,6 +375,18 @@ def why_lines(job: Job, look: Look, *, simulated: bool, gpus: Sequence[Gpu] = ()
     ]
 
 
+def _error_of(job: Job) -> list[str]:
+    """What its program said, as far as the reader may know, and where the rest stands."""
+    if job["outcome"] not in ("failed", "timed_out", "out_of_memory", "lost"):
+        return []
+    from gpuq.core.results.said import is_from_output
+
+    error = job.get("error_signature")
+    said = [f"It said: {printable(error)}."] if is_from_output(error) else []
+    has_run = job["started_at"] is not None and job.get("log")
+    return [*said, f"What it wrote: gpuq logs {job['id']}"] if has_run else said
+
+
 def _given_way(job: Job) -> list[str]:
     """That it was begun before, and to whom it gave way then, is in its attempts."""
     times = job.get("preemptions")
@@ -357,6 +397,9 @@ def _fallen_back(job: Job) -> list[str]:
     if not job.get("cpu_fallback"):
         return []
     gpus, waited = count(job["cpu_fallback"]["gpus"], "GPU"), format_seconds(job["cpu_after_s"])
+    if job["state"] == "ended":
+        used_it = job["started_at"] is not None
+        return [f"It had waited {waited} for {gpus} and made do with the CPU."] if used_it else []
     return [
         f"It waited {waited} for {gpus} and makes do with the CPU now. To ask for them again: "
         f"gpuq requeue {job['id']}."

@@ -111,9 +111,9 @@ def status(
     On a pipe the columns are id, state, substate, outcome, name, user, gpus, priority, started,
     ended, reason, command; ST is Q queued, H held, D not due yet, B between two attempts,
     S starting, R running, P paused, K being ended, U unkillable, and of those that have ended
-    C completed, F failed, X cancelled, T timed out, O out of memory, L lost, N skipped. -o also
-    knows exit, group, queue, tags, submitted, time, cwd, index, params, log, place, progress and
-    metrics. LEFT is what is
+    C succeeded, F failed, X cancelled, T timed out, O out of memory, L lost, N skipped. -o also
+    knows exit, group, queue, tags, submitted, time, left, cwd, index, params, log, place, progress
+    and metrics. LEFT is what is
     left of a time limit (9:30), about when a job is expected to start (~14:20), or the moment of its
     --begin (from 18:00). --sort next lists the first 500 that may start and leaves out what runs, is
     held, is not due yet or waits for other jobs; a job that fits may pass one that has to wait for room
@@ -250,7 +250,7 @@ def read_since(text: str, now: float) -> float:
     """ "2h" ago, or "2026-07-31", "2026-07-31T14:00" by the reader's own clock."""
     from datetime import datetime
 
-    from gpuq.core.units import parse_seconds
+    from gpuq.core.units import parse_seconds, quoted
 
     try:
         return datetime.fromisoformat(text).timestamp()
@@ -260,7 +260,7 @@ def read_since(text: str, now: float) -> float:
         return max(now - parse_seconds(text), 0.0)
     except ValueError:
         raise UsageError(
-            f"--since: {text!r} is neither a length of time like 2h nor a date like "
+            f"--since: {quoted(text)} is neither a length of time like 2h nor a date like "
             "2026-07-31 or 2026-07-31T14:00"
         ) from None
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gpuq.cli import console
 from gpuq.cli.render import Job, clock, cut
 from gpuq.errors import GpuqError
-from gpuq.follow import LogFile, rights_of_owner
+from gpuq.follow import UP, LogFile, rights_of_owner
 
 LONGEST_LINE = 2**20  # that is kept until it is complete
 CLEAR = b"\r\x1b[K"
@@ -189,7 +189,8 @@ def _open_file(path: str) -> int:
 class Lines:
     """Makes whole lines of a log's chunks; `stamp` gives what stands before the one that ends there.
 
-    A bar is one line, which overwrites itself after each carriage return: its last state is shown.
+    A bar is one line, which overwrites itself after each carriage return: its last state is shown. So
+    is one inside another bar, which goes up and comes back by a newline between its states.
     """
 
     def __init__(self, stamp: Callable[[int], str] | None = None) -> None:
@@ -205,6 +206,9 @@ class Lines:
         shown = []
         for piece in complete:
             end += len(piece) + 1
+            if (self._held + piece).endswith(UP):  # the newline only comes back to this line
+                self._held, self._is_bar = last_state(self._held + piece).removesuffix(UP), True
+                continue
             shown.append(self._show(self._held + piece + b"\n", end))
             self._held, self._is_bar, self._is_begun = b"", False, False
         self._is_bar = self._is_bar or b"\r" in rest
@@ -217,7 +221,7 @@ class Lines:
         """What is there of a line that is not complete."""
         if not self._held:
             return b""
-        shown = self._show(self._held, position)
+        shown = self._show(self._held.removesuffix(UP), position)
         self._held, self._is_begun = b"", True
         return shown
 
@@ -233,7 +237,7 @@ class Lines:
         if not self._is_bar or self._is_begun or columns == 0 or self._held == self._drawn:
             return b""
         self._drawn = self._held
-        state = self._held.strip(b"\r").decode(errors="replace")
+        state = self._held.removesuffix(UP).strip(b"\r").decode(errors="replace")
         return CLEAR + cut(self._before(position) + state, columns - 1).encode()
 
     def _show(self, line: bytes, end: int) -> bytes:

@@ -164,6 +164,12 @@ def pour(chunk: bytes) -> None:
         sys.stdout.buffer.flush()
 
 
+def _poured(chunk: bytes) -> bytes:
+    """Its last sign."""
+    pour(chunk)
+    return chunk[-1:]
+
+
 # ── what is there ──
 
 
@@ -184,9 +190,12 @@ def _print(job: Job, attempt: Job, log: LogFile, part: Part) -> None:
     try:
         page.turn_to(attempt)
         log.position = page.start(log)
+        last = b""
         for chunk in log.read():
-            pour(page.show(chunk, log))
-        pour(page.rest())
+            last = _poured(page.show(chunk, log)) or last
+        last = _poured(page.rest()) or last
+        if last not in (b"", b"\n") and sys.stdout.isatty():
+            pour(b"\n")  # for the prompt to begin a line
     except PermissionError:
         raise _not_yours(job) from None
     finally:

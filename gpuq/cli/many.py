@@ -254,7 +254,7 @@ class _Queued:
                 f"{span.start}-{span[-1]}" if len(span) > 1 else str(span.start)
                 for span in self._spans
             )
-            hint = f"  see: gpuq status {self.group}      stop: gpuq kill {self.group}"
+            hint = f"  see: gpuq group {self.group}      stop: gpuq kill {self.group}"
             console.say(
                 f"{'Jobs' if self._count > 1 else 'Job'} {ids} queued as {self.group}",
                 console.hint(self._context, hint),

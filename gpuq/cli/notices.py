@@ -8,14 +8,16 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
-from gpuq.cli.render import Column, clock, plain, printable, rfc3339, tabbed, table
+from gpuq.cli.render import Column, Look, cut, moment, plain, printable, rfc3339, tabbed, table
 from gpuq.client import Client
+from gpuq.core.units import format_seconds
 from gpuq.errors import GpuqError
 
 View = dict[str, Any]
 
 LONGEST_TRIAL_S = 90.0
 LOOK_AGAIN_S = 0.1
+BELOW = "    "
 OVER = ("done", "failed", "unknown", "dropped")
 STATES = {"claimed": "under way", "unknown": "perhaps"}
 
@@ -36,7 +38,7 @@ def notices(
 
     Examples:
       gpuq notices                        the last ones
-      gpuq notices 184                    those of one job, with what a command wrote
+      gpuq notices 184                    of one job, uncut and with what they wrote
       gpuq notices --test 'mail -s gpuq me'
       gpuq notices --test ntfys://my-topic
       gpuq submit --on-end 'notify-send "$GPUQ_TITLE"' -- python train.py
@@ -60,10 +62,22 @@ def notices(
     elif not found:
         console.say("nobody was told of anything. To be told: gpuq submit --on-end HOOK")
     else:
-        console.say(*table(_COLUMNS, found, look))
-        if jobs and len(found) == 1 and found[0]["output"]:
-            console.say(*(plain(printable(line), look) for line in _lines(found[0])))
+        console.say(*_picture(found, look, in_full=bool(jobs)))
     return 0
+
+
+def _picture(found: Sequence[View], look: Look, *, in_full: bool) -> list[str]:
+    """Each with its trouble below it; `in_full` with the whole address and what a command wrote."""
+    wide = look._replace(width=10**6) if in_full else look
+    head, *lines = table(_columns(look.now), found, wide)
+    picture = [head]
+    for line, one in zip(lines, found, strict=True):
+        picture.append(line)
+        below = [one["trouble"], *_lines(one)] if in_full else [one["trouble"]]
+        picture += [
+            cut(plain(f"{BELOW}{printable(words)}", look), wide.width) for words in below if words
+        ]
+    return picture
 
 
 def _try(client: Client, hook: str, json: bool) -> int:
@@ -80,22 +94,26 @@ def _try(client: Client, hook: str, json: bool) -> int:
         console.say_json(notices=[found])
     else:
         said = f": {found['trouble']}" if found["trouble"] else ""
-        console.say(printable(f"{_state(found)}{said}"), *map(printable, _lines(found)))
+        lines = [f"  {printable(line)}" for line in _lines(found)]
+        console.say(printable(f"{_state(found)}{said}"), *lines)
     return 0 if found["state"] == "done" else 1
 
 
 def _lines(one: View) -> Sequence[str]:
-    return [f"  {line}" for line in (one["output"] or "").splitlines()]
+    """What it wrote, unless its trouble says so already."""
+    lines: list[str] = (one["output"] or "").rstrip().splitlines()
+    return [] if lines == [one["trouble"]] else lines
 
 
 def _state(one: View) -> str:
     return STATES.get(one["state"], str(one["state"]))
 
 
-def _what_became(one: View) -> str:
-    """ "waiting", "again at 18:00", "dropped, with 311 more"."""
+def _what_became(one: View, now: float) -> str:
+    """ "waiting", "again in 0:52", "dropped, with 311 more"."""
     if one["state"] == "waiting" and one["tries"]:
-        return f"again at {clock(one['due_at'])}" if one["due_at"] else "again soon"
+        left = one["due_at"] - now if one["due_at"] else 0.0
+        return f"again in {format_seconds(left)}" if left > 0 else "again soon"
     if one["stands_for"] > 1:
         return f"dropped, with {one['stands_for'] - 1} more"
     return _state(one)
@@ -120,13 +138,13 @@ def _row(one: View) -> str:
     return tabbed([one["id"], rfc3339(one["made_at"]), about, *told, one["trouble"]])
 
 
-_COLUMNS = [
-    Column("ID", lambda one: str(one["id"]), right=True),
-    Column("TIME", lambda one: clock(one["made_at"])),
-    Column("OF", _about, unused=""),
-    Column("WHAT", _moment),
-    Column("NOTICE", _what_became),
-    Column("TRIES", lambda one: str(one["tries"]), right=True),
-    Column("TROUBLE", lambda one: printable(one["trouble"] or ""), unused=""),
-    Column("TO", lambda one: printable(one["target"])),
-]
+def _columns(now: float) -> list[Column]:
+    return [
+        Column("ID", lambda one: str(one["id"]), right=True),
+        Column("TIME", lambda one: moment(one["made_at"], now)),
+        Column("OF", _about, unused=""),
+        Column("WHAT", _moment),
+        Column("NOTICE", lambda one: _what_became(one, now)),
+        Column("TRIES", lambda one: str(one["tries"]), right=True, unused="1"),
+        Column("TO", lambda one: printable(one["target"])),
+    ]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from gpuq.core.units import format_bytes, format_ranges
+from gpuq.core.units import format_bytes
 
 # Rows of what the daemon says, looked into by the names of columns. Which fields there are is said in
 # gpuq.typed, for who looks into them by their own.
@@ -21,7 +21,10 @@ Cell = str | tuple[str, str]  # a text, or a text and its colour
 RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
 GAP = "  "
 _PAINT = re.compile(r"(\x1b\[\d*m)")
-PLAIN = str.maketrans("…–×█▉▊▋▌▍▎▏░", "~-x########.")
+PLAIN = str.maketrans("…–×█▉▊▋▌▍▎▏░▓", "~-x########.x")
+LAST_WANTED = 30  # of a long text in the last column, before other columns are cut
+LAST_LEAST = 8
+NAME_LEAST = 12  # what is left of names at the least
 
 
 class Look(NamedTuple):
@@ -37,16 +40,19 @@ class Look(NamedTuple):
 
 class Column(NamedTuple):
     """`unused` is what a row says that has nothing to say: a column in which all do is left out;
-    None where it is wanted in any case."""
+    None where it is wanted in any case. Where a table is too wide its texts are cut down to `least`
+    (None: never), and `fitting` leaves out what is `optional`, the highest first (0: never)."""
 
     title: str
     text: Callable[[Any], Cell]
     right: bool = False
     unused: str | None = ""
+    least: int | None = None
+    optional: int = 0
 
 
 def table(columns: Sequence[Column], values: Sequence[Any], look: Look) -> list[str]:
-    """A head and a line for each value; only the last column may be cut."""
+    """A head and a line for each value; only the last column may be cut, and those that say so."""
     rows = [[column.text(value) for column in columns] for value in values]
     used = [
         number
@@ -58,20 +64,61 @@ def table(columns: Sequence[Column], values: Sequence[Any], look: Look) -> list[
     heads: list[Cell] = [columns[number].title for number in used]
     lines = [heads] + [[row[number] for number in used] for row in rows]
     widths = [max(map(width, map(_words, cells))) for cells in zip(*lines, strict=True)]
+    widths = _cut_down(widths, [columns[number].least for number in used], look.width)
     right = [columns[number].right for number in used]
     return [_line(cells, widths, right, look) for cells in lines]
+
+
+def _cut_down(widths: Sequence[int], least: Sequence[int | None], room: int) -> list[int]:
+    """Of the columns that may be cut the widest gives way, until the others have room."""
+    *front, last = widths
+    over = sum(front) + min(last, LAST_WANTED) + len(GAP) * len(front) - room
+    for _ in range(over):
+        spare = [
+            (front[number], number)
+            for number, fewest in enumerate(least[:-1])
+            if fewest is not None and front[number] > fewest
+        ]
+        if not spare:
+            break
+        front[max(spare)[1]] -= 1
+    return [*front, last]
+
+
+def fitting(columns: Sequence[Column], values: Sequence[Any], look: Look) -> list[Column]:
+    """Without the optional columns that find no room, of equal ones those at the right first."""
+    needed = [_needed(column, values) for column in columns]
+    room = look.width + len(GAP) - sum(signs + len(GAP) for signs in needed if signs)
+    left_out = set()
+    for number in sorted(range(len(columns)), key=lambda n: (columns[n].optional, n), reverse=True):
+        if room >= 0 or not columns[number].optional:
+            break
+        if needed[number]:
+            left_out.add(number)
+            room += needed[number] + len(GAP)
+    return [column for number, column in enumerate(columns) if number not in left_out]
+
+
+def _needed(column: Column, values: Sequence[Any]) -> int:
+    """The fewest signs that it can be shown in; 0 where it is left out anyway."""
+    words = [_words(column.text(value)) for value in values]
+    if all(word == column.unused for word in words):
+        return 0
+    whole = max(map(width, [column.title, *words]))
+    return whole if column.least is None else min(whole, column.least)
 
 
 def _line(cells: Sequence[Cell], widths: Sequence[int], right: Sequence[bool], look: Look) -> str:
     *front, last = cells
     parts = [_aligned(*cell, look) for cell in zip(front, widths, right, strict=False)]
     room = look.width - sum(widths[:-1]) - len(GAP) * len(front)
-    parts.append(paint(cut(_words(last), max(room, 8)), _colour(last), look))
+    room = min(max(room, LAST_LEAST), widths[-1])
+    parts.append(_aligned(last, room, right[-1], look))
     return plain(GAP.join(parts).rstrip(), look)
 
 
 def _aligned(cell: Cell, room: int, right: bool, look: Look) -> str:
-    words = _words(cell)
+    words = cut(_words(cell), room)
     text, padding = paint(words, _colour(cell), look), " " * (room - width(words))
     return padding + text if right else text + padding
 
@@ -168,11 +215,12 @@ def clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def indices(numbers: Sequence[int]) -> str:
-    """ "0,1", and "0-3,5" where it is shorter."""
-    if len(numbers) < 3:
-        return ",".join(map(str, numbers))
-    return format_ranges(list(numbers))
+def moment(seconds: float, now: float) -> str:
+    """ "16:16:59" today, "11-22 16:16" this year, else the day."""
+    then, today = clock(seconds), clock(now)
+    if then[:10] == today[:10]:
+        return then[11:]
+    return then[5:16] if then[:4] == today[:4] else then[:10]
 
 
 def memory(used: int | None, total: int | None) -> str:

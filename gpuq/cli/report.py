@@ -8,6 +8,7 @@ from typer import Argument
 from gpuq import job
 from gpuq.cli import console
 from gpuq.cli.render import printable
+from gpuq.core.results.progress import not_a_progress
 from gpuq.errors import UsageError
 
 WORDS = {"true": True, "false": False, "null": None}
@@ -29,10 +30,13 @@ def report(
     `progress` goes from 0 to 1. A number is one, also nan and inf; true, false and null are what they
     are in JSON, and the rest is text. The last value of each name counts: gpuq show JOB. Outside a job
     nothing is reported, which is said and is no failure, so that the same script runs by hand; nor is
-    it one where a full disk takes no report. From Python it is quicker by far without a process of its
-    own: from gpuq import job; job.report(loss=1.2)
+    it one where a full disk takes no report, or where progress is none, as 140%. A word that is no
+    NAME=VALUE is a mistake in the script: exit code 2. From Python it is quicker by far without a
+    process of its own: from gpuq import job; job.report(loss=1.2)
     """
     said = dict(map(_read, values or ()))
+    if why := not_a_progress(said["progress"]) if "progress" in said else None:
+        console.note(f"{printable(why)}: this value does not count")
     if not os.environ.get("GPUQ_REPORT"):
         console.note("this is no job of gpuq, so nothing is reported")
     elif not values:

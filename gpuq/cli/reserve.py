@@ -12,8 +12,8 @@ from gpuq.cli import console
 from gpuq.cli.commands import read_option
 from gpuq.cli.gpu_text import span
 from gpuq.cli.moments import read_moment
-from gpuq.cli.render import Column, Look, clock, indices, plain, printable, tabbed, table
-from gpuq.core.units import count, format_ranges, parse_seconds
+from gpuq.cli.render import Column, Look, clock, plain, printable, tabbed, table
+from gpuq.core.units import count, format_indices, format_ranges, name_gpus, parse_seconds
 from gpuq.errors import UsageError
 
 View = dict[str, Any]
@@ -109,7 +109,7 @@ def _say_made(answer: View, look: Look, json: bool) -> None:
     if not look.terminal:
         console.say(str(made["id"]))
     else:
-        gpus = f"GPU{'s' if len(made['gpus']) > 1 else ''} {indices(made['gpus'])}"
+        gpus = name_gpus(made["gpus"])
         verb = "are" if len(made["gpus"]) > 1 else "is"
         when = f"from {clock(made['begin_at'])} to {clock(made['end_at'])}"
         words = f"reservation {made['id']}: {gpus} {verb} reserved for {made['user']} {when}"
@@ -145,7 +145,7 @@ def _row(one: View) -> str:
 def _table(found: Sequence[View], look: Look) -> list[str]:
     columns = [
         Column("ID", lambda one: str(one["id"])),
-        Column("GPU", lambda one: indices(one["gpus"])),
+        Column("GPU", lambda one: format_indices(one["gpus"])),
         Column("USER", lambda one: printable(one["user"])),
         Column("WHEN", lambda one: span(one, look.now)),
         Column("", lambda one: "now" if one["active"] else ""),

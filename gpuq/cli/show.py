@@ -7,10 +7,11 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
-from gpuq.cli.job_page import attempt_table, end_of, job_fields, submit_line
+from gpuq.cli.job_page import attempt_table, end_of, job_fields
 from gpuq.cli.job_text import chosen_table, job_row
 from gpuq.cli.render import Job, Look, command_line, fields, plain, tabbed
 from gpuq.cli.several import Several, ids_of_first, reasons, several
+from gpuq.cli.submit_again import left_out, submit_line
 from gpuq.client import Client
 from gpuq.errors import UsageError
 
@@ -102,7 +103,10 @@ def snapshot_text() -> Any:
 
 
 def _pairs(job: Job, now: float) -> list[tuple[str, str]]:
-    again = [] if job.get("hidden") else [("submit again", command_line(submit_line(job)))]
+    again = []
+    if not job.get("hidden"):
+        again = [("submit again", command_line(submit_line(job)))]
+        again += [("without", what) for what in left_out(job)]
     environment = [("environment", variable) for variable in job.get("environment") or []]
     if job["snapshot"] is not None:
         job = job | {"snapshot": snapshot_text().describe(job)}

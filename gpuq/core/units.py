@@ -4,8 +4,9 @@ Sizes are binary (1G is 2**30 bytes), because nvidia-smi, torch and the card's o
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+LONGEST_QUOTED = 80
 _SIZES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([KMGT])(?:i?B)?", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -13,11 +14,18 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
 
 
+def quoted(value: object) -> str:
+    """What somebody wrote, as an error repeats it: what is longer than a line is cut, and what would
+    move a terminal's cursor is told and not done."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_QUOTED else text[: LONGEST_QUOTED - 1] + "…"
+
+
 def parse_bytes(text: str) -> int:
     """Bytes of "24G", "1.5G", "500M", "24GiB". A bare number has no unit and is refused."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no size: write it like 24G or 500M")
+        raise ValueError(f"{quoted(text)} is no size: write it like 24G or 500M")
     return int(float(match[1]) * _SIZES[match[2].upper()])
 
 
@@ -46,7 +54,9 @@ def parse_seconds(text: str) -> float:
         return _clock_seconds(*match.groups())
     spans = _SPAN.findall(plain)
     if not spans or "".join(number + unit for number, unit in spans) != plain:
-        raise ValueError(f"{text!r} is no length of time: write it like 90s, 2h30m or 1:30:00")
+        raise ValueError(
+            f"{quoted(text)} is no length of time: write it like 90s, 2h30m or 1:30:00"
+        )
     return sum(float(number) * _SECONDS[unit] for number, unit in spans)
 
 
@@ -88,10 +98,10 @@ def parse_ranges(text: str) -> list[range]:
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
         if match is None:
-            raise ValueError(f"{part!r} is neither a number nor a range like 12-18")
+            raise ValueError(f"{quoted(part)} is neither a number nor a range like 12-18")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise ValueError(f"{part!r} runs backwards")
+            raise ValueError(f"{quoted(part)} runs backwards")
         ranges.append(range(first, last + 1))
     return ranges
 
@@ -99,6 +109,16 @@ def parse_ranges(text: str) -> list[range]:
 def format_ranges(numbers: list[int]) -> str:
     """[0, 1, 2, 5] as "0-2,5"."""
     return format_spans(range(number, number + 1) for number in sorted(set(numbers)))
+
+
+def format_indices(numbers: Sequence[int]) -> str:
+    """ "0,1", and "0-3,5" where it is shorter."""
+    return format_ranges(list(numbers)) if len(numbers) > 2 else ",".join(map(str, numbers))
+
+
+def name_gpus(indices: Sequence[int], kind: str = "GPU") -> str:
+    """ "GPU 0", "GPUs 0,1", "simulated GPUs 0-3"."""
+    return f"{kind if len(indices) == 1 else f'{kind}s'} {format_indices(indices)}"
 
 
 def format_spans(spans: Iterable[range]) -> str:

@@ -9,11 +9,13 @@ for processes that are no older than the attempt.
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 import time
-from asyncio import to_thread
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from gpuq.config import Config
@@ -21,6 +23,7 @@ from gpuq.core.asked.containers import CID_FILE
 from gpuq.daemon.attempt.container import (
     AGAIN_S,
     LONGEST_S,
+    SAID_BYTES,
     SHOWN_ID,
     TRIES,
     is_gone,
@@ -29,6 +32,7 @@ from gpuq.daemon.attempt.container import (
 from gpuq.daemon.linux import processes
 from gpuq.daemon.order import removal_order
 from gpuq.daemon.supervisor import Known
+from gpuq.daemon.upkeep.aside import aside
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -61,7 +65,7 @@ class Containers:
         if cid is None or order is None:
             return None
         order["argv"].append(cid)
-        why = await to_thread(_carry_out, order)
+        why = await aside(partial(_carry_out, order))
         return None if why is None else f"container {cid[:SHOWN_ID]}: {why}"
 
     def _read_id(self, known: Known) -> str | None:
@@ -113,13 +117,37 @@ def _carry_out(order: dict[str, Any]) -> str | None:
 
 
 def _ask(order: dict[str, Any]) -> tuple[int, bytes]:
-    done = subprocess.run(
+    """Its exit code and the beginning of what it said; TimeoutExpired where it does not end."""
+    latest = time.monotonic() + LONGEST_S
+    with subprocess.Popen(
         [sys.executable, "-P", "-m", "gpuq.daemon.attempt.beside"],
-        input=json.dumps(order).encode(),
         cwd="/",
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        timeout=LONGEST_S,
-        check=False,
-    )
-    return done.returncode, done.stderr
+    ) as asked:
+        assert asked.stdin is not None
+        assert asked.stderr is not None
+        try:
+            with suppress(BrokenPipeError):
+                asked.stdin.write(json.dumps(order).encode())
+                asked.stdin.flush()
+            with suppress(BrokenPipeError):
+                asked.stdin.close()
+            said = _beginning(asked.stderr.fileno(), latest)
+            return asked.wait(max(latest - time.monotonic(), 0.0)), said
+        except BaseException:
+            asked.kill()
+            raise
+
+
+def _beginning(pipe: int, latest: float) -> bytes:
+    """Reads to the end and keeps little: the engine is the user's, and may write for ever."""
+    said, ready = b"", select.poll()
+    ready.register(pipe, select.POLLIN)
+    while (left_s := latest - time.monotonic()) > 0 and ready.poll(left_s * 1000):
+        chunk = os.read(pipe, 65536)
+        if not chunk:
+            return said
+        said += chunk[: SAID_BYTES - len(said)]
+    raise subprocess.TimeoutExpired("rm", LONGEST_S)

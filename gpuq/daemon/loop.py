@@ -286,7 +286,7 @@ class Loop:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             self._lookout.usage.flush()
-            await self._reports.close()
+            self._reports.close()
             await self._starter.close()
             await self._supervisor.close()
             self._locks.close()

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from gpuq.core.results.reported import Told, complain, read_on, skip, with_bar
+from gpuq.core.results.reported import Told, complain, few_lines, read_on, skip, with_bar
 from gpuq.daemon.attempt.progress import PROGRESS, last_progress
 from gpuq.daemon.store.reported import Reporter
 
 REPORT = "report"
 MOST_UNREAD = 32 * 2**20  # bytes: of what stands unread beyond that, only the end is looked at
+MOST_AT_END = 16 * 2**20  # the same once its end has been heard, which waits for it
 KNOWN_BY = 64  # bytes before the point that was read to
 THE_JOBS_DOING = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP)
 PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,20 +60,39 @@ class Place:
             return bar, str(error)
         return bar, found.st_ino, found.st_size, found.st_mtime_ns
 
-    def unread_bytes(self, told: Told) -> int:
-        try:
-            with self._report() as report:
-                return max(os.fstat(report).st_size - told.read_bytes, 0)
-        except (OSError, _NotForUs):
-            return 0
-
-    def look(self, told: Told, most_bytes: int, *, now: float, is_last: bool = False) -> Look:
-        """Reads on from where `told` ends, at most so many bytes. With `is_last` nothing is left: what
-        is more than that is skipped but for its end. `now`: s since the epoch."""
-        told = with_bar(told, last_progress(self.attempt_dir))
+    def last_part(self, told: Told) -> tuple[Told, int]:
+        """As its end is heard: where what is left to read begins, and the byte where it ends. Whoever
+        owns the file may write on, but nothing of the job itself can."""
         try:
             with self._opened() as file:
-                return self._read(file, told, most_bytes, now, is_last)
+                size = os.fstat(file).st_size
+                if not _is_as_read(file, size, told):
+                    told = replace(told, read_bytes=0)  # numbered lines are known again
+        except (OSError, _NotForUs):
+            return told, told.read_bytes
+        if size - told.read_bytes > MOST_AT_END:
+            told = skip(told, size - MOST_AT_END)
+        return told, size
+
+    def look(
+        self,
+        told: Told,
+        most_bytes: int,
+        *,
+        now: float,
+        until: int | None = None,
+        is_last: bool = False,
+    ) -> Look:
+        """Reads on from where `told` ends, at most so many bytes. `until`: the byte where its last part
+        ends; behind that nothing is read, and of a file that is written anew by then nothing more. With
+        `is_last` nothing is left: what is more than so many bytes is skipped but for its end. `now`: s
+        since the epoch."""
+        told = with_bar(told, last_progress(self.attempt_dir))
+        if until is not None and told.read_bytes >= until:
+            return Look(told=told)
+        try:
+            with self._opened() as file:
+                return self._read(file, told, most_bytes, now, until, is_last)
         except _NotForUs as why:
             return Look(told=complain(told, f"its report cannot be read: {why}"))
         except OSError as error:
@@ -80,15 +100,20 @@ class Place:
                 return Look(told=told)
             return Look(told=complain(told, f"its report cannot be read: {error.strerror}"))
 
-    def _read(self, file: int, told: Told, most_bytes: int, now: float, is_last: bool) -> Look:
+    def _read(
+        self, file: int, told: Told, most_bytes: int, now: float, until: int | None, is_last: bool
+    ) -> Look:
         size = os.fstat(file).st_size
         if not _is_as_read(file, size, told):
-            told = replace(told, read_bytes=0)  # numbered lines are known again
+            if until is not None:
+                return Look(told=skip(told, until))
+            told = replace(told, read_bytes=0)
+        size = size if until is None else min(size, until)
         most_unread = most_bytes if is_last else MOST_UNREAD
         if size - told.read_bytes > most_unread:
             told = skip(told, size - most_unread)
         begin = told.read_bytes
-        data = os.pread(file, min(most_bytes, size - begin), begin)
+        data = few_lines(os.pread(file, min(most_bytes, size - begin), begin))
         if not data:
             return Look(told=told)
         inside = begin > 0 and os.pread(file, 1, begin - 1) != b"\n"
@@ -159,9 +184,10 @@ def _mount_of(fd: int) -> str:
 def _is_as_read(file: int, size: int, told: Told) -> bool:
     """Is what has been read still there, and only more behind it? An inode alone does not tell: that of
     a file that was removed is soon given to another."""
-    if not told.read_bytes or told.file is None:
-        return True
-    return size >= told.read_bytes and _known_by(file, told.read_bytes) == told.file
+    if not told.read_bytes or size < told.read_bytes:
+        return not told.read_bytes
+    # It is not known by anything where it was emptied as its end was about to be looked at.
+    return told.file is None or _known_by(file, told.read_bytes) == told.file
 
 
 def _known_by(file: int, read_bytes: int) -> str:

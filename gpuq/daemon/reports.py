@@ -2,32 +2,56 @@
 
 Part of the loop and on its thread, but for the reading. How far a file has been read is stored together
 with what was in it, so nothing counts twice and nothing is missing, whenever a daemon dies.
+
+Who reads holds Python's lock, and whoever writes a report decides how much there is to read. So one
+reader serves all, a slice of time after the other, and pauses for several times as long. An end waits
+until the last part of its report has been read, the shortest first, so that little is left to its
+commit. It waits for some seconds at the most; then the rest is skipped and named.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 
-from gpuq.core.results.reported import Told
+from gpuq.core.results.reported import LONGEST_LINE, Told
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.report_files import Look, Place
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
-from gpuq.daemon.store.reported import Reporter
+from gpuq.daemon.store.reported import CannotBeStored, Reporter
 from gpuq.daemon.upkeep.aside import aside
 
-EVERY_S = 1.0
-# While more stands there than is read at once: a flood gets no more of this machine than that.
-BEHIND_S = 0.25
-AT_ONCE = 128 * 2**10  # bytes of one attempt
-ALTOGETHER = 4 * AT_ONCE
-LAST = 2 * AT_ONCE  # as it ends, within that commit; what is more is read before
-DISK_AGAIN_S = 5.0
+EVERY_S = 1.0  # between two looks at all that runs
+FLOOD_STORED_EVERY_S = 5.0  # of an attempt of which more stands there than is read
+SLICE_S = 0.01  # of processor time: for what ends, and again for what runs
+SHARE_AT_END, SHARE = 1 / 4, 1 / 10  # of a processor, while an end waits and while none does
+AT_ONCE = 32 * 2**10  # bytes of one attempt: some milliseconds
+LAST = LONGEST_LINE  # bytes, read within the commit of its end; what is more is read before
+WAITS_S = 5.0  # an end for its last part
+WAITS_KILLED_S = 1.0  # the same, where gpuq itself ends it and somebody waits for that
+WAITS_AFTER_ABSENCE_S = 30.0  # and where no daemon was there to read before
 
 log = structlog.get_logger()
 
 Key = tuple[int, int]  # job and attempt
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """How far one attempt's report has been read. Changed on the loop's thread alone."""
+
+    place: Place
+    stored: Told
+    read: Told
+    stored_at: float  # CLOCK_MONOTONIC
+    seen: object = None  # how its files looked when all of them had been read
+    unread_bytes: int = 0
+    until: int | None = None  # the byte where its last part ends, once its end has been heard
+    then: Callable[[], None] | None = None  # what is held back until that has been read
+    alarm: asyncio.TimerHandle | None = None
 
 
 class Reports:
@@ -40,70 +64,79 @@ class Reports:
         self._clock = clock
         self._state_dir = state_dir
         self._owner_of = owner_of
-        self._has_begun = asyncio.Event()
-        self._told: dict[Key, Told] = {}  # of what runs, as it is stored
-        self._seen: dict[Key, object] = {}  # how its files looked when they were read
-        self._served = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+        self._has_begun = True
+        self._readings: dict[Key, _Reading] = {}
+        self._due: list[Key] = []  # of what runs, not yet looked at in this round
+        self._next_round_at: float | None = None  # CLOCK_MONOTONIC; None: nothing runs
+        # They may have reported for as long as no daemon was there.
+        self._inherited = {one.key for one in store.reported.reporters()}
 
     def begun(self) -> None:
         """Something runs."""
-        self._has_begun.set()
+        self._has_begun = True
+        self._news.set()
 
     async def run(self) -> None:
         while True:
-            self._has_begun.clear()
-            pause_s = await self._round()
-            if pause_s is None:
-                await self._has_begun.wait()
+            self._news.clear()
+            self._begin_round()
+            if self._due or self._ending():
+                spent_s = await self._read_slice()
+                await asyncio.sleep(_pause_s(spent_s, SHARE_AT_END))
+                if not self._ending():
+                    longer_s = _pause_s(spent_s, SHARE) - _pause_s(spent_s, SHARE_AT_END)
+                    await self._rest(longer_s)
+            elif self._next_round_at is None:
+                await self._news.wait()
             else:
-                await asyncio.sleep(pause_s)
+                await self._rest(self._next_round_at - self._clock.monotonic())
 
-    async def close(self) -> None:
-        for task in self._tasks.copy():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    def close(self) -> None:
+        """Ends that are held back are found again by the next daemon."""
+        for reading in self._readings.values():
+            reading.then = None
+            _disarm(reading)
+
+    async def _rest(self, longest_s: float) -> None:
+        """Until there is news, or so long."""
+        try:
+            async with asyncio.timeout(max(longest_s, 0.0)):
+                await self._news.wait()
+        except TimeoutError:
+            pass
 
     # ── while it runs ──
 
-    async def _round(self) -> float | None:
-        """One look at all that runs; how long until the next. None: there is nothing to look at."""
+    def _begin_round(self) -> None:
+        """Once it is time: all that runs is due, first that of which nothing is left unread."""
+        now = self._clock.monotonic()
+        if not (self._has_begun if self._next_round_at is None else now >= self._next_round_at):
+            return
+        self._has_begun = False
+        self._store_news()
         running = self._store.reported.reporters()
         self._forget_all_but({one.key for one in running})
-        if not running:
-            return None
-        for one in running:
-            if one.key not in self._told:
-                self._told[one.key] = self._store.reported.told(*one.key)
-        # Another one is the first each time: there may be more than is read at once.
-        turn = self._served % len(running)
-        places = [self._place(one) for one in running[turn:] + running[:turn]]
-        told, seen, now = self._told.copy(), self._seen.copy(), self._clock.wall()
-        found = await aside(lambda: _look_around(places, told, seen, now))
-        self._served += max(len(found), 1)
-        self._take(found, told)
-        return BEHIND_S if any(look.unread_bytes for _, _, look in found) else EVERY_S
-
-    def _take(self, found: Sequence[tuple[Key, object, Look]], before: dict[Key, Told]) -> None:
-        """In one commit. Where somebody else has read on meanwhile, what was found is no news."""
-        news = [(key, look.told) for key, _, look in found if look.told != before[key]]
-        try:
-            if news:
-                with self._store.transaction():
-                    for key, told in news:
-                        self._store.reported.write(*key, told, after=before[key])
-        except DiskTrouble as trouble:
-            log.error("what jobs report could not be stored", why=str(trouble))
-            return
-        for key, seen, look in found:
-            self._seen[key] = None if look.unread_bytes else seen
-        for key, _ in news:
-            self._told[key] = self._store.reported.told(*key)
+        known = {one.key: self._reading(one) for one in running}
+        late = dict.fromkeys(key for key in self._due if key in known)
+        due = [key for key in late | known if known[key].until is None]
+        self._due = sorted(due, key=lambda key: known[key].unread_bytes > 0)
+        self._next_round_at = now + EVERY_S if running else None
 
     def _forget_all_but(self, running: set[Key]) -> None:
-        for key in self._told.keys() - running:
-            self._told.pop(key)
-            self._seen.pop(key, None)
+        for key in self._readings.keys() - running:
+            _let_go(self._readings.pop(key))
+        self._inherited &= running
+
+    def _reading(self, one: Reporter) -> _Reading:
+        reading = self._readings.get(one.key)
+        if reading is None:
+            told = self._store.reported.told(*one.key)
+            reading = _Reading(
+                place=self._place(one), stored=told, read=told, stored_at=self._clock.monotonic()
+            )
+            self._readings[one.key] = reading
+        return reading
 
     def _place(self, one: Reporter) -> Place:
         return Place(
@@ -113,72 +146,167 @@ class Reports:
             owner=self._owner_of(one.uid),
         )
 
+    async def _read_slice(self) -> float:
+        """Reads on for a slice of time; returns the processor time that it took, in s."""
+        ending = [_Work(reading) for reading in self._ending()]
+        running = [_Work(self._readings[key]) for key in self._due if key in self._readings]
+        now = self._clock.wall()
+        found, spent_s = await aside(lambda: _look_around((ending, running), now))
+        for work, look in found:
+            self._take(work, look)
+        if found and not self._due:
+            self._store_news()
+        return spent_s
+
+    def _take(self, work: "_Work", look: Look | None) -> None:
+        """What was found; where its end was heard meanwhile, its last part is read by itself."""
+        reading = work.reading
+        key = reading.place.reporter.key
+        if key in self._due:
+            self._due.remove(key)
+        if look is None or work.until != reading.until:
+            return
+        reading.read, reading.unread_bytes = look.told, look.unread_bytes
+        reading.seen = None if look.unread_bytes else work.seen
+        if reading.until is None and look.unread_bytes:
+            self._due.append(key)
+        elif reading.until is None:
+            self._inherited.discard(key)
+        elif not look.unread_bytes:
+            _let_go(reading)
+
+    def _store_news(self) -> None:
+        """In one commit. Of an attempt that ends it is a part of that commit."""
+        now = self._clock.monotonic()
+        news = [
+            (key, reading)
+            for key, reading in self._readings.items()
+            if reading.until is None
+            and reading.read != reading.stored
+            and (not reading.unread_bytes or now - reading.stored_at >= FLOOD_STORED_EVERY_S)
+        ]
+        if not news:
+            return
+        try:
+            with self._store.transaction():
+                for key, reading in news:
+                    self._write(key, reading.read, reading.stored)
+        except DiskTrouble as trouble:
+            log.error("what jobs report could not be stored", why=str(trouble))
+            return
+        for _, reading in news:
+            reading.stored, reading.stored_at = reading.read, now
+
+    def _write(self, key: Key, told: Told, before: Told) -> None:
+        """What cannot be stored costs the attempt that says it its report, and never the daemon."""
+        try:
+            self._store.reported.write(*key, told, after=before)
+        except CannotBeStored as why:
+            log.error("what a job reports cannot be stored", job=key[0], why=str(why))
+
     # ── as it ends ──
 
+    def holds_back(self, job: int, attempt: int, then: Callable[[], None]) -> bool:
+        """Where more is unread than is read within the commit, the end waits for that; `then` is called
+        once it has been read, or was waited for long enough. False: there is no more."""
+        one = self._store.reported.reporter(job, attempt)
+        if one is None:
+            return False
+        reading = self._reading(one)
+        reading.read, reading.until = reading.place.last_part(reading.read)
+        reading.unread_bytes = reading.until - reading.read.read_bytes
+        if reading.unread_bytes <= LAST:
+            return False
+        reading.then = then
+        waits_s = self._waits_s(one)
+        reading.alarm = asyncio.get_running_loop().call_later(waits_s, _let_go, reading)
+        self._news.set()
+        return True
+
+    def _waits_s(self, one: Reporter) -> float:
+        if one.is_being_ended:
+            return WAITS_KILLED_S
+        return WAITS_AFTER_ABSENCE_S if one.key in self._inherited else WAITS_S
+
+    def _ending(self) -> list[_Reading]:
+        """Those that are waited for, the shortest first: no flood is in the way of an ordinary end."""
+        waiting = [one for one in self._readings.values() if one.then is not None]
+        return sorted(waiting, key=lambda one: one.unread_bytes)
+
     def take_last(self, job: int, attempt: int) -> None:
-        """Within the transaction that ends it: outcome and reports are one commit."""
+        """Within the transaction that ends it: outcome and reports are one commit. What has not been
+        read by now is skipped but for its end."""
         one = self._store.reported.reporter(job, attempt)
         if one is None:
             return
         before = self._store.reported.told(*one.key)
-        look = self._place(one).look(before, LAST, now=self._clock.wall(), is_last=True)
-        if look.told != before:
-            self._store.reported.write(*one.key, look.told, after=before)
+        read, until = before, None
+        reading = self._readings.get(one.key)
+        if reading is not None and reading.stored == before:
+            read, until = reading.read, reading.until
+        place, now = self._place(one), self._clock.wall()
+        told = place.look(read, LAST, now=now, until=until, is_last=True).told
+        told = replace(told, writers={})  # nobody reads on
+        if told != before:
+            self._write(one.key, told, before)
 
-    def holds_back(self, job: int, attempt: int, then: Callable[[], None]) -> bool:
-        """Where more is unread than is read at once, as after a time without a daemon, the end waits
-        until that has been read; `then` is called with the rest. False: there is no more."""
-        one = self._store.reported.reporter(job, attempt)
-        if one is None:
-            return False
-        told = self._store.reported.told(*one.key)
-        if self._place(one).unread_bytes(told) <= LAST:
-            return False
-        task = asyncio.ensure_future(self._catch_up(one, then))
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return True
 
-    async def _catch_up(self, one: Reporter, then: Callable[[], None]) -> None:
-        place = self._place(one)
-        while self._store.reported.reporter(*one.key) is not None:
-            before, now = self._store.reported.told(*one.key), self._clock.wall()
-            began = self._clock.monotonic()
-            look = await aside(lambda: place.look(before, AT_ONCE, now=now))  # noqa: B023
-            # Half of the time is everybody else's: who looks holds Python's lock.
-            await asyncio.sleep(min(self._clock.monotonic() - began, BEHIND_S))
-            try:
-                is_written = self._store.reported.write(*one.key, look.told, after=before)
-            except DiskTrouble as trouble:
-                log.error("what a job reported could not be stored", why=str(trouble), job=one.job)
-                await asyncio.sleep(DISK_AGAIN_S)
-                continue
-            if is_written and (look.unread_bytes <= LAST or look.told == before):
-                break
+def _let_go(reading: _Reading) -> None:
+    """Its end is told, once."""
+    _disarm(reading)
+    if reading.then is not None:
+        then, reading.then = reading.then, None
         then()
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        """A fault in here must end the daemon: the end that it holds back would never be told."""
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "reading reports failed", "exception": error, "fatal": True}
-            )
+
+def _disarm(reading: _Reading) -> None:
+    if reading.alarm is not None:
+        reading.alarm.cancel()
+        reading.alarm = None
+
+
+def _pause_s(spent_s: float, share: float) -> float:
+    return spent_s * (1 / share - 1)
+
+
+class _Work:
+    """One attempt's report, as it is to be read in a thread."""
+
+    def __init__(self, reading: _Reading) -> None:
+        self.reading = reading
+        self.told, self.until = reading.read, reading.until
+        self.seen = reading.seen
+        self._place = reading.place
+
+    def has_changed(self) -> bool:
+        """False where it looks as it did when all of it had been read."""
+        seen, self.seen = self.seen, self._place.measure()
+        return seen != self.seen
+
+    def look(self, told: Told, now: float) -> Look:
+        return self._place.look(told, AT_ONCE, now=now, until=self.until)
 
 
 def _look_around(
-    places: Sequence[Place], told: dict[Key, Told], seen: dict[Key, object], now: float
-) -> list[tuple[Key, object, Look]]:
-    """In a thread: where a file looks otherwise than it did, it is read on, until enough was read."""
-    found, left = [], ALTOGETHER
-    for place in places:
-        key = place.reporter.key
-        measure = place.measure()
-        if measure == seen.get(key):
-            continue
-        look = place.look(told[key], min(AT_ONCE, left), now=now)
-        found.append((key, measure, look))
-        left -= max(look.told.read_bytes - told[key].read_bytes, 0)
-        if left <= 0:
-            break
-    return found
+    queues: Sequence[Sequence[_Work]], now: float
+) -> tuple[list[tuple[_Work, Look | None]], float]:
+    """In a thread: reads the first of each queue, and the next, for a slice of time each. Processor
+    time, as how long others keep it from working says nothing of what it costs them."""
+    began = time.thread_time()
+    found: list[tuple[_Work, Look | None]] = []
+    for queue in queues:
+        until = time.thread_time() + SLICE_S
+        for work in queue:
+            found.append((work, _look_until(work, until, now)))
+            if time.thread_time() >= until:
+                break
+    return found, time.thread_time() - began
+
+
+def _look_until(work: _Work, until: float, now: float) -> Look | None:
+    if work.until is None and not work.has_changed():
+        return None
+    look = work.look(work.told, now)
+    while look.unread_bytes and time.thread_time() < until:
+        look = work.look(look.told, now)
+    return look

@@ -311,12 +311,9 @@ class Supervisor:
         """An adopted runner has no gate to us: what it notes on disk says how far its job is."""
         folder = self.attempt_dir(known.job, known.attempt)
         pause_s = 0.01
-        while (main := record.main_process(folder, known.nonce)) is None:
+        while not self._report_noted(known):
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
-        at, mono = record.began_at(folder, known.nonce), record.running_since(folder, known.nonce)
-        said = {"pid": main[0], "start": main[1] or None, "at": at}
-        self._report_running(known, said | ({} if mono is None else {"mono": mono}))
         while (ended := record.main_ended(folder, known.nonce)) is None:
             await asyncio.sleep(LOOK_AT_ADOPTED_S)
         self._report_main_ended(known, left=ended[0], mono=ended[1])
@@ -324,6 +321,8 @@ class Supervisor:
     async def _conclude(self, known: Known) -> None:
         """The runner is gone or about to be: what it left on disk tells how it ended."""
         await wait_for_death(known.runner_pid, known.runner_start)
+        if not (known.has_run or known.job in self._mains):
+            self._report_noted(known)  # it ran while no daemon was there, and has an end by now
         folder = self.attempt_dir(known.job, known.attempt)
         told = record.read(folder, known.nonce)
         if told is not None:
@@ -351,6 +350,17 @@ class Supervisor:
                 processes.send(pid, signals.SIGKILL, start=start)
             pause_s = min(max(pause_s * 2, SWEEP_AGAIN_S), SWEEP_SELDOM_S)
             await asyncio.sleep(pause_s)
+
+    def _report_noted(self, known: Known) -> bool:
+        """That it runs, by its runner's note on disk; False where there is none."""
+        folder = self.attempt_dir(known.job, known.attempt)
+        main = record.main_process(folder, known.nonce)
+        if main is None:
+            return False
+        at, mono = record.began_at(folder, known.nonce), record.running_since(folder, known.nonce)
+        said = {"pid": main[0], "start": main[1] or None, "at": at}
+        self._report_running(known, said | ({} if mono is None else {"mono": mono}))
+        return True
 
     def _report_running(self, known: Known, said: Mapping[str, Any]) -> None:
         self._mains[known.job] = (said["pid"], said["start"] or 0)

@@ -79,7 +79,7 @@ def test_a_drained_gpu_gets_nothing_until_somebody_resumes_it(daemon: Daemon) ->
         waits = client.submit(["true"], gpus=3)
         daemon.kill()
         daemon.start()
-        reason = "GPU 0,3 drained by"
+        reason = "GPUs 0,3 drained by"
         until(
             lambda: reason in daemon.gpuq("why", str(waits)).stdout, "a reason, once they are read"
         )

@@ -30,6 +30,7 @@ def test_a_study_over_four_gpus_learns_what_it_learns_alone(tmp_path: Path) -> N
     ran = run_study(tmp_path, "--trials", "12", "--check")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.endswith("A run without gpuq gives the same.\n")
+    assert "\nThe GPUs of 12 trials were simulated; what they trained is real.\n" in ran.stdout
     table = [line.split() for line in ran.stdout.partition("TRIAL")[2].splitlines()[1:13]]
     assert [row[:2] for row in table] == [[str(n), str(n + 1)] for n in range(12)]
     ends = {(row[6], row[7]) for row in table}

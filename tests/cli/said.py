@@ -55,6 +55,7 @@ def job(number: int = 184, **changes: Any) -> Said:
         "mem_bound_by": None,
         "cpu_bound_by": None,
         "memory_peak_bytes": None,
+        "peak_rss_bytes": None,
         "time_limit_s": None,
         "heartbeat_s": None,
         "on_kill": None,

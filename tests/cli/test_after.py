@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from gpuq.cli.after import read_after, read_dependency
-from gpuq.cli.job_page import job_fields, submit_line
+from gpuq.cli.job_page import job_fields
 from gpuq.cli.job_text import job_table
 from gpuq.cli.render import Look
+from gpuq.cli.submit_again import submit_line
 from gpuq.errors import UsageError
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, ended, in_full, job, page

@@ -4,9 +4,10 @@ is ended; and that it can be submitted like that again."""
 import shlex
 from typing import Any
 
-from gpuq.cli.job_page import job_fields, submit_line
+from gpuq.cli.job_page import job_fields
 from gpuq.cli.job_text import gpus_of, why_lines
 from gpuq.cli.render import Look
+from gpuq.cli.submit_again import submit_line
 from tests.cli.said import GIB, in_full, job, running
 
 LOOK = Look(width=100, user="alice", now=2000.0)

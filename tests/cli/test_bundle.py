@@ -277,3 +277,22 @@ def test_it_says_what_is_in_it_and_what_is_not(
         assert line.strip(": ") in said or line.strip() in ("in it:", "not in it:")
     again = gpuq("bundle", str(path))
     assert (again.code, "is there already" in again.err) == (1, True)
+
+
+def test_a_name_that_would_paint_the_terminal_is_told_and_not_done(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    name = tmp_path / "\x1b[31mX"
+    for code in (0, 1):  # the second finds the first there
+        ran = subprocess.run(
+            [BIN / "gpuq", "bundle", name],
+            env=daemon.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == code
+        assert "[31mX" in ran.stdout + ran.stderr
+        assert "\x1b" not in ran.stdout + ran.stderr
+    assert name.exists()

@@ -49,6 +49,35 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.csv"]
 
 
+def test_nothing_that_others_laid_beside_it_is_followed_or_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where a name can be guessed, nor where one was guessed right."""
+    path, theirs = tmp_path / "x.csv", tmp_path / "theirs"
+    theirs.write_text("as it was")
+    laid = tmp_path / f"x.csv.{os.getpid()}.partial"
+    laid.symlink_to(theirs)
+    export(str(path), "jobs", ROWS)
+    assert path.is_file()
+    assert not path.is_symlink()
+    monkeypatch.setattr(os, "urandom", lambda number: b"\0" * number)
+    guessed = tmp_path / f"x.csv.{'00' * 8}.partial"
+    guessed.symlink_to(theirs)
+    with pytest.raises(GpuqError, match="cannot be written: File exists"):
+        export(str(path), "jobs", ROWS[:1])
+    assert theirs.read_text() == "as it was"
+    assert guessed.is_symlink(), "it is not ours to remove"
+
+
+def test_a_table_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        export(str(tmp_path / "x.csv"), "jobs", ROWS)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.csv").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("name", ["table", "table.txt", "csv"])
 def test_a_name_that_says_no_format_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"\.csv, \.json or \.yaml"):

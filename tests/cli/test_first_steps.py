@@ -9,7 +9,8 @@ import pytest
 
 from gpuq.cli import edit_text
 from gpuq.cli.after import read_dependency
-from gpuq.cli.job_page import job_fields, submit_line
+from gpuq.cli.job_page import job_fields
+from gpuq.cli.submit_again import submit_line
 from gpuq.errors import NeverFits, UsageError
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, event, in_full, job, page

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from gpuq.cli.job_page import submit_line
+from gpuq.cli.render import Look
+from gpuq.cli.results import group_text
+from gpuq.cli.results.group_rows import job_table
+from gpuq.cli.submit_again import submit_line
 from gpuq.client import Client
-from gpuq.errors import NothingMatched
+from gpuq.errors import GpuqError, NothingMatched
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, Said, in_full, job
 
@@ -38,6 +41,7 @@ def group(**changes: Any) -> Said:
         "cancelled": 0,
         "skipped": 0,
         "held": 0,
+        "simulated": 0,
         "counts": {"queued": 2, "running": 2, "succeeded": 4},
         "forgotten": 0,
         "best": None,
@@ -66,11 +70,13 @@ def row(number: int, loss: Any = None, **changes: Any) -> Said:
         "exit_code": 0,
         "signal": None,
         "attempt": 1,
+        "gpus_simulated": False,
         "started_at": 1900.0,
         "ended_at": 1960.0,
         "paused_s": 0.0,
         "progress": 1.0,
         "metrics": {} if loss is None else {"loss": loss},
+        "report_trouble": None,
         "hidden": False,
     }
     assert changes.keys() <= done.keys()
@@ -120,10 +126,10 @@ def test_a_terminal_shows_counts_the_end_and_the_table(gpuq: Gpuq, fake: FakeDae
     assert why == "  fairly sure: 4 runs took 5:00 on average, 2 at once"
     assert empty == ""
     assert table == [
-        "   ID  INDEX  ST    lr  loss  DONE  TIME",
-        "   12      0  C   0.12   0.5  100%  1:00",
-        "   13      1  C   0.13  0.25  100%  1:00",
-        "   14      2  R   0.14  0.75   50%  1:40",
+        "   ID  INDEX  ST  DONE  TIME    lr  loss",
+        "   12      0  C   100%  1:00  0.12   0.5",
+        "   13      1  C   100%  1:00  0.13  0.25",
+        "   14      2  R    50%  1:40  0.14  0.75",
         "15-19         Q",
     ]
 
@@ -172,11 +178,113 @@ def test_how_sure_it_is_stands_beside_the_end(
     assert "without the 1 held" in out
 
 
+def test_what_ended_badly_has_another_shade_and_all_parts_are_told_at_80_columns(
+    gpuq: Gpuq, fake: FakeDaemon
+) -> None:
+    parts = {"succeeded": 10, "failed": 5, "cancelled": 7, "skipped": 8, "held": 1}
+    answer(fake, total=34, **parts, estimated_end=None)
+    told = group_text.summary(group(total=34, **parts), Look(width=80))
+    assert told[1:4] == [
+        "██████▓▓▓▓▓▓▓▓▓▓▓▓░░",
+        "2 unstarted (1 held), 2 running, 10 succeeded, ▓ 5 failed, ▓ 7 cancelled",
+        "▓ 8 skipped",
+    ]
+    lone = group_text.summary(group(total=900, failed=1, succeeded=895), Look(width=80))
+    assert lone[1].startswith("███████████████████▓  ")
+    red = group_text.summary(group(failed=1), Look(width=80, colour=True))
+    assert "\x1b[31m▓▓" in red[1]
+
+
+def test_simulated_gpus_are_told_in_the_head_and_beside_real_ones(
+    gpuq: Gpuq, fake: FakeDaemon
+) -> None:
+    rows = [row(12, gpus_simulated=True), row(13, gpus_simulated=True)]
+    answer(fake, *rows, simulated=2)
+    out = gpuq("group", terminal=True).out
+    assert out.startswith("g12: 8 jobs, 2 on simulated GPUs\n")
+    assert "  simulated  " not in out
+    answer(fake, rows[0], row(13), simulated=1)
+    lines = gpuq("group", terminal=True).out.splitlines()[6:]
+    assert ["  simulated  " in line for line in lines[:2]] == [True, False]
+
+
+MANY = {"acc": 0.912345, "loss": 0.5, "note": "an explanation that says nothing", "steps": 123456.7}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_columns_are_left_out_as_a_whole_and_never_cut(width: int) -> None:
+    rows = [row(12, metrics=MANY | {f"other{n}": n / 7 for n in range(9)})]
+    head, line, *left = job_table(rows, Look(width=width))
+    assert max(map(len, (head, line))) <= width
+    assert line.split()[5] == "0.12"
+    kept = len(head.split()) - 5
+    assert left == (
+        [] if kept == 14 else [f"+{14 - kept} columns: --export FILE or --json has all"]
+    )
+
+
+def test_numbers_have_four_digits_and_texts_stand_last_and_are_short() -> None:
+    head, line = job_table([row(12, metrics=MANY)], Look())
+    assert head.split()[5:] == ["lr", "acc", "loss", "steps", "note"]
+    assert line.endswith("  0.12  0.9123   0.5  123457  an explanation …")
+
+
+@pytest.mark.parametrize(("first", "shown"), [("loss", "loss lr acc"), ("lr", "lr acc loss")])
+def test_what_it_is_sorted_by_stands_first(first: str, shown: str) -> None:
+    head, _ = job_table([row(12, metrics={"acc": 1.0, "loss": 0.5})], Look(), first)
+    assert head.split()[5:] == shown.split()
+
+
+def test_a_metric_that_is_called_as_a_parameter_says_that_it_was_reported() -> None:
+    rows = [row(12, metrics={"lr": 0.05})]
+    assert job_table(rows, Look())[0].endswith("   lr  lr reported")
+    assert job_table(rows, Look(), "lr")[0].endswith("  lr reported    lr")
+
+
+@pytest.mark.parametrize("words", [("--sort", "acc"), ("--best", "acc:max"), ("--sort", "-acc")])
+def test_what_nobody_reported_is_an_error_once_all_is_over_and_told_before(
+    gpuq: Gpuq, fake: FakeDaemon, words: tuple[str, str]
+) -> None:
+    why = "nobody has reported 'acc'. Reported: loss"
+    answer(fake, row(12, 0.5))
+    ran = gpuq("group", *words, terminal=True)
+    assert ran.code == 0
+    assert f"\n{why}" in ran.out
+    ran = gpuq("group", *words)
+    assert (ran.code, len(ran.out.splitlines())) == (0, 1)
+    assert ran.err.startswith(f"gpuq: {why}")
+    answer(fake, row(12, 0.5), unstarted=0, running=0)
+    ran = gpuq("group", *words)
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.startswith(f"gpuq: {why}")
+    asked = {"best": words[1]} if words[0] == "--best" else {"sort": words[1]}
+    with Client(fake.path) as client, pytest.raises(NothingMatched, match="Reported: loss"):
+        client.group("g12", **asked)
+
+
+def test_what_may_be_reported_or_given_yet_is_no_mistake(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    answer(fake, row(12), reported=[], unstarted=0, running=0)
+    assert gpuq("group", "--sort", "acc").err == ""
+    answer(fake, row(12, 0.5), unstarted=0, running=0)
+    assert gpuq("group", "--sort", "lr").err == ""
+    answer(fake, waiting(12, 19))
+    assert "nobody" not in gpuq("group", "--sort", "wd", terminal=True).out
+
+
 def test_a_long_table_is_cut_and_says_so(gpuq: Gpuq, fake: FakeDaemon) -> None:
     answer(fake, *(row(number) for number in range(12, 20)))
     lines = gpuq("group", "--limit", "3", terminal=True).out.splitlines()
     assert [line.split()[0] for line in lines[6:9]] == ["12", "13", "14"]
     assert lines[9] == "5 more: --limit 0 shows all"
+
+
+def test_whose_reports_were_not_all_taken_is_said(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    why = "at byte 0: progress is a number from 0 to 1, and not 80; 1 value not taken"
+    answer(fake, row(12), row(13, report_trouble=why), total=2)
+    out = gpuq("group", terminal=True).out
+    assert out.endswith("\nnot all was taken that job 13 reported: gpuq show 13\n")
+    answer(fake, row(12, report_trouble=why), row(13, report_trouble=why), total=2)
+    assert "that job 12 and 1 more reported: gpuq show 12\n" in gpuq("group", terminal=True).out
 
 
 def test_of_a_table_by_a_metric_only_the_beginning_is_asked_for(
@@ -211,6 +319,35 @@ def test_a_pipe_gets_all_jobs_with_the_same_columns(gpuq: Gpuq, fake: FakeDaemon
     ]
     assert all(asked["each"] for asked in fake.requests("group"))
     assert gpuq("group", "--summary").out == "g12\t8\t2\t2\t4\t0\t0\t0\t\t1970-01-01T00:43:20Z\n"
+
+
+def test_a_pipe_gets_each_page_as_it_comes(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    """So that a million jobs are never held at once: the second page does not come."""
+
+    def pages(request: Said) -> Said | GpuqError:
+        if "after" in request:
+            return GpuqError("the disk is gone")
+        return {"group": group(), "jobs": [row(5), row(6)], "after": 6, "sorted": False}
+
+    fake.answers["group"] = pages
+    code, out, err = gpuq("group", "g12")
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["5", "6"]
+    assert (code, "the disk is gone" in err) == (1, True)
+
+
+def test_of_several_pages_no_job_is_left_out_or_told_twice(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    def pages(request: Said) -> Said:
+        first = request.get("after", 0) + 1
+        rows = [row(number) for number in range(first, first + 3)]
+        after = None if first + 2 >= 9 else first + 2
+        return {"group": group(), "jobs": rows, "after": after, "sorted": False}
+
+    fake.answers["group"] = pages
+    for words, wanted in ((), range(1, 10)), (("--limit", "5"), range(1, 6)):
+        said = gpuq("group", "g12", *words)[1].splitlines()
+        assert [line.split("\t")[0] for line in said] == [str(number) for number in wanted]
+        told = json.loads(gpuq("group", "g12", "--json", *words)[1])["jobs"]
+        assert [one["id"] for one in told] == list(wanted)
 
 
 def test_json_has_the_group_and_its_jobs(gpuq: Gpuq, fake: FakeDaemon) -> None:

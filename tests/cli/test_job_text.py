@@ -5,16 +5,19 @@ import shlex
 import pytest
 
 from gpuq.cli.job_options import describe
-from gpuq.cli.job_page import attempt_table, exact_size, job_fields, submit_line
+from gpuq.cli.job_page import attempt_table, job_fields
 from gpuq.cli.job_text import (
     LETTERS,
     farewell,
     greeting,
     job_row,
     job_table,
+    metrics_of,
+    parameters_of,
     why_lines,
 )
 from gpuq.cli.render import Look
+from gpuq.cli.submit_again import exact_size, submit_line
 from gpuq.core.model import JobState, Outcome, Substate
 from tests.cli.said import GIB, attempt, ended, gpu, in_full, job, running
 
@@ -132,7 +135,7 @@ def test_a_command_with_newlines_and_bytes_stays_on_its_line() -> None:
     ("view", "sentence"),
     [
         (job(184, reason="2 GPUs, behind 1 job"), "Job 184 queued: 2 GPUs, behind 1 job"),
-        (running(184, gpus=[0, 1]), "Job 184 running on GPU 0,1"),
+        (running(184, gpus=[0, 1]), "Job 184 running on GPUs 0,1"),
         (running(184, state="starting"), "Job 184 starting on GPU 0"),
         (running(184, gpu_count=0, gpus=[]), "Job 184 running"),
         (ended(184), "Job 184 failed: exit code 1"),
@@ -347,3 +350,40 @@ def test_who_asked_for_what_was_learned_asks_for_it_again() -> None:
     alone = shlex.join(submit_line(dict(auto, gpu_mem_bytes=None, exclusive=True)))
     assert "--gpu-mem auto" in alone
     assert "--exclusive" not in alone
+
+
+def test_names_and_texts_that_could_be_taken_for_several_stand_in_quotes() -> None:
+    told = job(1, metrics={"my loss": 3, "s": "a=b", "plain": 0.5, "empty": ""})
+    assert metrics_of(told) == '"my loss"=3 s="a=b" plain=0.5 empty=""'
+    assert parameters_of(job(1, parameters={"lr": "0.1", "w": "a b"})) == 'lr=0.1 w="a b"'
+
+
+def test_a_job_that_made_do_with_the_cpu_says_so_after_its_end() -> None:
+    turned = {"cpu_fallback": {"gpus": 4}, "cpu_after_s": 60.0, "gpus": []}
+    made_do = "It had waited 1:00 for 4 GPUs and made do with the CPU."
+    assert why_lines(ended(1, **turned), Look(), simulated=False)[1:] == [made_do]
+    never = ended(1, **turned, started_at=None, outcome="cancelled")
+    assert len(why_lines(never, Look(), simulated=False)) == 1
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_long_name_breaks_no_list(width: int) -> None:
+    lines = job_table([ended(1, name=63 * "n"), running(2)], Look(width=width))
+    assert max(map(len, lines)) <= width
+    assert "python train.py" in lines[1]
+
+
+def test_why_tells_what_a_program_said_and_where_the_rest_stands() -> None:
+    failed = in_full(
+        ended(), error_signature="ValueError: bad shape # in train.py:31", log="/state/log"
+    )
+    first, *more = why_lines(failed, LOOK, simulated=False)
+    assert first.startswith("Job 179 failed: exit code 1")
+    assert more == [
+        "It said: ValueError: bad shape # in train.py:31.",
+        "What it wrote: gpuq logs 179",
+    ]
+    silent = in_full(ended(), error_signature="exit code 1", log="/state/log")
+    assert why_lines(silent, LOOK, simulated=False)[1:] == ["What it wrote: gpuq logs 179"]
+    hidden = in_full(ended(), error_signature=None, log=None)
+    assert len(why_lines(hidden, LOOK, simulated=False)) == 1

@@ -274,6 +274,34 @@ def test_lines_do_not_depend_on_how_the_chunks_fall(size: int) -> None:
     assert shown + lines.rest(len(text)) == b"4:one\n19:99%\r\r\n23:two\n24:\n32:last"
 
 
+NESTED = b"first\n\repoch 1\n\rbatch 1\x1b[A\n\rbatch 2\x1b[A\n\rbatch 3\x1b[A"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_a_bar_inside_another_one_is_one_line_in_its_last_state(size: int) -> None:
+    lines = Lines()
+    shown = b"".join(
+        lines.feed(NESTED[start : start + size], start + size)
+        for start in range(0, len(NESTED), size)
+    )
+    assert shown + lines.rest(len(NESTED)) == b"first\nepoch 1\nbatch 3"
+
+
+def test_the_last_lines_count_a_bar_inside_another_one_once(gpuq: Gpuq, kept: Kept) -> None:
+    kept.write((0, b""), (1, NESTED))
+    assert gpuq("logs", "-n", "2", "179").out == "epoch 1\nbatch 3"
+
+
+def test_on_a_terminal_the_prompt_begins_a_line(
+    gpuq: Gpuq, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.write((0, b""), (1, b"one\nlast"))
+    assert gpuq("logs", "-n", "1", "179").out == "last"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert gpuq("logs", "-n", "1", "179").out == "last\n"
+    assert gpuq("logs", "179").out == "one\nlast\n"
+
+
 def test_a_line_without_an_end_is_not_held_for_ever() -> None:
     lines = Lines(lambda end: "> ")
     chunks = [b"x" * 2**19] * 6 + [b"end\nnext\n"]

@@ -82,7 +82,7 @@ def test_on_a_terminal_an_array_is_greeted_as_a_whole(gpuq: Gpuq, accepting: Fak
     assert gpuq("submit", "-a", "0-99%4", "true", terminal=True).out == (
         "Array g12 of 100 jobs queued, at most 4 at once. "
         "Job 12 queued: wants 1 GPU, 0 free\n"
-        "  see: gpuq status g12      follow: gpuq logs -f 12      stop: gpuq kill g12\n"
+        "  see: gpuq group g12      follow: gpuq logs -f 12      stop: gpuq kill g12\n"
     )
 
 
@@ -241,7 +241,7 @@ def test_a_last_line_needs_no_end(gpuq: Gpuq, accepting: FakeDaemon, tmp_path: P
 def test_on_a_terminal_the_range_is_told(gpuq: Gpuq, accepting: FakeDaemon, tmp_path: Path) -> None:
     file = lines(tmp_path, *["true"] * 3)
     assert gpuq("submit", "--from", file, terminal=True).out == (
-        "Jobs 12-14 queued as g12\n  see: gpuq status g12      stop: gpuq kill g12\n"
+        "Jobs 12-14 queued as g12\n  see: gpuq group g12      stop: gpuq kill g12\n"
     )
 
 

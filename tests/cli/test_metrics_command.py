@@ -18,21 +18,19 @@ def told(gpuq: Gpuq, fake: FakeDaemon, **about: object) -> list[str]:
     return gpuq("events", "--since", "0").out.rstrip("\n").split("\t")[2:]
 
 
-def test_what_always_is_behind_a_kind_gives_way_to_what_is_told_beside_it(
+def test_the_cause_is_told_always_and_in_brackets_what_else_is_known(
     gpuq: Gpuq, fake: FakeDaemon
 ) -> None:
     usual = {"kind": "starting", "actor": "gpuq", "cause": "its turn came, and there was room"}
-    assert told(gpuq, fake, **usual, detail={"gpus": [0, 1]})[4:] == ["gpuq", "gpus=[0, 1]"]
+    assert told(gpuq, fake, **usual, detail={"gpus": [0, 1]})[4:] == [
+        "gpuq",
+        "its turn came, and there was room (gpus=0,1)",
+    ]
     assert told(gpuq, fake, **usual)[4:] == ["gpuq", "its turn came, and there was room"]
-
-
-def test_a_cause_that_says_more_is_told_whatever_is_told_beside_it(
-    gpuq: Gpuq, fake: FakeDaemon
-) -> None:
     ended = {"kind": "ended", "actor": "bob", "cause": "cancelled by bob"}
-    assert told(gpuq, fake, **ended, detail={"outcome": "cancelled"})[4:] == [
+    assert told(gpuq, fake, **ended, detail={"outcome": "cancelled", "leftovers": 0})[4:] == [
         "bob",
-        "cancelled by bob",
+        "cancelled by bob (outcome=cancelled)",
     ]
 
 
@@ -41,7 +39,7 @@ def test_figures_that_are_for_the_metrics_are_not_told_to_people(
 ) -> None:
     detail = {"pid": 12, "waited_s": 3.25, "gap_s": 0.004}
     running = {"kind": "running", "actor": "gpuq", "cause": "its command was started"}
-    assert told(gpuq, fake, **running, detail=detail)[5] == "pid=12"
+    assert told(gpuq, fake, **running, detail=detail)[5] == "its command was started (pid=12)"
 
 
 def test_an_event_of_a_daemon_that_knows_no_causes_is_shown_as_well(

@@ -141,7 +141,7 @@ def test_a_dry_run_lists_and_does_nothing(gpuq: Gpuq, fake: FakeDaemon, pruning:
     assert ran.out.splitlines() == [
         "ID  END            NAME   ENDED                LOGS  OUTPUT",
         f"7   failed         job-7  {' '.join(ended)}    1M",
-        f"8   out of memory  job-8  {' '.join(ended)}    1M  stays",
+        f"8   out of memory  job-8  {' '.join(ended)}    1M   stays",
         "would remove 2 jobs and 2M of logs",
         "1 output directory with something in it stays; --outputs removes that too",
     ]

@@ -53,11 +53,25 @@ def test_progress_may_be_in_percent_or_so_many_of_so_many(file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["1/0", "1/x", "x%", "1_0%", "half", "/"])
-def test_a_progress_that_is_no_number_goes_to_the_daemon_which_names_it(
-    file: Path, text: str
+def test_a_progress_that_is_no_number_is_named_here_and_by_the_daemon(
+    file: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["report", f"progress={text}"]) == 0
     assert values(file) == {"progress": text}
+    assert capsys.readouterr().err == (
+        f"gpuq: progress is a number from 0 to 1, and not {text}: this value does not count\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["140%", "80", "-1/200", "nan", "true"])
+def test_a_progress_beyond_its_bounds_is_named_and_ends_no_script(
+    file: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["report", f"progress={text}", "loss=1"]) == 0
+    assert values(file)["loss"] == 1
+    assert "progress is a number from 0 to 1, and not" in capsys.readouterr().err
+    assert run(["report", "progress=100%"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_alone_it_is_a_sign_of_life(file: Path) -> None:
@@ -108,7 +122,8 @@ def test_the_list_has_a_column_of_progress_where_somebody_says_so() -> None:
 
 
 def test_a_folded_group_has_no_progress_of_one_of_its_jobs() -> None:
-    some = {"jobs": "184-187", "count": 4, "counts": {"running": 4}}
+    counts = {"queued": 0, "starting": 0, "running": 4}
+    some = {"jobs": "184-187", "count": 4, "counts": counts}
     group = running(progress=0.5) | some
     assert "PROGRESS" not in job_table([group], LOOK)[0]
     assert column_values(0.0)["metrics"](group | {"metrics": {"loss": 1}}) == ""

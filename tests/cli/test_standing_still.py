@@ -103,6 +103,26 @@ def test_without_a_word_only_the_last_events_are_shown(gpuq: Gpuq, fake: FakeDae
     assert [asked["since"] for asked in fake.asked] == [None, 950]
 
 
+def test_of_the_last_events_those_are_shown_that_are_kept(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    fake.answers["events"] = {"events": [], "last": 1000, "removed_to": 990}
+    gpuq("events")
+    assert [asked["since"] for asked in fake.asked] == [None, 990]
+
+
+def test_events_since_a_moment_are_asked_for_once_and_then_from_the_cursor(
+    gpuq: Gpuq, fake: FakeDaemon
+) -> None:
+    fake.answers["events"] = lambda asked: {
+        "events": [event(7)] if "since_at" in asked else [],
+        "last": 7,
+    }
+    assert gpuq("events", "--since", "30m").out.startswith("7\t")
+    first, second = fake.asked
+    assert (first["since_at"], second["since"], "since_at" in second) == (200.0, 7, False)
+    ran = gpuq("events", "--since", "soon")
+    assert (ran.code, ran.err.startswith("gpuq: --since: 'soon' is neither")) == (2, True)
+
+
 # ── why ──
 
 

@@ -135,7 +135,7 @@ def test_columns_asked_for_are_on_a_terminal_even_if_they_say_nothing() -> None:
 
 def test_a_pipes_own_columns_are_all_known() -> None:
     assert set(PIPE_COLUMNS) <= set(column_values(0.0))
-    assert job_row(ended(1), list(column_values(0.0)), now=2000.0).count("\t") == 24
+    assert job_row(ended(1), list(column_values(0.0)), now=2000.0).count("\t") == 25
 
 
 def test_what_others_wrote_stays_in_its_column() -> None:

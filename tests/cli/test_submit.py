@@ -342,6 +342,34 @@ def test_what_is_going_to_fail_is_said_and_queued_all_the_same(
     assert doubt in said[0]
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["echo", "{LR}"], "no {lr} in the command, there is {LR}; unless it reads GPUQ_PARAM_LR"),
+        (["echo", "hello"], "no {lr} in the command; unless it reads GPUQ_PARAM_LR by itself, all"),
+        (["echo", "{{lr}} ${lr}"], "no {lr} in the command;"),
+        (["echo", "{lr}"], None),
+        (["sh", "-c", 'echo "$GPUQ_PARAM_LR"'], None),
+    ],
+)
+def test_a_parameter_that_nothing_uses_is_said(
+    argv: list[str], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpuq.cli.foresight import foresee
+
+    notes: list[str] = []
+    monkeypatch.setattr("gpuq.cli.console.keep_note", lambda context, line: notes.append(line))
+    for array in ({"axes": [["lr", ["0.1", "1"]]]}, {"columns": ["lr"], "rows": [["0.1"]]}):
+        foresee(cast(Any, None), {"argv": argv, "array": array})
+    assert len(notes) == (0 if said is None else 2)
+    assert all(said is not None and said in note for note in notes)
+    notes.clear()
+    asked = {"argv": ["true"], "output": "run-{lr}", "env": {"WD": "{wd}"}}
+    foresee(cast(Any, None), asked | {"array": {"axes": [["lr", ["1"]], ["wd", ["0"]]]}})
+    foresee(cast(Any, None), {"argv": ["true"], "array": {"indices": [[0, 4, 1]]}})
+    assert notes == []
+
+
 def test_nothing_is_said_of_what_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpuq.cli.foresight import foresee
 

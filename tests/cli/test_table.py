@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -15,8 +16,9 @@ from gpuq.cli.render import (
     command_line,
     cut,
     fields,
-    indices,
+    fitting,
     memory,
+    moment,
     ordinal,
     plain,
     printable,
@@ -24,6 +26,7 @@ from gpuq.cli.render import (
     tabbed,
     table,
 )
+from gpuq.core.units import format_indices
 
 GIB = 2**30
 COLUMNS = [
@@ -137,7 +140,7 @@ def test_memory_has_its_unit_once() -> None:
 
 
 def test_the_small_words() -> None:
-    assert [indices(numbers) for numbers in ([], [3], [0, 1], [0, 1, 2, 5])] == [
+    assert [format_indices(numbers) for numbers in ([], [3], [0, 1], [0, 1, 2, 5])] == [
         "",
         "3",
         "0,1",
@@ -187,3 +190,50 @@ def test_a_clock_is_the_readers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+NAMED = [
+    Column("ID", lambda row: str(row["id"])),
+    Column("NAME", lambda row: row["name"], least=12),
+    Column("TEXT", lambda row: row["text"]),
+]
+
+
+def test_a_long_name_gives_way_to_the_beginning_of_the_text() -> None:
+    long = {"id": 1, "name": 63 * "n", "text": 50 * "t"}
+    (_, line) = table(NAMED, [long], Look(width=60))
+    assert line == f"1   {23 * 'n'}…  {29 * 't'}…"
+    (_, line) = table(NAMED, [long], Look(width=30))
+    assert line == f"1   {11 * 'n'}…  {11 * 't'}…"
+    assert table(NAMED, [long], Look(width=120))[1] == f"1   {63 * 'n'}  {50 * 't'}"
+
+
+def test_of_the_optional_columns_the_highest_goes_first_and_equals_from_the_right() -> None:
+    columns = [
+        Column("AAAA", lambda row: "a"),
+        Column("BBBB", lambda row: "b", optional=1),
+        Column("CCCC", lambda row: "c", optional=2),
+        Column("DDDD", lambda row: "d", optional=2),
+        Column("EEEE", lambda row: "", optional=3),
+    ]
+    kept = [
+        "".join(column.title[0] for column in fitting(columns, [row(1)], Look(width=width)))
+        for width in (22, 21, 15, 9, 3)
+    ]
+    assert kept == ["ABCDE", "ABCE", "ABE", "AE", "AE"]
+
+
+def test_numbers_in_the_last_column_stand_below_each_other() -> None:
+    columns = [COLUMNS[0], COLUMNS[1]]
+    rows = [row(9, priority=5), row(10, priority=-20)]
+    assert table(columns, rows, Look()) == ["ID  PRI", "9     5", "10  -20"]
+
+
+def test_a_moment_is_told_by_what_differs_from_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_700_006_400.0
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        told = [moment(now - back, now) for back in (0, 3600, 500 * 86400)]
+    time.tzset()
+    assert told == ["00:00:00", "11-14 23:00", "2022-07-03"]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gpuq.cli import main
-from gpuq.cli.job_page import submit_line
 from gpuq.cli.job_text import letter
 from gpuq.cli.moments import Moment, read_moment
+from gpuq.cli.submit_again import submit_line
 from gpuq.errors import NeverFits, UsageError
 from tests.cli.conftest import Gpuq
 from tests.cli.said import FakeDaemon, in_full, job, page
@@ -25,7 +25,7 @@ STARTS = {
     "reason": None,
     "waits_for": [],
     "expected_start_at": None,
-    "words": "would start now on GPUs 4-5",
+    "words": "would start now on GPUs 4,5",
 }
 
 
@@ -143,7 +143,7 @@ def test_a_dry_run_says_the_verdict_in_a_line_and_queues_nothing(
 ) -> None:
     fake.answers["dry_run"] = {"dry": True, "verdict": [STARTS], "note": None}
     ran = gpuq("submit", "--dry-run", "-g", "2", "true")
-    assert ran == (0, "would start now on GPUs 4-5\n", "")
+    assert ran == (0, "would start now on GPUs 4,5\n", "")
     assert gpuq("submit", "--dry-run", "-g", "2", "true", terminal=True) == ran
     (first, _) = fake.requests("dry_run")
     assert first["jobs"][0]["gpus"] == 2

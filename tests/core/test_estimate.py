@@ -114,6 +114,24 @@ def test_more_runs_that_differ_less_are_surer() -> None:
     assert sureness(10.0, 200.0, 60.0, 5.0, 90.0, 20.0) is Sureness.ROUGH
 
 
+def test_runs_side_by_side_say_little_of_those_that_come_after_them() -> None:
+    """What four have in common, such as a machine that was busier then, does not show among them."""
+    first = times_of(7.4, 7.5, 7.5, 7.6)
+    found = estimate(first, [0.0] * 4, 4)
+    assert found is not None
+    assert found.earliest_s is not None
+    assert found.latest_s is not None
+    assert found.sureness is Sureness.ROUGH
+    assert found.earliest_s <= 0.76 * found.left_s
+    assert found.latest_s >= 1.24 * found.left_s
+    later = estimate(times_of(7.4, 7.5, 7.5, 7.6, 7.5, 7.4), [0.0] * 4, 2)
+    assert later is not None
+    assert later.sureness is Sureness.GOOD, "some ran after others by now"
+    over = estimate(first, [1.0] * 4, 0)
+    assert over is not None
+    assert over.sureness is Sureness.FAIR, "and nobody comes after those that run"
+
+
 def test_of_ten_sweeps_about_eight_end_between_the_bounds() -> None:
     draw = random.Random(11)
     inside = 0

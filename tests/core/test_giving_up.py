@@ -18,9 +18,13 @@ def test_a_rule_is_read_as_it_is_written(text: str, number: int) -> None:
     assert parse_on_failure(format_on_failure(number)) == number
 
 
-@pytest.mark.parametrize("text", ["", "stop", "stop:0", "stop:-1", "stop:x", "go", "stop:99999999"])
+@pytest.mark.parametrize(
+    "text", ["", "stop", "stop:0", "stop:-1", "stop:x", "go", "stop:10001", f"stop:{'9' * 5000}"]
+)
 def test_what_is_no_rule_is_refused_with_one_that_is(text: str) -> None:
-    with pytest.raises(ValueError, match="neither continue nor stop:N, like stop:3"):
+    with pytest.raises(
+        ValueError, match="neither continue nor stop:N, like stop:3, with N up to 10,000"
+    ):
         parse_on_failure(text)
 
 

@@ -421,11 +421,11 @@ def test_many_gpus_with_one_obstacle_are_told_at_once() -> None:
     carol = [foreign("20G")]
     crowd = [gpu(index, processes=carol) for index in range(4)] + [gpu(4, used="22G")]
     assert ledger(crowd).wants(request()) == (
-        "wants 1 GPU, 0 free (GPU 0-3 outside gpuq: python 4242 bob; "
+        "wants 1 GPU, 0 free (GPUs 0-3 outside gpuq: python 4242 bob; "
         "GPU 4 outside gpuq: 22G in use, and no process to be seen)"
     )
     assert ledger(crowd).wants(request(mem="5G")) == (
-        "wants 1 GPU with 5G, 0 free (GPU 0-4 have 3.5G left at most)"
+        "wants 1 GPU with 5G, 0 free (GPUs 0-4 have 3.5G left at most)"
     )
 
 

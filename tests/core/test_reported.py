@@ -9,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.core.results.reported import (
+    EXACT,
     LONGEST_LINE,
     MOST_GAPS,
+    MOST_LINES,
+    MOST_METRICS,
     MOST_NAMES,
     MOST_WRITERS,
     Told,
     complain,
+    few_lines,
     read_on,
     skip,
     trouble_words,
@@ -44,8 +48,9 @@ def take(
 
 def words(told: Told) -> str | None:
     return trouble_words(
-        told.trouble,
+        told.troubles,
         refused=told.refused,
+        refused_values=told.refused_values,
         missed=told.missed,
         skipped_bytes=told.skipped_bytes,
     )
@@ -70,8 +75,9 @@ def test_progress_is_no_metric() -> None:
 def test_a_progress_that_is_none_is_named_and_the_last_one_stays(said: Any) -> None:
     told = take(line(1, progress=0.5), line(2, progress=said, loss=1.0))
     assert (told.progress, told.metrics, told.lines) == (0.5, {"loss": 1.0}, 2)
-    assert told.trouble is not None
-    assert "progress is a number from 0 to 1" in told.trouble
+    assert "progress is a number from 0 to 1" in told.troubles["progress"]
+    assert "float" not in told.troubles["progress"]
+    assert str(words(told)).endswith("; 1 value not taken")
 
 
 def test_what_is_not_finite_is_a_text() -> None:
@@ -148,6 +154,7 @@ def test_the_memory_of_who_wrote_is_bounded() -> None:
         (b"[" * 4000, "no JSON"),
         (b"1" * 4095, "no JSON"),
         (b"[1, 2]", "no JSON object"),
+        (b" [1, 2", "no JSON object"),  # which is seen at once, before anything is decoded
         (b'"text"', "no JSON object"),
         (b'{"loss": 1}', 'no values: they stand in "v"'),
         (b'{"v": [1]}', 'no values: they stand in "v"'),
@@ -162,10 +169,10 @@ def test_rubbish_costs_its_own_line_and_is_named(rubbish: bytes, why: str) -> No
     first = line(1, loss=1)
     told = take(first, rubbish + b"\n", line(2, loss=2))
     assert (told.lines, told.refused, told.metrics) == (2, 1, {"loss": 2})
-    assert told.trouble is not None
-    assert told.trouble.startswith(f"at byte {len(first)}: ")
-    assert why in told.trouble
-    assert words(told) == f"{told.trouble}; 1 line not taken"
+    trouble = told.troubles["line"]
+    assert trouble.startswith(f"at byte {len(first)}: ")
+    assert why in trouble
+    assert words(told) == f"{trouble}; 1 line not taken"
 
 
 @given(st.lists(st.binary(max_size=300)))
@@ -180,7 +187,7 @@ def test_no_bytes_do_harm(pieces: list[bytes]) -> None:
 def test_a_value_that_is_none_costs_only_itself() -> None:
     told = take(line(1, a=[1], b={"x": 1}, c=1.5, **{"": 1, "n" * 81: 1}))
     assert (told.metrics, told.lines, told.refused) == ({"c": 1.5}, 1, 0)
-    assert words(told) == "at byte 0: a is a list, and no value"
+    assert words(told) == "at byte 0: a is a list, and no value; 4 values not taken"
 
 
 def test_names_and_texts_are_bounded() -> None:
@@ -188,19 +195,60 @@ def test_names_and_texts_are_bounded() -> None:
     told = take(*many, line(500, name0="y" * 3000))
     assert len(told.metrics) == MOST_NAMES
     assert told.metrics["name0"] == "y" * 199 + "…"
-    assert "one name too many: 100 are kept" in str(told.trouble)
+    assert "one name too many: 100 are kept" in str(words(told))
+
+
+@pytest.mark.parametrize("text", ["x" * 200, "\U0001f600" * 200, "\x01" * 200, '"' * 200])
+def test_all_names_and_values_together_are_bounded_as_they_are_stored(text: str) -> None:
+    many = [line(i + 1, **{f"{'n' * 70}{i}": text}) for i in range(MOST_NAMES)]
+    told = take(*many)
+    size = len(json.dumps(told.metrics, ensure_ascii=False).encode())
+    assert MOST_METRICS - 1400 < size <= MOST_METRICS
+    assert "is too much: 16 KiB are kept of all names and values" in str(words(told))
+    name = next(iter(told.metrics))
+    told = take(line(500, **{name: 1.5}), line(501, another=1), after=told)
+    assert (told.metrics[name], told.metrics["another"]) == (1.5, 1), "there is room again"
+    back = take(line(502, **{name: text, "more": text}), after=told)
+    assert len(json.dumps(back.metrics, ensure_ascii=False).encode()) <= MOST_METRICS
+
+
+def test_texts_in_the_place_of_numbers_are_bounded_as_well() -> None:
+    names = [f"{'n' * 70}{i}" for i in range(MOST_NAMES)]
+    told = take(*(line(i + 1, **{name: 1}) for i, name in enumerate(names)))
+    told = take(*(line(i + 200, **{name: "x" * 200}) for i, name in enumerate(names)), after=told)
+    assert len(told.metrics) == MOST_NAMES
+    assert len(json.dumps(told.metrics, ensure_ascii=False).encode()) <= MOST_METRICS
+
+
+@pytest.mark.parametrize("writer", ["x" * 80, "\U0001f600" * 80, "a b", "\udfff", ""])
+def test_whatever_a_writer_is_called_it_is_known_again_by_a_short_name(writer: str) -> None:
+    told = take(line(1, by=writer), line(2, by="9f2c61d04b7a35e8"))
+    assert [len(name) for name in told.writers] == [16, 16]
+    assert "9f2c61d04b7a35e8" in told.writers
+    assert take(line(1, by=writer), after=told).lines == 2
+
+
+def test_only_so_many_lines_are_taken_in_at_once() -> None:
+    data = b"x\n" * (2 * MOST_LINES + 5) + b"x"
+    parts = []
+    while part := few_lines(data):
+        parts.append(part)
+        data = data[len(part) :]
+    assert [part.count(b"\n") for part in parts] == [MOST_LINES, MOST_LINES, 5]
+    assert parts[-1] == b"x\n" * 5 + b"x"
+    assert few_lines(b"x\n" * MOST_LINES) == b"x\n" * MOST_LINES
 
 
 def test_half_a_character_is_stored_as_none() -> None:
     told = take(b'{"v": {"\\ud800": "\\udfff", "progress": "\\ud800"}}\n')
     assert told.metrics == {"?": "?"}
-    assert str(told.trouble).encode()
+    assert str(words(told)).encode()
 
 
 def test_that_a_line_was_cut_is_named() -> None:
     told = take(b'{"cut": true, "v": {"loss": 1}}\n')
     assert told.lines == 1
-    assert "left out to keep the line within 4 KiB" in str(told.trouble)
+    assert "left out to keep the line within 4 KiB" in str(words(told))
 
 
 # ─── piece by piece ──────────────────────────────────────────────────────────────────────────────
@@ -261,9 +309,17 @@ def test_what_is_skipped_is_named_and_is_nobodys_loss() -> None:
     assert words(told) == "3G not looked at, there was too much"
 
 
-def test_the_first_trouble_stays() -> None:
+def test_the_first_trouble_of_each_kind_stays() -> None:
     told = complain(complain(Told(), "it is no file"), "it belongs to uid 5")
-    assert words(take(b"x\n", after=told)) == "it is no file; 1 line not taken"
+    assert words(take(b"x\n", after=told)) == (
+        "it is no file; at byte 0: no JSON; 1 line not taken"
+    )
+    told = take(b"x\n", line(1, a=[1]), line(2, progress="half"), line(3, progress=80, b={}))
+    assert words(take(b"y\n", after=told)) == (
+        "at byte 0: no JSON; at byte 2: a is a list, and no value; "
+        f"at byte {2 + len(line(1, a=[1]))}: progress is a number from 0 to 1, and not half; "
+        "2 lines not taken; 4 values not taken"
+    )
 
 
 def test_a_bar_counts_where_the_job_itself_says_nothing() -> None:
@@ -273,3 +329,12 @@ def test_a_bar_counts_where_the_job_itself_says_nothing() -> None:
     told = take(line(1, progress=0.1), after=told)
     assert (told.progress, told.progress_from) == (0.1, "report")
     assert with_bar(told, 0.9) == told
+
+
+def test_no_counter_grows_beyond_what_can_be_stored_and_shown() -> None:
+    told = Told(lines=EXACT, refused=EXACT, refused_values=EXACT, missed=EXACT)
+    leaps = [line(EXACT - 1, by=f"w{i}", x=[]) for i in range(3)]
+    told = take(*leaps, b"x\n", after=told)
+    assert (told.lines, told.refused, told.refused_values) == (EXACT, EXACT, EXACT)
+    assert told.missed == EXACT
+    assert skip(skip(told, 5 * 2**60), 6 * 2**60).skipped_bytes == EXACT

@@ -63,7 +63,7 @@ def test_only_the_one_whom_it_is_for_starts_there() -> None:
     waits = told(2, [others], now)
     assert starts(waits) == {}
     assert plan(waits).reasons[9] == (
-        "wants 1 GPU, 0 free (0 left to it); GPU 0-1 are reserved for alice until 06:00 (tomorrow)"
+        "wants 1 GPU, 0 free (0 left to it); GPUs 0,1 are reserved for alice until 06:00 (tomorrow)"
     )
 
 
@@ -119,7 +119,7 @@ def test_a_job_of_which_nobody_knows_counts_as_long_as_the_settings_say() -> Non
     assert starts(snapshot) == {9: (0,)}
     kept = told(4, [lasting(None)], reserved(2, 3), reserved(0, 1, begin=23 * HOUR, id=2))
     assert starts(kept) == {}
-    why = "GPU 0-3 are reserved for alice from 18:00, and it has no time limit (-t)"
+    why = "GPUs 0-3 are reserved for alice from 18:00, and it has no time limit (-t)"
     assert why in plan(kept).reasons[9]
     assert starts(told(1, [lasting(None)], reserved(0), unknown_job_s=60.0)) == {9: (0,)}
 

@@ -44,3 +44,54 @@ async def _no_more_than_some() -> None:
     assert not begun.acquire(blocking=False), "one more"
     go.set()
     assert all(await asyncio.gather(*works))
+
+
+def test_who_hangs_up_has_no_second_thread_before_the_first_has_ended() -> None:
+    asyncio.run(_no_second_thread())
+
+
+async def _no_second_thread() -> None:
+    one_by_one, go, begun = OneByOne(), threading.Event(), threading.Semaphore(0)
+
+    def work() -> bool:
+        begun.release()
+        return go.wait(10)
+
+    left: list[str] = []
+    first = asyncio.ensure_future(one_by_one.do(ALICE, work, leave=lambda: left.append("first")))
+    assert await asyncio.to_thread(begun.acquire, timeout=10)
+    impatient = [asyncio.ensure_future(one_by_one.do(ALICE, work)) for _ in range(20)]
+    await asyncio.sleep(0)
+    for task in (first, *impatient):
+        task.cancel()
+    await asyncio.wait([first, *impatient])
+    assert left == ["first"], "only of what had begun"
+    second = asyncio.ensure_future(one_by_one.do(ALICE, lambda: "second"))
+    for _ in range(20):  # each would have let hers end as well
+        assert await one_by_one.do(BOB, lambda: "bob's")
+    assert not second.done()
+    assert not begun.acquire(blocking=False)
+    go.set()
+    assert await second == "second"
+
+
+def test_work_that_fails_when_nobody_waits_any_more_makes_room_as_well() -> None:
+    asyncio.run(_fails_alone())
+
+
+async def _fails_alone() -> None:
+    one_by_one, go, begun = OneByOne(), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        go.wait(10)
+        raise ValueError("nobody asked")
+
+    works = [asyncio.ensure_future(one_by_one.do(uid, fail)) for uid in range(MOST_AT_ONCE)]
+    assert await asyncio.to_thread(begun.wait, 10)
+    for task in works:
+        task.cancel()
+    await asyncio.wait(works)
+    go.set()
+    assert await one_by_one.do(BOB, lambda: "bob's") == "bob's"
+    assert await one_by_one.do(ALICE, lambda: "alice's") == "alice's"

@@ -1,6 +1,7 @@
 """What would become of jobs that nobody submits: judged as if they were, and nothing stored."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
@@ -133,11 +134,26 @@ def test_what_would_be_noted_is(store: Store) -> None:
     assert "the moment to begin was" in note
 
 
+def test_that_apprise_is_not_there_is_noted_where_an_address_wants_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def note(**hooks: str) -> Any:
+        return dry_run(store, plain_jobs(1, **hooks))["note"]
+
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    assert note(on_end="date", on_start="https://example.org/hook") is None
+    assert note(on_end="ntfys://S3CRET") == (
+        "ntfys://… will not be told: addresses like this one take Apprise, which is not installed "
+        "where gpuqd is: pip install 'gpuqd[notify]', or use a command or an https:// address"
+    )
+    assert "will not be told" in note(on_start="mailto://S3CRET")
+
+
 # ── what is said ──
 
 
 def test_it_would_start(store: Store) -> None:
-    assert said(store, gpus=2) == "would start now on GPUs 0-1"
+    assert said(store, gpus=2) == "would start now on GPUs 0,1"
     assert said(store, gpus=1) == "would start now on GPU 0"
     assert said(store, gpus=0) == "would start now"
 
@@ -181,7 +197,7 @@ def test_of_an_array_so_many_would_start(store: Store) -> None:
         "100 jobs: would start 4 now on GPUs 0-3; the others would wait: wants 1 GPU, 0 free"
     )
     assert said(store, gpus=1, array=hundred | {"max_running": 2}).startswith(
-        "100 jobs: would start 2 now on GPUs 0-1; the others would wait: 2 jobs of it at a time"
+        "100 jobs: would start 2 now on GPUs 0,1; the others would wait: 2 jobs of it at a time"
     )
     assert said(store, gpus=1, array={"indices": [[0, 3, 1]]}) == (
         "3 jobs: would start now on GPUs 0-2"
@@ -197,8 +213,8 @@ def test_a_million_elements_cost_no_more(store: Store) -> None:
 def test_several_are_judged_as_submitted_together(store: Store) -> None:
     verdicts = dry_run(store, plain_jobs(3, gpus=2))["verdict"]
     assert [one["words"] for one in verdicts][:2] == [
-        "would start now on GPUs 0-1",
-        "would start now on GPUs 2-3",
+        "would start now on GPUs 0,1",
+        "would start now on GPUs 2,3",
     ]
     assert verdicts[2]["words"].startswith("would wait")
 
@@ -247,7 +263,7 @@ def test_the_fields_say_the_same_as_the_words(store: Store) -> None:
         "reason": None,
         "waits_for": [],
         "expected_start_at": None,
-        "words": "would start now on GPUs 0-1",
+        "words": "would start now on GPUs 0,1",
     }
     (verdict,) = dry_run(store, plain_jobs(1, gpus=4), busy(0, time_limit_s=7200.0))["verdict"]
     assert (verdict["starting"], verdict["waits_for"]) == (0, [90])

@@ -9,7 +9,9 @@ import pytest
 from gpuq.core.asked.elements import Elements
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import EndCause, Exit, JobState, Outcome, Request
+from gpuq.core.scheduling.durations import lasts_s
 from gpuq.daemon.store import Store
+from gpuq.daemon.store.classes import read_request
 from tests import stored
 from tests.alive import Alive, MovedClock, alive, shown_by_hand, with_alive
 from tests.builders import gpu
@@ -181,6 +183,28 @@ def test_a_requeue_gives_its_claim_to_gpus_back(store: Store, state: str) -> Non
     assert request_of(store, job) == PATIENT
     assert store.falling.to_clock() == (job,)
     assert stored.row(store, job)["state"] == JobState.QUEUED
+
+
+def test_what_was_edited_on_the_cpu_stays_edited_when_it_waits_for_gpus_again(
+    tmp_path: Path,
+) -> None:
+    async def deed(at: Asked) -> None:
+        request = replace(PATIENT, gpus=2, gpu_mem_bytes=2**30, cpus=1, lasts_s=500.0)
+        job = at.daemon.submit("true", request=request, held=True)
+        at.store.changed.release(job, job, actor="alice", now=NOW)
+        assert fall(at.store, job)
+        at.store.changed.hold(job, job, actor="alice", as_admin=False, now=NOW)
+        await at.do("edit", job, changes={"cpus": 2, "time_limit_s": 90.0})
+        assert await at.done("requeue", job) == ["wants_gpus_again"]
+        await at.daemon.until(lambda: at.daemon.row(job)["gpu_request"] is None, "its claim")
+        text = at.store.database.value(
+            "select c.request from jobs j join classes c on c.id = j.class where j.id = ?", (job,)
+        )
+        wanted = replace(request, cpus=2, lasts_s=lasts_s(90.0, None))
+        assert read_request(text) == wanted
+        assert (await at.seen(job))["time_limit_s"] == 90.0
+
+    asked(tmp_path, deed)
 
 
 def test_an_undone_cancel_leaves_it_on_the_cpu(store: Store) -> None:

@@ -400,7 +400,7 @@ def test_one_busy_gpu_of_several_is_enough(desk: Desk) -> None:
     assert desk.causes("gpu_idle") == []
     desk.watch(quiet(job, 0, percent=2), quiet(job, 1), for_s=IDLE_S)
     (event,) = desk.events("gpu_idle")
-    assert (event["cause"], event["gpu"]) == ("GPUs 0-1 at 2 % for 10 min", None)
+    assert (event["cause"], event["gpu"]) == ("GPUs 0,1 at 2 % for 10 min", None)
 
 
 def test_a_paused_job_is_not_idle(desk: Desk) -> None:

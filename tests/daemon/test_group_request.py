@@ -283,6 +283,9 @@ def test_parameters_stand_beside_metrics(store: Store) -> None:
     assert found["name"] == "sweep-0.2"
     assert (found["array_index"], found["parameters"]) == (1, {"lr": "0.2"})
     assert (found["metrics"], found["progress"]) == ({"loss": 0.5}, 1.0)
+    assert found["report_trouble"] is None
+    write(store, "update reports set refused_values = 2 where job = ?", jobs[1])
+    assert rows(store, "@")[1]["report_trouble"] == "2 values not taken"
     assert (found["state"], found["outcome"], found["exit_code"]) == ("ended", "succeeded", 0)
 
 
@@ -389,3 +392,23 @@ def test_hidden_jobs_cannot_be_guessed_by_name_or_tag(store: Store, ref: str) ->
         with pytest.raises(NothingMatched):
             ask(store, ref, BEN, "own", **more)
     assert ask(store, ref, CAROL, "own", all=True)["group"]["total"] == 8
+
+
+def test_jobs_on_simulated_gpus_are_marked_and_counted(store: Store) -> None:
+    first, second, third = submit(store, 3)
+    succeed(store, first, second)
+    write(store, "update attempts set gpus = json_set(gpus, '$.simulated', true) where job = 1")
+    assert group(store, "g1")["simulated"] == 1
+    found = rows(store, "g1")
+    assert {row["id"]: row["gpus_simulated"] for row in found} == {
+        first: True,
+        second: False,
+        third: False,
+    }
+
+
+@pytest.mark.parametrize("ref", ["8-19", "8,9", "1-3,7"])
+def test_a_range_of_jobs_is_no_group(store: Store, ref: str) -> None:
+    grid(store)
+    with pytest.raises(UsageError, match=f"{ref} are jobs, .* Those jobs: gpuq status {ref}"):
+        group(store, ref)

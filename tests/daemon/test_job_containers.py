@@ -2,6 +2,9 @@ import asyncio
 import itertools
 import os
 import signal
+import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from gpuq import config
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Request
 from gpuq.daemon.attempt import container
-from gpuq.daemon.containers import Containers
+from gpuq.daemon.containers import Containers, _beginning
 from gpuq.daemon.linux import processes
 from gpuq.daemon.supervisor import Known
 from tests.alive import Alive, alive, shown_by_hand, with_alive
@@ -277,6 +280,23 @@ def test_a_process_of_its_container_is_the_jobs(
     containers = Containers(settings, dict, proc=str(tmp_path / "proc"))
     assert containers.owner_of(42, [known(9), known(3)]) == owner
     assert containers.owner_of(43, [known(3)]) is None
+
+
+def test_of_what_an_engine_writes_the_beginning_is_kept_however_much_it_is() -> None:
+    """It is whatever the user has called so."""
+    read, write = os.pipe()
+    with os.fdopen(write, "wb") as file:
+        writing = threading.Thread(target=lambda: (file.write(b"x" * 2**20), file.close()))
+        writing.start()
+        said = _beginning(read, time.monotonic() + 60)
+        writing.join()
+    os.close(read)
+    assert said == b"x" * 4096
+
+
+def test_an_engine_that_writes_for_ever_is_not_read_for_ever() -> None:
+    with open("/dev/zero", "rb") as endless, pytest.raises(subprocess.TimeoutExpired):
+        _beginning(endless.fileno(), time.monotonic() + 0.05)
 
 
 def test_a_job_that_has_no_container_is_asked_for_none(tmp_path: Path) -> None:

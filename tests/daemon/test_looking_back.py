@@ -13,7 +13,7 @@ from gpuq import config
 from gpuq.core.asked.elements import Elements
 from gpuq.core.model import Outcome
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.requests import looking_back
+from gpuq.daemon.clock import Clock
 from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.leased import accounts
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def ten_hours_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking_back.time, "time", lambda: NOW + 10 * HOUR)
+    monkeypatch.setattr(Clock, "wall", lambda _: NOW + 10 * HOUR)
 
 
 def ask(store: Store, do: str, peer: Peer = ADMIN, *, own: bool = False, **request: Any) -> Answer:
@@ -101,6 +101,33 @@ def test_usage_is_right_to_the_cent(store: Store) -> None:
     assert told["price"] == "1.006"
     gpus = ask(store, "usage", since=NOW, price=1.006, by="gpu")["gpus"]
     assert [gpu["cost"] for gpu in gpus] == [5.37, 5.03]
+
+
+SIMULATED = json.dumps({"indices": [1], "uuids": ["GPU-1"], "simulated": True})
+
+
+def test_hours_of_simulated_gpus_are_told_apart_also_where_they_were_shared(store: Store) -> None:
+    had(store, 0, 2 * HOUR, "GPU-0")
+    had(store, 0, 2 * HOUR, "GPU-1", gpus=SIMULATED)
+    had(store, HOUR, 3 * HOUR, "GPU-1", gpus=SIMULATED, by=BOB)
+    told = ask(store, "usage", since=NOW)
+    simulated = [hours(user, "leased_gpu_s", "simulated_gpu_s") for user in told["users"]]
+    assert simulated == [[3.5, 1.5], [1.5, 1.5]]
+    assert hours(told["total"], "leased_gpu_s", "simulated_gpu_s") == [5.0, 3.0]
+    gpus = ask(store, "usage", since=NOW, by="gpu")["gpus"]
+    assert {gpu["gpu"]: gpu["simulated_gpu_s"] for gpu in gpus} == {
+        "GPU-0": 0.0,
+        "GPU-1": pytest.approx(3 * HOUR),
+    }
+
+
+def test_stats_count_simulated_runs_and_those_that_fell_back(store: Store) -> None:
+    had(store, 0, 60, "GPU-1", gpus=SIMULATED)
+    had(store, 0, 60, "GPU-0")
+    turned = had(store, 0, 60)
+    stored.write(store, "update jobs set gpu_request = '{}' where id = ?", turned)
+    (told,) = ask(store, "stats")["stats"]
+    assert (told["attempts"], told["simulated"], told["fell_back"]) == (3, 1, 1)
 
 
 def test_hours_are_busy_idle_or_unmeasured(store: Store) -> None:
@@ -252,6 +279,10 @@ def test_stats_are_of_the_jobs_that_are_asked_for(store: Store) -> None:
     assert ask(store, "stats", user="bob")["stats"][0]["jobs"] == 1
     told = ask(store, "stats", since=NOW + 210, user="alice")["stats"]
     assert {row["key"]: row["jobs"] for row in told} == {"queued": 1000, "succeeded": 1}
+    told = ask(store, "stats", refs=["g22", "3-4"])["stats"]
+    assert {row["key"]: row["jobs"] for row in told} == {"queued": 1000, "succeeded": 2}
+    told = ask(store, "stats", refs=["1000-2000", "25", "7"])["stats"]
+    assert {row["key"]: row["jobs"] for row in told} == {"queued": 23, "succeeded": 1}
     answer = ask(store, "stats", by="group", limit=2)
     assert [row["key"] for row in answer["stats"]] == ["g22", "g1"]
     assert answer["more"] == 20
@@ -301,6 +332,10 @@ def test_errors_of_the_time_that_is_asked_for(store: Store) -> None:
     make_errors(store)
     assert counts(ask(store, "errors", by="outcome", since=NOW + 300)) == {"timed_out": (1, None)}
     assert counts(ask(store, "errors", user="bob")) == {"ValueError: # in a.py:3": (1, None)}
+    assert counts(ask(store, "errors", refs=["2-3"])) == {
+        "ValueError: # in a.py:3": (1, None),
+        "timed out": (1, None),
+    }
 
 
 # ── history ──

@@ -28,6 +28,8 @@ def test_a_command_is_told_of_start_and_end_as_json_and_by_variables(tmp_path: P
         told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
         assert [one["moment"] for one in told] == ["start", "end"], "in that order"
         ended = told[1]["job"]
+        assert ended["error"] is None
+        assert told[1]["text"].endswith(": exit code 3")
         assert (ended["id"], ended["name"], ended["user"]) == (job, "sh", "alice")
         assert (ended["outcome"], ended["exit_code"], ended["attempt"]) == ("failed", 3, 1)
         assert ended["reason"] == "exit code 3"
@@ -35,6 +37,24 @@ def test_a_command_is_told_of_start_and_end_as_json_and_by_variables(tmp_path: P
         assert told[1]["title"] == f"job {job} sh: failed"
 
     with_alive(tmp_path, deed)
+
+
+def test_a_jobs_own_notice_tells_what_its_program_said_and_the_settings_do_not(
+    tmp_path: Path,
+) -> None:
+    async def deed(daemon: Alive) -> None:
+        note = f"cat >> {tmp_path}/own; echo >> {tmp_path}/own"
+        job = daemon.submit("echo 'ValueError: bad shape 7'; exit 3", on_end=note)
+        await daemon.ended(job)
+        await settled(daemon, 2)
+        own, standing = (json.loads((tmp_path / name).read_text()) for name in ("own", "all"))
+        assert own["job"]["error"] == "ValueError: bad shape #"
+        assert own["text"].endswith(
+            f": exit code 3 (ValueError: bad shape #). What it wrote: gpuq logs {job}"
+        )
+        assert "ValueError" not in json.dumps(standing)
+
+    with_alive(tmp_path, deed, on_end=f"cat > {tmp_path}/all")
 
 
 def test_a_command_gets_nothing_of_the_daemons_environment(
@@ -287,14 +307,15 @@ def test_a_daemon_that_comes_back_does_what_nobody_did_and_nothing_twice(
         await daemon.until(lambda: notices(daemon)[0]["state"] == "claimed", "its claim")
         folder = daemon.state_dir / "notices"
         if moment == "while":
-            await daemon.until(lambda: list(folder.glob("*")), "its mark")
+            await daemon.until(lambda: list(folder.glob("*/*")), "its mark")
 
     async def second(daemon: Alive) -> None:
         (tmp_path / "go").touch()
         (end,) = await settled(daemon)
         assert (end["state"], end["tries"], end["output"]) == ("done", 1, "said\n")
         assert (tmp_path / "done").read_text() == "x\n"
-        await daemon.until(lambda: not os.listdir(daemon.state_dir / "notices"), "no mark")
+        marks = daemon.state_dir / "notices"
+        await daemon.until(lambda: not list(marks.glob("*/*")), "no mark")
 
     with_alive(tmp_path, first, leave=True)
     with_alive(tmp_path, second)

@@ -9,7 +9,7 @@ import pytest
 
 from gpuq.daemon import reports
 from gpuq.daemon.attempt import progress
-from gpuq.daemon.attempt.progress import BarWatch, find_progress, last_progress
+from gpuq.daemon.attempt.progress import BarWatch, find_bars, last_progress
 from tests.alive import Alive, with_alive
 from tests.desk import run
 
@@ -32,6 +32,8 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
         ("\r 30%|###       | 1.20M/4.00M [00:01<00:02, 1.1MB/s]", 0.3),
         (f"\r 10%|#         | 1/10 [00:01<00:09]\r{BAR}", 120 / 196),
         (f"\r{BAR}\nsaved a checkpoint: 100% |done| 1/1\n", 120 / 196),
+        (f" 50%|###| {'1' * 5000}/{'2' * 5000} [00:01<00:01]", 0.5),
+        (f" 50%|###| {'1' * 400}/{'2' * 400} [00:01<00:01]", 0.5),
         ("12it [00:03,  3.9it/s]", None),
         ("cpu 50%| of | it", None),
         ("  7%|cut off | 12/1", None),
@@ -41,16 +43,19 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_bar_says_how_far_it_is(written: str, fraction: float | None) -> None:
-    assert find_progress(written.encode()) == fraction
+    assert progress_of(written) == fraction
+
+
+def progress_of(written: str) -> float | None:
+    bar = find_bars(written.encode()).outer
+    return None if bar is None else bar.fraction
 
 
 def test_of_bars_within_each_other_the_outermost_counts() -> None:
     outer = "\repochs:  20%|##        | 2/10 [00:01<00:04]"
     inner = "\n\rbatches:  90%|######### | 90/100 [00:00<00:00]\x1b[A"
-    assert find_progress(f"{outer}{inner}{inner}".encode()) == 0.2
-    assert find_progress(f"{inner}{inner}".encode()) is None, (
-        "and what was known of the outer stays"
-    )
+    assert progress_of(f"{outer}{inner}{inner}") == 0.2
+    assert progress_of(f"{inner}{inner}") is None, "and what was known of the outer stays"
 
 
 class Written:
@@ -90,6 +95,23 @@ def test_the_watch_reads_what_is_new_and_keeps_what_it_knows(written: Written) -
     )
 
 
+def test_a_bar_moves_where_its_counts_do(written: Written) -> None:
+    def moves(text: str) -> bool:
+        with written.log.open("a") as log:
+            log.write(text)
+        return written.watch.look_at_once()
+
+    outer = "\repochs:  20%|##        | 2/10 [00:01<00:04]"
+    inner = "\n\rbatches:  {0}%|###       | {0}/100 [00:00<00:00]\x1b[A"
+    assert moves(outer)
+    assert not moves("only words\n")
+    assert not moves(outer.replace("00:01", "00:09")), "drawn anew, and not on"
+    assert moves(inner.format(30)), "one within another counts as well"
+    assert not moves(inner.format(30))
+    assert moves(inner.format(31))
+    assert moves(outer.replace("2/10", "3/10"))
+
+
 def test_it_looks_once_a_second_and_makes_no_file_for_nothing(written: Written) -> None:
     written.watch.look(100.0)
     assert not Path(written.folder, progress.PROGRESS).exists()
@@ -110,6 +132,13 @@ def test_what_makes_no_sense_is_no_progress(tmp_path: Path, content: bytes) -> N
 def test_a_pipe_in_its_place_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / progress.PROGRESS)
     assert last_progress(str(tmp_path)) is None
+
+
+def test_whatever_is_wrong_with_a_log_its_runner_goes_on(tmp_path: Path) -> None:
+    one = Written(tmp_path)
+    os.close(one.watch._logs[0].reader)  # as a file system does that is taken away under it
+    assert one.write("\r 10%|#         | 1/10 [00:01<00:09]") is None
+    assert not one.watch.look(1e9)
 
 
 def test_a_job_that_ends_at_once_has_come_as_far_as_its_bar(tmp_path: Path) -> None:

@@ -31,3 +31,10 @@ def test_ranges_that_overlap_or_touch_are_one() -> None:
 def test_one_request_names_no_more_than_a_person_would(refs: list[str]) -> None:
     with pytest.raises(UsageError, match="name up to"):
         References(open_store(":memory:").found).resolve(refs, ALICE)
+
+
+def test_a_name_is_no_reference_and_what_takes_names_is_told() -> None:
+    with pytest.raises(UsageError, match=r"or g12\. Jobs of that name: gpuq group odd$"):
+        References(open_store(":memory:").found).resolve(["odd"], ALICE)
+    with pytest.raises(UsageError, match=r"or g12$"):
+        References(open_store(":memory:").found).resolve(["8-"], ALICE)

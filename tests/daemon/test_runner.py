@@ -26,7 +26,7 @@ from gpuq.daemon.attempt import record as record_on_disk
 from gpuq.daemon.attempt.gate import HEADER
 from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.linux.cgroup import Leaf
-from gpuq.daemon.supervisor import Known, Running, read_exit
+from gpuq.daemon.supervisor import Exited, Known, Running, read_exit
 from tests.desk import PATH, PROJECT, Desk, desk_in, end, is_gone, output, run, until, with_desk
 
 # ─── started exactly as asked ────────────────────────────────────────────────────────────────────
@@ -660,7 +660,7 @@ def test_a_job_that_ends_while_nobody_listens_leaves_its_exit_code(
         assert (desk.record(known) or {})["exit_code"] == 7
         desk.supervisor.adopt(known)
         assert (await desk.exited() or Exit()).exit_code == 7
-        assert not any(isinstance(news, Running) for news in desk.news)
+        assert [type(news) for news in desk.news] == [Running, Exited], "it has run, and is over"
 
     with_desk(tmp_path, deed)
 

@@ -13,7 +13,7 @@ from gpuq import config
 from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
 from gpuq.daemon.watchers import Watchers
-from gpuq.errors import GpuqError
+from gpuq.errors import GpuqError, NothingMatched
 from tests import stored
 from tests.daemon.test_queue_limits import ADMIN, Still
 from tests.stored import NOW
@@ -133,3 +133,43 @@ def test_no_event_is_without_actor_and_cause(store: Store) -> None:
         ("closing", "gpuq"),
     ]
     assert all(one["cause"] for one in stored.events(store))
+
+
+def test_who_shows_the_last_ones_is_told_how_many_of_them_are_kept(
+    asked: Handlers, store: Store
+) -> None:
+    happen(store, 10)
+    happen(store, 3, at=NOW + 100)
+    request = {"do": "events", "since": None}
+    assert asyncio.run(asked.handle(request, ADMIN))["removed_to"] == 0
+    store.pruned.prune_events(NOW + 50, 1000)
+    answer = asyncio.run(asked.handle(request, ADMIN))
+    assert (answer["removed_to"], answer["last"]) == (10, 13)
+    assert tell(asked, answer["removed_to"]) == ([11, 12, 13], 13)
+
+
+@pytest.mark.parametrize("removed", [0, 4, 7])
+def test_events_are_told_from_a_moment_on(asked: Handlers, store: Store, removed: int) -> None:
+    for second in range(10):
+        happen(store, 1, at=NOW + second)
+    store.pruned.prune_events(NOW + removed, 1000)
+    for second in range(11):
+        wanted = list(range(max(second, removed) + 1, 11))
+        assert tell(asked, 0, since_at=NOW + second) == (wanted, 10)
+        assert tell(asked, 0, since_at=NOW + second - 0.5) == (wanted, 10)
+
+
+def test_events_of_a_job_that_never_was_are_an_error(asked: Handlers, store: Store) -> None:
+    job = stored.submit(store).start
+    assert tell(asked, 0, refs=[str(job)]) == ([1], 1)
+    assert tell(asked, 1, refs=[str(job)], timeout_s=0.0) == ([], 1)
+    with pytest.raises(NothingMatched, match="no job 999"):
+        tell(asked, 0, refs=["999"], timeout_s=0.0)
+
+
+def test_events_of_a_job_that_was_forgotten_are_told(asked: Handlers, store: Store) -> None:
+    job = stored.submit(store).start
+    happen(store, 1, at=NOW + 1)
+    stored.write(store, "delete from jobs where id = ?", job)
+    assert tell(asked, 0, refs=[str(job)]) == ([1], 2)
+    assert tell(asked, 2, refs=[str(job)]) == ([], 2)

@@ -117,7 +117,9 @@ class Watched:
         self.report = folder / "report"
         self.report.touch()
         files = Files()
-        files.log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
+        self.log = folder / "log"
+        files.log = os.open(self.log, os.O_WRONLY | os.O_CREAT)
+        files.log_reader = os.open(self.log, os.O_RDONLY)
         files.folder = os.open(folder, os.O_PATH)  # for as long as the test
         order = {
             "report": str(self.report),
@@ -127,6 +129,7 @@ class Watched:
         }
         self.watch = Watch(order, files)
         os.close(files.log)
+        os.close(files.log_reader)
 
     def beats(self) -> bool:
         """Is another sign of life noticed when it is next looked for?"""
@@ -154,6 +157,22 @@ def test_any_change_of_the_report_is_a_sign_of_life_and_nothing_else(tmp_path: P
         assert not watched.beats()
     (tmp_path / "other").write_text("not the report")
     assert not watched.beats()
+
+
+def test_a_bar_that_moves_is_a_sign_of_life_and_one_that_stands_still_is_none(
+    tmp_path: Path,
+) -> None:
+    watched = Watched(tmp_path, heartbeat_s=0.1)
+
+    def beats_after(text: str) -> bool:
+        with watched.log.open("a") as log:
+            log.write(text)
+        return watched.beats()
+
+    assert beats_after("\r 10%|#         | 1/10 [00:01<00:09]")
+    assert not beats_after("\r 10%|#         | 1/10 [00:02<00:18]")
+    assert beats_after("\r 20%|##        | 2/10 [00:03<00:12]")
+    assert not beats_after("a log may say anything for hours\n")
 
 
 def test_a_sign_of_life_is_looked_for_four_times_in_the_time_of_one(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
+from gpuq.cli.render import printable
 from gpuq.errors import GpuqError
 
 Part = tuple[str, str]
@@ -16,7 +17,7 @@ def write(path: str, folder: str, parts: Iterable[Part]) -> None:
     """Writes `parts` below `folder` into a new file at `path`. GpuqError where there is one already or
     none can be made; then nothing is left there."""
     if os.path.lexists(path):
-        raise GpuqError(f"{path} is there already. Name another file: gpuq bundle FILE")
+        raise GpuqError(f"{printable(path)} is there already. Name another file: gpuq bundle FILE")
     data = packed(folder, parts)
     partial = f"{path}.{os.getpid()}.partial"
     try:
@@ -28,7 +29,8 @@ def write(path: str, folder: str, parts: Iterable[Part]) -> None:
     except OSError as error:
         with suppress(OSError):
             os.unlink(partial)
-        raise GpuqError(f"{path}: cannot be written: {error.strerror}. Name another file") from None
+        what = f"{printable(path)}: cannot be written: {error.strerror}. Name another file"
+        raise GpuqError(what) from None
 
 
 def packed(folder: str, parts: Iterable[Part]) -> bytes:

@@ -21,17 +21,11 @@ HOOKS = ("on_start", "on_end", "on_gpu_problem", "on_kill")  # settings
 LOG_BYTES = 256 * 1024
 JOURNAL_LINES = 1000
 PACKAGES = ("typer", "apsw", "psutil", "nvidia-ml-py", "watchfiles", "structlog", "dbus-fast")
-OF_GPU = (
-    *("index", "uuid", "model", "simulated", "state", "reason", "memory_total_bytes"),
-    *(
-        "memory_used_bytes",
-        "memory_reserved_bytes",
-        "utilization_percent",
-        "temperature_c",
-        "power_w",
-    ),
-    *("power_limit_w", "is_available", "jobs", "exclusive", "warnings", "quarantine", "test"),
-)
+OF_GPU = """
+index uuid model simulated state reason memory_total_bytes memory_used_bytes memory_reserved_bytes
+utilization_percent temperature_c power_w power_limit_w is_available jobs exclusive warnings
+quarantine test
+"""
 # Lines of nvidia-smi -q that name programs, and this machine's own hardware.
 _NAMES_OF_SMI = re.compile(r"^\s*(Name|Process ID|Serial Number|Board ID|Host\w*)\s*:")
 _ENVIRONMENT = re.compile(r"^\s*(\w*Environment\w*|\w*Credential\w*)\s*=")
@@ -214,7 +208,7 @@ def _without_notes(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _gpus(answer: dict[str, Any]) -> dict[str, Any]:
     told = {name: answer.get(name) for name in ("gpu_backend", "gpu_trouble", "gpu_origin")}
-    gpus = [{name: gpu.get(name) for name in OF_GPU} for gpu in answer["gpus"]]
+    gpus = [{name: gpu.get(name) for name in OF_GPU.split()} for gpu in answer["gpus"]]
     return told | {"gpus": gpus}
 
 

@@ -8,6 +8,7 @@ import typer
 from typer import Argument
 
 from gpuq.cli import console
+from gpuq.cli.render import printable
 from gpuq.core.units import format_bytes
 
 WHAT = {
@@ -74,7 +75,7 @@ def bundle(
     if console.look(context).terminal:
         console.say(*_in_words(path))
     else:
-        console.say(path)
+        console.say(printable(path))
 
 
 def _readme() -> str:
@@ -85,10 +86,10 @@ def _readme() -> str:
 
 def _in_words(path: str) -> list[str]:
     return [
-        f"wrote {path} ({format_bytes(os.path.getsize(path))}), for you alone to read",
+        f"wrote {printable(path)} ({format_bytes(os.path.getsize(path))}), for you alone to read",
         "in it:",
         *(f"  {words}" for words in WHAT.values()),
         "not in it:",
         *(f"  {one}" for one in LEFT_OUT),
-        f"look it over before you pass it on: tar -xzOf {path} | less",
+        f"look it over before you pass it on: tar -xzOf {printable(path)} | less",
     ]

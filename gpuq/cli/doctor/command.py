@@ -73,8 +73,8 @@ def _say(findings: Sequence[Finding], look: Look) -> None:
 
 
 def _sentence(finding: Finding) -> str:
-    remedy = f". {finding.remedy}" if finding.remedy else ""
-    return printable(finding.what + remedy)
+    stop = "" if finding.what.endswith(("?", ".")) else "."
+    return printable(f"{finding.what}{stop} {finding.remedy}" if finding.remedy else finding.what)
 
 
 def _summary(findings: Sequence[Finding]) -> str:

@@ -6,13 +6,16 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gpuq
 from gpuq import paths, service
 from gpuq.cli.doctor.finding import Finding, failure, ok, warning
 from gpuq.cli.doctor.scene import Scene
 from gpuq.errors import DaemonUnreachable, GpuqError
+
+if TYPE_CHECKING:
+    from gpuq.config import Config
 
 CONNECT_S = 0.5
 
@@ -22,7 +25,7 @@ def daemon(scene: Scene) -> Iterator[Finding]:
     told, address = scene.told(), scene.address
     if told.ping is not None:
         yield ok(f"daemon with pid {told.ping['pid']} at {address.socket} (from {address.origin})")
-        yield from _what_it_says(told.ping)
+        yield from _what_it_says(scene, told.ping)
     elif told.is_silent:
         yield _hung(scene)
     else:
@@ -56,13 +59,11 @@ def settings(scene: Scene) -> Iterator[Finding]:
     """The settings in force, and whether a daemon that is started now would take the file."""
     told = scene.told()
     if told.settings is not None:
-        where = told.setting("config") or "no file"
-        yield ok(f"settings of {where}, flags, the environment and the defaults")
-    if told.ping is None:
-        yield _settings_of_file(scene)
-    # One's own daemon may be started again, and then goes by the file as it is found from here.
-    elif not scene.is_system and (found := _settings_of_file(scene)).level == "failure":
-        yield found
+        yield _settings(told.setting("config"), "flags, the environment and the defaults")
+    if (fault := _fault_of_file(scene)) is not None:
+        yield failure(fault, "A daemon started now would refuse it. Mend the file: gpuq config")
+    elif told.ping is None:
+        yield _settings(_configured(scene).config, "the environment and the defaults")
 
 
 def socket_file(scene: Scene) -> Iterator[Finding]:
@@ -94,25 +95,39 @@ def socket_file(scene: Scene) -> Iterator[Finding]:
 # ── what it says ──
 
 
-def _what_it_says(there: dict[str, Any]) -> Iterator[Finding]:
+def _what_it_says(scene: Scene, there: dict[str, Any]) -> Iterator[Finding]:
     if drained := there.get("drained"):
         what = f"nothing is started: drained by {drained['actor']}: {drained['reason']}"
         yield warning(what, "End it: gpuq drain --off")
+    fault = _fault_of_file(scene)
     for note in there.get("config_notes", ()):
-        yield warning(note, "See: gpuq config")
+        if fault is None or fault not in note:  # that is told as a failure of the settings
+            yield warning(note, "See: gpuq config")
 
 
-def _settings_of_file(scene: Scene) -> Finding:
+def _fault_of_file(scene: Scene) -> str | None:
+    """Why a daemon that is started now would not take the file as it is found from here; None where it
+    would, and where it is another's to start."""
+    if scene.told().ping is not None and scene.is_system:
+        return None
+    try:
+        _configured(scene)
+    except GpuqError as error:
+        return str(error)
+    return None
+
+
+def _configured(scene: Scene) -> "Config":
     from gpuq.config import load
 
     mode = "system" if scene.address.socket == paths.SYSTEM_SOCKET else "user"
-    try:
-        found = load({"state_dir": scene.address.state_dir}, scene.environ, mode=mode)
-    except GpuqError as error:
-        return failure(
-            str(error), "A daemon started now would refuse it. Mend the file: gpuq config"
-        )
-    return ok(f"settings of {found.config}, the environment and the defaults")
+    return load({"state_dir": scene.address.state_dir}, scene.environ, mode=mode)
+
+
+def _settings(file: str | None, others: str) -> Finding:
+    if file is not None and os.path.exists(file):
+        return ok(f"settings of {file}, {others}")
+    return ok(f"settings of {others}{f'; there is no {file}' if file else ''}")
 
 
 # ── who does not answer ──
@@ -128,7 +143,9 @@ def _no_daemon(scene: Scene, error: GpuqError) -> Finding:
         return failure(what, f"kill {holder}; then: gpuq daemon start. Running jobs outlive it")
     if address.may_start:
         return ok(f"no daemon at {where}; `gpuq submit` starts one there")
-    return failure(str(error), _how_to_start(scene))
+    nobody = f"no daemon answers at {where}"
+    what = nobody if str(error).startswith(nobody) else str(error)  # which says what to do as well
+    return failure(what, _how_to_start(scene))
 
 
 def _is_kept_out(path: str) -> bool:

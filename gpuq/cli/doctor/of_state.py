@@ -25,7 +25,8 @@ def state_dir(scene: Scene) -> Iterator[Finding]:
     """Where the state is, on what kind of file system, and whether it can be written there."""
     path = scene.state_dir
     if path is None:
-        yield ok("where the state is only its daemon could say")
+        what = "where the state is only its daemon could say, so it was not looked at"
+        yield warning(what, "Name it: gpuq --state-dir DIR doctor")
         return
     yield _kind_of_file_system(path)
     folder = nearest_folder(path)

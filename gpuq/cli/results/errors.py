@@ -9,6 +9,7 @@ from gpuq.cli import console
 from gpuq.cli.render import rfc3339, tabbed
 from gpuq.cli.results.past_options import (
     Export,
+    Jobs,
     Json,
     Mine,
     Name,
@@ -21,13 +22,14 @@ from gpuq.cli.results.past_options import (
     look_back,
     read_by,
 )
-from gpuq.cli.results.past_text import error_key_for_pipe, errors_table
+from gpuq.cli.results.past_text import error_key_for_pipe, errors_table, foot, rest
 
 BY = ("signature", "outcome", "gpu", "hour")
 
 
 def errors(
     context: typer.Context,
+    jobs: Jobs = None,
     by: Annotated[str, Option(metavar="WORD", help=f"{', '.join(BY)}.")] = "signature",
     since: Since = None,
     mine: Mine = False,
@@ -43,6 +45,7 @@ def errors(
 
     Examples:
       gpuq errors                    the same error once, however often it was
+      gpuq errors g12                of one group, or of the jobs 12-18,20
       gpuq errors --by gpu           whether one GPU is to blame
       gpuq errors --by hour --since 24h
       gpuq errors --by outcome -n 'sweep*'
@@ -61,6 +64,7 @@ def errors(
         context,
         "errors",
         look.now,
+        refs=list(jobs or []),
         by=by,
         since=since,
         mine=mine,
@@ -71,11 +75,11 @@ def errors(
         limit=limit,
     )
     rows = answer["errors"]
-    if is_handed_over(answer, "errors", export, json):
+    if is_handed_over(answer, "errors", export, json, since=since):
         return
     if look.terminal:
         console.say(*errors_table(by, rows, look))
-        _note(len(rows), answer["more"])
+        console.say(*foot(rest(len(rows), answer["more"], "nothing went wrong in that time"), look))
     else:
         console.say(*(_row(by, row) for row in rows))
 
@@ -85,10 +89,3 @@ def _row(by: str, row: dict[str, Any]) -> str:
     return tabbed(
         [*counts, rfc3339(row["last_at"]), row["last_job"], error_key_for_pipe(by, row["key"])]
     )
-
-
-def _note(shown: int, more: int) -> None:
-    if not shown:
-        console.note("nothing went wrong in that time")
-    elif more:
-        console.note(f"{more} more not shown")

@@ -26,13 +26,13 @@ def format_of(path: str) -> str:
 
 def export(path: str, name: str, rows: Sequence[Row], **about: Any) -> None:
     """Writes rows of the same columns to a file. JSON and YAML have them under `name`, with what else
-    there is to say beside it; CSV has the rows alone."""
+    there is to say beside it; CSV has the rows alone, each value in a column of its own."""
     write_whole(path, as_text(format_of(path), name, rows, **about))
 
 
 def as_text(form: str, name: str, rows: Sequence[Row], **about: Any) -> str:
     if form == "csv":
-        return as_csv(rows)
+        return as_csv(flat(rows))
     told = {"schema": SCHEMA, **about, name: list(rows)}
     if form == "json":
         import json
@@ -41,6 +41,25 @@ def as_text(form: str, name: str, rows: Sequence[Row], **about: Any) -> str:
     import yaml
 
     return str(yaml.safe_dump(told, allow_unicode=True, sort_keys=False))
+
+
+def flat(rows: Sequence[Row]) -> list[Row]:
+    """For a table of plain values: a column for each parameter and each metric, whatever else is called
+    so. All rows have all of them, in one order."""
+    if not any(_NESTED & row.keys() for row in rows):
+        return list(rows)
+    parameters = list(dict.fromkeys(name for row in rows for name in row["parameters"]))
+    metrics = sorted({name for row in rows for name in row["metrics"]})
+    return [_flat(row, parameters, metrics) for row in rows]
+
+
+_NESTED = {"parameters", "metrics"}
+
+
+def _flat(row: Row, parameters: Sequence[str], metrics: Sequence[str]) -> Row:
+    plainly = {name: value for name, value in row.items() if name not in _NESTED}
+    plainly |= {f"parameters.{name}": row["parameters"].get(name) for name in parameters}
+    return plainly | {f"metrics.{name}": row["metrics"].get(name) for name in metrics}
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -65,10 +84,15 @@ def _cell(value: Any) -> Any:
 
 
 def write_whole(path: str, text: str) -> None:
-    """Whoever looks at the file finds all of the old text or all of the new."""
-    partial = f"{path}.{os.getpid()}.partial"
+    """Whoever looks at the file finds all of the old text or all of the new. In a folder where others
+    may write, too, nothing that lies there is followed or written into."""
+    partial = f"{path}.{os.urandom(8).hex()}.partial"
     try:
-        with open(partial, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        new = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        with open(new, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -76,6 +100,8 @@ def write_whole(path: str, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             os.unlink(partial)
-        raise GpuqError(
-            f"{path}: cannot be written: {error.strerror}. Nothing was changed"
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: str, error: OSError) -> GpuqError:
+    return GpuqError(f"{path}: cannot be written: {error.strerror}. Nothing was changed")

@@ -8,21 +8,20 @@ from typer import Argument, Option
 
 from gpuq.cli import console
 from gpuq.cli.commands import read_option
-from gpuq.cli.render import Look, clip
+from gpuq.cli.render import Look, clip, plain
+from gpuq.cli.results.group_rows import job_table
 from gpuq.cli.results.group_text import (
     exported,
     exported_about,
-    flat,
     foot,
     job_row,
-    job_table,
     summary,
     summary_row,
 )
 from gpuq.client import Client
 from gpuq.core.results.ranking import parse_goal, parse_order
 from gpuq.errors import UsageError
-from gpuq.group_table import read
+from gpuq.group_table import pages, read, unreported
 
 ROWS_ON_A_TERMINAL = 25
 
@@ -38,8 +37,8 @@ def group(
         str | None,
         Option(
             metavar="NAME",
-            help="By a metric or a parameter, the least first; -NAME: the most first. With --best by "
-            "that, unless said.",
+            help="By a metric, or a parameter where no metric is called so, the least first; -NAME: "
+            "the most first. With --best by that, unless said.",
         ),
     ] = None,
     user: Annotated[
@@ -117,16 +116,32 @@ def _show(
     elif look.terminal:
         shown = ROWS_ON_A_TERMINAL if limit is None else limit or None
         console.say(*_picture(client, asked, look, 0 if only_summary else shown))
+    elif only_summary:
+        console.say(summary_row(_whole(client, asked, limit, only_summary)["group"]))
+    elif asked["sort"] is not None:
+        console.say(*map(job_row, _whole(client, asked, limit, only_summary)["jobs"]))
     else:
-        found = _whole(client, asked, limit, only_summary)
-        jobs = [job_row(row) for row in found["jobs"]]
-        console.say(*([summary_row(found["group"])] if only_summary else jobs))
+        _say_rows(client, asked, limit)
+
+
+def _say_rows(client: Client, asked: dict[str, Any], limit: int | None) -> None:
+    """For a pipe: page by page, as there may be a million of them."""
+    whose = {name: asked[name] for name in asked.keys() - {"sort"}}
+    is_first = True
+    for page in pages(client.call, limit=limit or None, **whose):
+        if is_first and (why := unreported(page, asked["best"], None)):
+            console.note(why)
+        console.say(*map(job_row, page["jobs"]))
+        is_first = False
 
 
 def _whole(
     client: Client, asked: dict[str, Any], limit: int | None, only_summary: bool
 ) -> dict[str, Any]:
-    found = {**read(client.call, limit=0 if only_summary else limit or None, **asked)}
+    whole = read(client.call, limit=0 if only_summary else limit or None, **asked)
+    if why := unreported(whole, asked["best"], asked["sort"]):
+        console.note(why)
+    found = {**whole}
     jobs = found.pop("jobs")
     return {"group": found, "jobs": jobs}
 
@@ -135,10 +150,13 @@ def _picture(client: Client, asked: dict[str, Any], look: Look, limit: int | Non
     """What has not begun stands together, as it does in the queue."""
     found = read(client.call, each=False, limit=limit, **asked)
     lines = summary(found, look)
+    if why := unreported(found, asked["best"], asked["sort"]):
+        lines.append(clip(plain(why, look), look.width))
     if limit == 0:
         return lines
     rows = found["jobs"]
-    return [*lines, "", *job_table(rows, look), *foot(found, rows, look)]
+    first = None if asked["sort"] is None else asked["sort"].removeprefix("-")
+    return [*lines, "", *job_table(rows, look, first), *foot(found, rows, look)]
 
 
 def _watch(
@@ -168,8 +186,8 @@ def _watch(
 def _export(client: Client, path: str, asked: dict[str, Any]) -> None:
     from gpuq.cli.results.exports import export, format_of
 
-    form = format_of(path)
+    format_of(path)
     found = read(client.call, **asked)
     rows = [exported(row) for row in found["jobs"]]
-    export(path, "jobs", flat(rows) if form == "csv" else rows, group=exported_about(found))
+    export(path, "jobs", rows, group=exported_about(found))
     console.note(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} written to {path}")

@@ -4,21 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuq.cli.expected_text import clock_at
-from gpuq.cli.job_text import LETTERS, elapsed, metric_word, parameters_of
-from gpuq.cli.render import (
-    DIM,
-    Cell,
-    Column,
-    Look,
-    bar,
-    clip,
-    paint,
-    plain,
-    printable,
-    rfc3339,
-    tabbed,
-    table,
-)
+from gpuq.cli.job_text import metric_word, parameters_of
+from gpuq.cli.render import DIM, RED, Look, clip, paint, plain, printable, rfc3339, tabbed, width
 from gpuq.core.units import format_seconds
 
 Group = Mapping[str, Any]
@@ -26,13 +13,15 @@ Row = Mapping[str, Any]
 
 PARTS = ("unstarted", "running", "succeeded", "failed", "cancelled", "skipped")
 USUALLY_NONE = ("cancelled", "skipped")
+BAD = ("failed", "cancelled", "skipped")
+BAD_CELL = "▓"
 SHOWN_ERRORS = 5
 BAR_CELLS = 20
 SURE = {"rough": "a rough guess", "fair": "fairly sure", "good": "sure"}
 
 
 def summary(group: Group, look: Look) -> list[str]:
-    lines = [_title(group), _parts(group), *_best(group), *_end(group, look.now)]
+    lines = [_title(group), *_parts(group, look), *_best(group), *_end(group, look.now)]
     lines += _errors(group) + _given_up(group)
     return [clip(plain(line, look), look.width) for line in lines]
 
@@ -41,19 +30,46 @@ def _title(group: Group) -> str:
     gone = f", {group['forgotten']} more are forgotten" if group["forgotten"] else ""
     rule = group["on_failure"]
     rule = "" if rule in (None, "continue") else f", on failure {rule}"
-    return f"{printable(group['name'])}: {_jobs(group['total'])}{gone}{rule}"
+    simulated = group["simulated"]
+    where = f", {simulated} on simulated GPUs" if simulated else ""
+    return f"{printable(group['name'])}: {_jobs(group['total'])}{where}{gone}{rule}"
 
 
 def _jobs(number: int) -> str:
     return f"{number} job" if number == 1 else f"{number} jobs"
 
 
-def _parts(group: Group) -> str:
-    said = [f"{group[part]} {part}" for part in PARTS if group[part] or part not in USUALLY_NONE]
+def _parts(group: Group, look: Look) -> list[str]:
+    """The bar with its parts beside it, or below where they have no room there."""
+    said = [_part(group, part) for part in PARTS if group[part] or part not in USUALLY_NONE]
     if group["held"]:
         said[0] += f" ({group['held']} held)"
-    done = group["total"] - group["unstarted"] - group["running"]
-    return f"{bar(done, group['total'], BAR_CELLS)}  {', '.join(said)}"
+    bar, words = _bar(group, look), ", ".join(said)
+    if BAR_CELLS + 2 + width(words) <= look.width:
+        return [f"{bar}  {words}"]
+    lines = [bar, said[0]]
+    for part in said[1:]:
+        if width(lines[-1]) + width(part) + 3 > look.width:
+            lines.append(part)
+        else:
+            lines[-1] += f", {part}"
+    return lines
+
+
+def _part(group: Group, part: str) -> str:
+    mark = f"{BAD_CELL} " if part in BAD and group[part] else ""
+    return f"{mark}{group[part]} {part}"
+
+
+def _bar(group: Group, look: Look) -> str:
+    """What succeeded, and of another shade what ended otherwise; never nothing of what there is."""
+    bad = sum(group[part] for part in BAD)
+    bad_cells = max(round(bad / group["total"] * BAR_CELLS), 1) if bad else 0
+    done = round((group["succeeded"] + bad) / group["total"] * BAR_CELLS)
+    good_cells = max(done - bad_cells, 1 if group["succeeded"] else 0)
+    bad_cells = min(bad_cells, BAR_CELLS - good_cells)
+    good, rest = "█" * good_cells, "░" * (BAR_CELLS - good_cells - bad_cells)
+    return f"{good}{paint(BAD_CELL * bad_cells, RED if bad_cells else '', look)}{rest}"
 
 
 def _best(group: Group) -> list[str]:
@@ -126,70 +142,21 @@ def summary_row(group: Group) -> str:
 # ── its jobs ──
 
 
-def job_table(rows: Sequence[Row], look: Look) -> list[str]:
-    """Parameters beside metrics; columns that do not fit are cut off at the right."""
-    columns = [
-        Column("ID", _ids, right=True),
-        Column("INDEX", lambda row: _text(row["array_index"]), right=True),
-        Column("ST", _letter),
-        Column("NAME", _name(rows)),
-        *(_column("parameters", name) for name in names_in(rows, "parameters")),
-        *(_column("metrics", name) for name in sorted(names_in(rows, "metrics"))),
-        Column("DONE", _done, right=True),
-        Column("TIME", lambda row: _time(row, look.now), right=True),
-    ]
-    lines = table(columns, rows, look._replace(width=10**6))
-    return [clip(line, look.width) for line in lines]
-
-
-def names_in(rows: Sequence[Row], what: str) -> list[str]:
-    """Of parameters or metrics, in the order in which they come."""
-    return list(dict.fromkeys(name for row in rows for name in row[what]))
-
-
-def _column(what: str, name: str) -> Column:
-    def text(row: Row) -> str:
-        return printable(metric_word(row[what][name])) if name in row[what] else ""
-
-    return Column(printable(name), text, right=True)
-
-
-def _name(rows: Sequence[Row]) -> Any:
-    """Where they are of one array, their indices tell them apart."""
-    is_array = all(row["array_index"] is not None or row["last_id"] > row["id"] for row in rows)
-    is_one = is_array and len({row["group"] for row in rows}) == 1
-    return lambda row: "" if is_one else printable(row["name"])
-
-
-def _ids(row: Row) -> str:
-    return str(row["id"]) if row["id"] == row["last_id"] else f"{row['id']}-{row['last_id']}"
-
-
-def _letter(row: Row) -> Cell:
-    return LETTERS.get(row["outcome"] or row["state"], ("?", DIM))
-
-
-def _done(row: Row) -> str:
-    progress = row["progress"]
-    return "" if progress is None else f"{int(progress * 100)}%"
-
-
-def _time(row: Row, now: float) -> str:
-    seconds = elapsed(row, now)
-    return "" if seconds is None else format_seconds(round(seconds, 1 if seconds < 60 else None))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
 def foot(group: Group, rows: Sequence[Row], look: Look) -> list[str]:
-    """How many jobs the table leaves out."""
+    """How many jobs the table leaves out, and whose reports were not all taken."""
     shown = sum(row["last_id"] - row["id"] + 1 for row in rows)
     left = group["total"] - shown
-    if left <= 0:
+    said = [f"{left} more: --limit 0 shows all"] if left > 0 else []
+    said += _not_taken(rows)
+    return [paint(clip(plain(line, look), look.width), DIM, look) for line in said]
+
+
+def _not_taken(rows: Sequence[Row]) -> list[str]:
+    troubled = sorted(row["id"] for row in rows if row.get("report_trouble"))
+    if not troubled:
         return []
-    return [paint(plain(f"{left} more: --limit 0 shows all", look), DIM, look)]
+    more = f" and {len(troubled) - 1} more" if len(troubled) > 1 else ""
+    return [f"not all was taken that job {troubled[0]}{more} reported: gpuq show {troubled[0]}"]
 
 
 def job_row(row: Row) -> str:
@@ -211,8 +178,8 @@ def job_row(row: Row) -> str:
 def exported(row: Row) -> dict[str, Any]:
     """A job as a row of a file, without what changes while nothing happens."""
     kept = (
-        "id name user group array_index state outcome exit_code signal attempt started_at ended_at "
-        "progress parameters metrics"
+        "id name user group array_index state outcome exit_code signal attempt gpus_simulated "
+        "started_at ended_at progress parameters metrics"
     )
     return {name: row[name] for name in kept.split()} | {"run_s": _run_s(row)}
 
@@ -222,19 +189,6 @@ def _run_s(row: Row) -> float | None:
         return None
     seconds: float = row["ended_at"] - row["started_at"] - row["paused_s"]
     return max(round(seconds, 3), 0.0)
-
-
-def flat(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For a table of plain values: a column for each parameter and each metric, whatever else is called
-    so. All rows have all of them, in one order."""
-    parameters, metrics = names_in(rows, "parameters"), sorted(names_in(rows, "metrics"))
-    return [_flat(row, parameters, metrics) for row in rows]
-
-
-def _flat(row: Row, parameters: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
-    plainly = {name: value for name, value in row.items() if name not in ("parameters", "metrics")}
-    plainly |= {f"parameters.{name}": row["parameters"].get(name) for name in parameters}
-    return plainly | {f"metrics.{name}": row["metrics"].get(name) for name in metrics}
 
 
 def exported_about(group: Group) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """`gpuq history`: what has ended, the last one first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
+from gpuq.cli.fold_text import name_of
 from gpuq.cli.job_text import PIPE_COLUMNS, column_values, elapsed, gpus_of, letter
-from gpuq.cli.render import Column, Job, Look, clock, printable, tabbed, table
+from gpuq.cli.render import NAME_LEAST, Column, Job, Look, fitting, moment, printable, tabbed, table
 from gpuq.cli.results.past_options import (
-    ANSWER_S,
     Export,
     Json,
     Mine,
@@ -23,12 +23,21 @@ from gpuq.cli.results.past_options import (
     which,
     write_export,
 )
-from gpuq.cli.results.past_text import NOTHING, idle_words, utilization, why
+from gpuq.cli.results.past_text import (
+    NOTHING,
+    foot,
+    idle_words,
+    is_simulated,
+    simulated_jobs,
+    utilization,
+    why,
+)
 from gpuq.client import Client
 from gpuq.core.units import format_bytes, format_energy, format_seconds
 from gpuq.errors import UsageError
 
 ROWS_ON_A_TERMINAL = 25
+WHY_LEAST = 16
 FAILED = ["failed", "timed_out", "out_of_memory", "lost"]
 
 
@@ -94,8 +103,8 @@ def history(
     }
     with console.connect(context) as client:
         if export is not None:
-            rows = [_flat(job) for page in _pages(client, asked, limit or None) for job in page]
-            write_export(export, "jobs", rows)
+            found = [_kept(job) for page in _pages(client, asked, limit or None) for job in page]
+            write_export(export, "jobs", found)
         elif json:
             found = [job for page in _pages(client, asked, limit or None) for job in page]
             console.say_json(jobs=found)
@@ -115,15 +124,9 @@ def _states(state: list[str] | None, failed: bool) -> list[str]:
 
 
 def _pages(client: Client, asked: dict[str, Any], limit: int | None) -> Iterator[list[Job]]:
-    """A page at a time: of a long history no more need be here at once."""
-    after, left = None, limit
-    while left is None or left > 0:
-        answer = client.call("history", answer_s=ANSWER_S, after=after, limit=left, **asked)
-        if not answer["jobs"]:
-            return
-        yield answer["jobs"]
-        after = answer["after"]
-        left = None if left is None else left - len(answer["jobs"])
+    from gpuq.past import pages
+
+    return pages(client.call, asked, limit)
 
 
 # ── shown ──
@@ -133,32 +136,46 @@ def _show(client: Client, asked: dict[str, Any], limit: int | None, look: Look) 
     more = None if limit is None else limit + 1
     found = [job for page in _pages(client, asked, more) for job in page]
     shown = found[:limit]
-    console.say(*table(_columns(look), shown, look))
-    if not found:
-        console.note("nothing of that has ended")
-    elif len(found) > len(shown):
-        console.note("more not shown: --limit 0")
+    columns = _columns(shown, look)
+    console.say(*table(fitting(columns, shown, look), shown, look))
+    said = [simulated_jobs(shown), "more not shown: --limit 0" if len(found) > len(shown) else ""]
+    for line in said if found else ["nothing of that has ended"]:
+        console.say(*foot(line, look))
 
 
-def _columns(look: Look) -> list[Column]:
+def _columns(jobs: Sequence[Job], look: Look) -> list[Column]:
+    are_all_simulated = simulated_jobs(jobs)
+
+    def mark(job: Job) -> str:
+        return "simulated" if is_simulated(job) and not are_all_simulated else ""
+
     return [
         Column("ID", lambda job: str(job["id"])),
         Column("ST", letter),
-        Column("NAME", lambda job: printable(job["name"])),
-        Column("USER", lambda job: printable(job["user"]), unused=look.user),
+        Column("NAME", lambda job: printable(name_of(job)), least=NAME_LEAST),
+        Column("USER", lambda job: printable(job["user"]), unused=look.user, least=NAME_LEAST),
         Column("GPU", gpus_of, unused="-"),
-        Column("ENDED", lambda job: clock(job["ended_at"])),
+        Column("", mark),
+        Column("ENDED", lambda job: moment(job["ended_at"], look.now)),
         Column("TIME", lambda job: format_seconds(elapsed(job, look.now)), right=True, unused="-"),
         Column("RUNS", lambda job: str(job["attempt"]), right=True, unused="1"),
         Column("UTIL", utilization, right=True, unused=NOTHING),
         Column("", idle_words),
         Column(
-            "MEMORY", lambda job: format_bytes(job["gpu_peak_bytes"]), right=True, unused=NOTHING
+            "MEMORY",
+            lambda job: format_bytes(job["gpu_peak_bytes"]),
+            right=True,
+            unused=NOTHING,
+            optional=1,
         ),
         Column(
-            "ENERGY", lambda job: format_energy(job["gpu_energy_j"]), right=True, unused=NOTHING
+            "ENERGY",
+            lambda job: format_energy(job["gpu_energy_j"]),
+            right=True,
+            unused=NOTHING,
+            optional=2,
         ),
-        Column("WHY", why),
+        Column("WHY", why, least=WHY_LEAST),
     ]
 
 
@@ -171,12 +188,12 @@ def _row(job: Job) -> str:
 
 _EXPORTED = (
     "id name user group array_index parameters queue tags outcome exit_code signal attempt "
-    "submitted_at started_at ended_at gpu_count gpus gpu_uuids gpu_util_mean gpu_util_peak "
-    "gpu_peak_bytes gpu_energy_j held_idle memory_peak_bytes paused_s metrics error_signature reason "
-    "command cwd"
+    "submitted_at started_at ended_at gpu_count gpus gpu_uuids gpus_simulated cpu_fallback "
+    "gpu_util_mean gpu_util_peak gpu_peak_bytes gpu_energy_j held_idle memory_peak_bytes "
+    "peak_rss_bytes paused_s metrics error_signature reason command cwd"
 )
 
 
-def _flat(job: Job) -> dict[str, Any]:
-    """The same columns for every job."""
+def _kept(job: Job) -> dict[str, Any]:
+    """The same fields for every job."""
     return {name: job.get(name) for name in _EXPORTED.split()}

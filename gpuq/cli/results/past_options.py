@@ -5,14 +5,16 @@ from functools import partial
 from typing import Annotated, Any
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from gpuq.cli import console
+from gpuq.core.units import quoted
 from gpuq.errors import UsageError
 
 which = partial(Option, rich_help_panel="Which jobs")
 SINCE_HELP = "Only what ended since then, or has not ended: 24h, 2026-07-31, ..."
 
+Jobs = Annotated[list[str] | None, Argument(metavar="JOB ...", show_default=False)]
 Since = Annotated[str | None, which("--since", metavar="TIME", help=SINCE_HELP)]
 Mine = Annotated[bool, which("-m", "--mine", help="Only my own.")]
 User = Annotated[str | None, which("-u", "--user", metavar="NAME", help="Only theirs.")]
@@ -34,8 +36,6 @@ Export = Annotated[
 
 View = dict[str, Any]
 
-ANSWER_S = 600.0  # a million jobs are looked at in a minute, and others may be looking, too
-
 
 def read_moment(text: str | None, now: float) -> float | None:
     from gpuq.cli.jobs import read_since
@@ -45,21 +45,26 @@ def read_moment(text: str | None, now: float) -> float | None:
 
 def read_by(by: str, known: Sequence[str]) -> str:
     if by not in known:
-        raise UsageError(f"--by: {by!r} is none of {', '.join(known)}")
+        raise UsageError(f"--by: {quoted(by)} is none of {', '.join(known)}")
     return by
 
 
 def look_back(context: typer.Context, do: str, now: float, **asked: Any) -> View:
     """What the daemon finds in its history; `since` as somebody wrote it."""
+    from gpuq.past import ANSWER_S
+
     since = read_moment(asked.pop("since"), now)
     with console.connect(context) as client:
         return client.call(do, answer_s=ANSWER_S, since=since, **asked)
 
 
-def is_handed_over(answer: View, name: str, export: str | None, json: bool) -> bool:
-    """Written to the file or as the JSON that was asked for, where it was."""
+def is_handed_over(
+    answer: View, name: str, export: str | None, json: bool, *, since: str | None
+) -> bool:
+    """Written to the file or as the JSON that was asked for, where it was. `since` is as somebody
+    wrote it: that is the same a minute later."""
     if export is not None:
-        write_export(export, name, answer[name], by=answer["by"], since=answer["since"])
+        write_export(export, name, answer[name], by=answer["by"], since=since)
     elif json:
         console.say_json(**answer)
     return export is not None or json

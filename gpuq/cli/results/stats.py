@@ -9,6 +9,7 @@ from gpuq.cli import console
 from gpuq.cli.render import tabbed
 from gpuq.cli.results.past_options import (
     Export,
+    Jobs,
     Json,
     Mine,
     Name,
@@ -21,13 +22,14 @@ from gpuq.cli.results.past_options import (
     look_back,
     read_by,
 )
-from gpuq.cli.results.past_text import FARED, stats_table
+from gpuq.cli.results.past_text import FARED, foot, rest, simulated_runs, stats_table
 
 BY = ("state", "user", "name", "group", "queue")
 
 
 def stats(
     context: typer.Context,
+    jobs: Jobs = None,
     by: Annotated[str, Option(metavar="WORD", help=f"{', '.join(BY)}.")] = "state",
     since: Since = None,
     mine: Mine = False,
@@ -45,13 +47,15 @@ def stats(
       gpuq stats                     by state and outcome, of all that is kept
       gpuq stats --by user --since 7d
       gpuq stats --by name --mine
+      gpuq stats g12                 of one group, or of the jobs 12-18,20
       gpuq stats --by group -n 'sweep*' --export sweeps.csv
 
     WAIT is from the submission to the first start, RUN from the start of each attempt to its end
     without its pauses; P50 and P95 are what half of them and 95 of 100 did not exceed. Memory is
     the most of any attempt. On a pipe the columns are the name by which they are told apart, jobs,
     queued, running, succeeded, failed (or timed out, out of memory, lost), attempts, wait P50,
-    wait P95, run P50, run P95 (seconds), memory and GPU memory (bytes).
+    wait P95, run P50, run P95 (seconds), memory and GPU memory (bytes), jobs that turned to the CPU
+    (ON CPU), and attempts on simulated GPUs.
     """
     read_by(by, BY)
     check_export(export, json)
@@ -60,6 +64,7 @@ def stats(
         context,
         "stats",
         look.now,
+        refs=list(jobs or []),
         by=by,
         since=since,
         mine=mine,
@@ -70,18 +75,11 @@ def stats(
         limit=limit,
     )
     rows = answer["stats"]
-    if is_handed_over(answer, "stats", export, json):
+    if is_handed_over(answer, "stats", export, json, since=since):
         return
     if look.terminal:
         console.say(*stats_table(by, rows, look))
-        note_rest(len(rows), answer["more"], "jobs")
+        left_out = rest(len(rows), answer["more"], "there are no such jobs")
+        console.say(*foot(simulated_runs(rows), look), *foot(left_out, look))
     else:
         console.say(*(tabbed([row["key"], *(row[name] for name in FARED)]) for row in rows))
-
-
-def note_rest(shown: int, more: int, what: str) -> None:
-    """That there were none, or more than are shown."""
-    if not shown:
-        console.note(f"there are no such {what}")
-    elif more:
-        console.note(f"{more} more not shown")

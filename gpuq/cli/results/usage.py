@@ -10,7 +10,6 @@ from gpuq.cli import console
 from gpuq.cli.commands import read_option
 from gpuq.cli.render import clock, tabbed
 from gpuq.cli.results.past_options import (
-    ANSWER_S,
     Export,
     Json,
     check_export,
@@ -18,7 +17,7 @@ from gpuq.cli.results.past_options import (
     read_moment,
     write_export,
 )
-from gpuq.cli.results.past_text import HAD, usage_table
+from gpuq.cli.results.past_text import HAD, foot, simulated_hours, usage_table
 from gpuq.core.units import format_seconds
 
 View = dict[str, Any]
@@ -73,30 +72,41 @@ def usage(
     end, but fading, so that what was had a half-life ago counts half. On a pipe seconds are
     GPU-seconds: of users the columns are user, seconds with a shared GPU counted whole, attempts,
     running jobs, GPUs they hold, fading seconds, percent of all of those, seconds, busy, idle,
-    unmeasured, energy (J), cost; of groups their group, name, attempts, whole seconds, seconds and
-    so on; of GPUs index, uuid, model, seconds in which it could have been used, attempts and so
-    on.
+    unmeasured, energy (J), cost, seconds on simulated GPUs; of groups their group, name, attempts,
+    whole seconds, seconds and so on; of GPUs index, uuid, model, seconds in which it could have been
+    used, attempts and so on.
     """
     read_by(by, list(ROWS))
     check_export(export, json)
     look = console.look(context)
     _check(price)
     asked_since = read_moment(since, look.now)
+    from gpuq.past import ANSWER_S
+
     with console.connect(context) as client:
         answer = client.call(
             "usage", answer_s=ANSWER_S, by=by, since=asked_since, price=price, limit=limit
         )
     rows = answer[ROWS[by]]
     if export is not None:
-        about = {name: answer[name] for name in ("by", "since", "price", "total")}
-        write_export(export, ROWS[by], rows, **about)
+        about = {"by": by, "since": since} | {name: answer[name] for name in ("price", "total")}
+        write_export(export, ROWS[by], [_lasting(row) for row in rows], **about)
     elif json:
         console.say_json(**answer)
     elif look.terminal:
         console.say(*usage_table(by, rows, answer["total"], look))
-        console.note(_note(by, rows, answer))
+        for line in _foot(by, rows, answer):
+            console.say(*foot(line, look))
     else:
         console.say(*(_row(row, COLUMNS[by]) for row in rows))
+
+
+def _lasting(row: View) -> View:
+    """Without what changes while nothing happens."""
+    return {name: value for name, value in row.items() if name not in _FADING}
+
+
+_FADING = ("share_gpu_s", "share_percent", "seconds")
 
 
 def _check(price: str | None) -> None:
@@ -118,15 +128,16 @@ def _rounded(name: str, value: Any) -> Any:
     return value
 
 
-def _note(by: str, rows: Sequence[View], answer: View) -> str:
+def _foot(by: str, rows: Sequence[View], answer: View) -> list[str]:
     since = f"since {clock(answer['since'])}"
     if not any(row["leased_gpu_s"] or row.get("running") for row in rows):
         since = f"nobody has had a GPU since {clock(answer['since'])}"
     if answer["more"]:
         since += f"; {answer['more']} more not shown"
+    lines = [simulated_hours(answer["total"]), since]
     if by != "user":
-        return since
+        return lines
     half = format_seconds(answer["half_life_s"])
     if answer["fair_share"]:
-        return f"{since}. Fair share is on: who has the smaller share goes first; half-life {half}"
-    return f"{since}. Fair share is off (setting fair_share): it is first come, first served"
+        return [*lines, f"fair share is on: the smaller share goes first; half-life {half}"]
+    return [*lines, "fair share is off (setting fair_share): it is first come, first served"]

@@ -16,28 +16,17 @@ CDI_KIND = "nvidia.com/gpu"
 CID_FILE = "container.cid"
 
 # Options of both that take no value, before `run` and behind it.
-_SWITCHES_BEFORE = frozenset(
-    (
-        *("--debug", "--tls", "--tlsverify", "--version", "--help"),
-        *("--remote", "--syslog", "--transient-store", "--trace", "--noout"),
-    )
-)
-_SWITCHES = frozenset(
-    (
-        *("--detach", "--disable-content-trust", "--env-host", "--help", "--http-proxy", "--init"),
-        *("--interactive", "--no-healthcheck", "--no-hosts", "--no-hostname", "--oom-kill-disable"),
-        *(
-            "--passwd",
-            "--privileged",
-            "--publish-all",
-            "--quiet",
-            "--read-only",
-            "--read-only-tmpfs",
-        ),
-        *("--replace", "--rm", "--rmi", "--rootfs", "--sig-proxy", "--tls-verify", "--tty"),
-        *("--unsetenv-all", "--use-api-socket"),
-    )
-)
+_WITHOUT_VALUE_BEFORE = """
+--debug --tls --tlsverify --version --help --remote --syslog --transient-store --trace --noout
+"""
+_WITHOUT_VALUE = """
+--detach --disable-content-trust --env-host --help --http-proxy --init --interactive
+--no-healthcheck --no-hosts --no-hostname --oom-kill-disable --passwd --privileged --publish-all
+--quiet --read-only --read-only-tmpfs --replace --rm --rmi --rootfs --sig-proxy --tls-verify --tty
+--unsetenv-all --use-api-socket
+"""
+_SWITCHES_BEFORE = frozenset(_WITHOUT_VALUE_BEFORE.split())
+_SWITCHES = frozenset(_WITHOUT_VALUE.split())
 _SHORT_SWITCHES_BEFORE = "Drvh"
 _SHORT_SWITCHES = "ditPq"
 _FALSE = ("0", "f", "F", "false", "False", "FALSE")  # as Go reads them

@@ -6,6 +6,7 @@ last lines. An out of memory that was caught and printed long before the end exp
 """
 
 import re
+from collections.abc import Sequence
 
 from gpuq.core.ends.last_output import clean_lines, last_traceback, looks_back
 
@@ -78,7 +79,7 @@ _GOES_ON = re.compile(
 )
 
 # Belongs to the line above: what is indented (but no bar, "  3%|▎"), C++ frames, wandb's farewell
-_DETAIL = re.compile(r"\s+(?![\d\s]*%\|)|frame #\d|#\d+ |\S+\(\S*\) ?\[0x|wandb:")
+_DETAIL = re.compile(r"\s+(?![\d\s]*%\|)|frame #\d|#\d+ |[^\s(]+\([^\s()]*\) ?\[0x|wandb:")
 
 
 def _find(tail: str, words: re.Pattern[str]) -> str | None:
@@ -93,7 +94,7 @@ def _find(tail: str, words: re.Pattern[str]) -> str | None:
     return None
 
 
-def _match(lines: list[str], words: re.Pattern[str], *, is_raised: bool) -> str | None:
+def _match(lines: Sequence[str], words: re.Pattern[str], *, is_raised: bool) -> str | None:
     """`is_raised`: the first line is an exception, the end of whatever it says was tried before."""
     for line in _last_words(lines):
         is_end = is_raised and line == lines[0]
@@ -102,7 +103,7 @@ def _match(lines: list[str], words: re.Pattern[str], *, is_raised: bool) -> str 
     return None
 
 
-def _last_words(lines: list[str]) -> list[str]:
+def _last_words(lines: Sequence[str]) -> Sequence[str]:
     counted = [index for index, line in enumerate(lines) if not _DETAIL.match(line)]
     return lines[counted[-LAST_LINES] :] if len(counted) > LAST_LINES else lines
 

@@ -1,6 +1,8 @@
 """The last lines that a program wrote, and the last exception among them, as Python prints it."""
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 
 LONGEST_TAIL = 16 * 1024  # signs looked at
 LONGEST_LINE = 2000  # signs of each line; the words stand near the beginning
@@ -20,19 +22,22 @@ _BESIDE = re.compile(
 _CAUSED = "The above exception was the direct cause of the following exception:"
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-# "[rank0]: ", "(EngineCore_0 pid=2651) ERROR 05-08 11:47:02 [core.py:1136] ", "  | " of a group
+# "[rank0]: ", "(EngineCore_0 pid=2651) ERROR 05-08 11:47:02 [core.py:1136] ", "  | " of a group. Jobs
+# write what they like, and the loop waits meanwhile: there is one way only to match each part.
 _PREFIX = re.compile(
-    r"(?:\[[a-z]*\d+\]: ?|\([^()]*pid=\d+[^()]*\) ?"
-    r"|[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[\w./]+:\d+\] ?| *\| | *\|$)+"
+    r"(?:\[[a-z]{0,20}\d{1,10}\]: ?|\([^()=]{0,80}pid=\d{1,10}(?:[^()\d][^()]{0,80})?\) ?"
+    r"|[A-Z]{1,20} \d\d-\d\d \d\d:\d\d:\d\d \[[\w./]{1,200}:\d{1,10}\] ?| *\| | *\|$)+"
 )
 _HEADER = "Traceback (most recent call last)"
 
 
-def clean_lines(tail: str) -> list[str]:
+@lru_cache(maxsize=1)  # what ended a job is asked several times of the same output
+def clean_lines(tail: str) -> tuple[str, ...]:
     """The lines of the end of an output without colours and prefixes. Each state of a progress bar is
     one; empty ones are left out."""
     lines = re.split(r"[\r\n]+", _ESCAPE.sub("", tail[-LONGEST_TAIL:]))
-    return [_bare(line)[:LONGEST_LINE].rstrip() for line in lines if _bare(line).strip()]
+    bare = (_bare(line[:LONGEST_LINE]).rstrip() for line in lines)
+    return tuple(line for line in bare if line)
 
 
 def _bare(line: str) -> str:
@@ -40,7 +45,7 @@ def _bare(line: str) -> str:
     return line[prefix.end() :] if prefix else line
 
 
-def last_traceback(lines: list[str]) -> tuple[int, int]:
+def last_traceback(lines: Sequence[str]) -> tuple[int, int]:
     """Where its header stands and where its exception; 0 and 0 where there is none."""
     frames = [index for index, line in enumerate(lines) if FRAME.match(line)]
     if not frames:
@@ -51,7 +56,7 @@ def last_traceback(lines: list[str]) -> tuple[int, int]:
     return next((index for index in before if _HEADER in lines[index]), 0), exception
 
 
-def looks_back(lines: list[str], header: int, exception: int) -> bool:
+def looks_back(lines: Sequence[str], header: int, exception: int) -> bool:
     """Whether this traceback leaves it to the lines above it to say why the job ended."""
     introduction = " ".join(lines[max(header - 2, 0) : header])
     if introduction.endswith(_CAUSED) or _BESIDE.search(introduction):

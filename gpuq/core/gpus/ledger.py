@@ -14,7 +14,7 @@ from gpuq.core.gpus.fitting import is_allowed, is_meant, matches
 from gpuq.core.gpus.gpu import Gpu, GpuState
 from gpuq.core.model import Lease, Request
 from gpuq.core.policy import Policy
-from gpuq.core.units import count, format_bytes, format_ranges
+from gpuq.core.units import count, format_bytes, format_ranges, name_gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +243,7 @@ class Ledger:
         words = f"{format_bytes(max(most, 0))} left"
         if len(accounts) == 1:
             return f"GPU {accounts[0].gpu.index} has {words}"
-        return f"GPU {_indices(accounts)} have {words} at most"
+        return f"{_named(accounts)} have {words} at most"
 
     def _shared_words(self, accounts: Sequence[Account]) -> str:
         most = self._policy.max_jobs_per_gpu
@@ -267,16 +267,16 @@ _HELD, _NO_ROOM = "", "no room"
 
 
 def _told(refusals: Sequence[tuple[Account, str]]) -> list[str]:
-    """ "GPU 0-3 outside gpuq: …", each reason once with all that it keeps away."""
+    """ "GPUs 0-3 outside gpuq: …", each reason once with all that it keeps away."""
     by_reason: dict[str, list[Account]] = {}
     for account, why in refusals:
         if why not in (_HELD, _NO_ROOM):
             by_reason.setdefault(why, []).append(account)
-    return [f"GPU {_indices(accounts)} {why}" for why, accounts in by_reason.items()]
+    return [f"{_named(accounts)} {why}" for why, accounts in by_reason.items()]
 
 
-def _indices(accounts: Sequence[Account]) -> str:
-    return format_ranges([account.gpu.index for account in accounts])
+def _named(accounts: Sequence[Account]) -> str:
+    return name_gpus([account.gpu.index for account in accounts])
 
 
 def _holders(accounts: Sequence[Account]) -> str | None:

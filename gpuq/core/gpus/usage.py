@@ -9,7 +9,7 @@ from math import fsum
 
 from gpuq.core.gpus.gpu import Gpu, GpuProcess
 from gpuq.core.model import Lease
-from gpuq.core.units import format_bytes, format_ranges
+from gpuq.core.units import format_bytes, name_gpus
 
 # The most time that one reading speaks for: what the driver said of a moment says nothing of the
 # minutes in which it then did not answer. Three of the longest pauses between two readings.
@@ -122,8 +122,7 @@ def utilization(gpus: Iterable[Gpu]) -> int | None:
 
 def busy_words(gpus: Sequence[Gpu], percent: int, seconds: float | None = None) -> str:
     """ "GPU 2 at 98 %", "GPUs 0-3 at 1 % for 10 min"."""
-    noun = "GPU" if len(gpus) == 1 else "GPUs"
-    words = f"{noun} {format_ranges([gpu.index for gpu in gpus])} at {percent} %"
+    words = f"{name_gpus([gpu.index for gpu in gpus])} at {percent} %"
     return words if seconds is None else f"{words} for {_length_words(seconds)}"
 
 

@@ -2,6 +2,8 @@
 
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
+from gpuq.core.units import quoted
+
 HIGHEST = Decimal(10**6)
 CENT = Decimal("0.01")
 _MICROSECONDS = 6
@@ -13,9 +15,9 @@ def parse_price(text: str) -> Decimal:
     try:
         price = Decimal(text)
     except InvalidOperation:
-        raise ValueError(f"{text!r} is no price: write it like 1.006") from None
+        raise ValueError(f"{quoted(text)} is no price: write it like 1.006") from None
     if not price.is_finite() or not 0 <= price <= HIGHEST:
-        raise ValueError(f"{text!r} is no price: from 0 to {HIGHEST} for a GPU and hour")
+        raise ValueError(f"{quoted(text)} is no price: from 0 to {HIGHEST} for a GPU and hour")
     return price
 
 

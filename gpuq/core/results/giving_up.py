@@ -3,7 +3,7 @@
 from gpuq.core.model import Outcome
 
 GO_ON = "continue"
-MOST_FAILURES = 1_000_000
+MOST_FAILURES = 10_000  # they are counted at each of them
 
 # Ends that speak against what was submitted. Somebody's cancel does not, nor what was skipped for it.
 FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.LOST)
@@ -19,7 +19,9 @@ def parse_on_failure(text: str) -> int:
     is_number = number.isascii() and number.isdecimal() and len(number) <= 7
     if how == "stop" and is_number and 0 < int(number) <= MOST_FAILURES:
         return int(number)
-    raise ValueError(f"{text[:40]!r} is neither {GO_ON} nor stop:N, like stop:3")
+    raise ValueError(
+        f"{text[:40]!r} is neither {GO_ON} nor stop:N, like stop:3, with N up to {MOST_FAILURES:,}"
+    )
 
 
 def format_on_failure(stop_after: int | None) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple, TypeVar
 
+from gpuq.core.units import LONGEST_QUOTED, quoted
+
 DIRECTIONS = {"max": True, "min": False}
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
@@ -25,7 +27,8 @@ def parse_goal(text: str) -> Goal:
     metric, _, direction = text.rpartition(":")
     if not metric or direction not in DIRECTIONS:
         name = metric or text.rstrip(":") or "acc"
-        raise ValueError(f"{text!r}: more or less of it? Write {name}:max or {name}:min")
+        name = name if len(name) <= LONGEST_QUOTED else "acc"
+        raise ValueError(f"{quoted(text)}: more or less of it? Write {name}:max or {name}:min")
     return Goal(metric, DIRECTIONS[direction])
 
 
@@ -33,7 +36,7 @@ def parse_order(text: str) -> Goal:
     """ "loss": the least first; "-loss": the most first."""
     metric = text.removeprefix("-")
     if not metric:
-        raise ValueError(f"{text!r}: by what? Write the name of a metric or a parameter")
+        raise ValueError(f"{quoted(text)}: by what? Write the name of a metric or a parameter")
     return Goal(metric, text != metric)
 
 

@@ -7,7 +7,7 @@ from gpuq.core.gpus.fitting import matches
 from gpuq.core.model import Snapshot, WaitingJob
 from gpuq.core.scheduling.queues import bar_words, find_queue, gpus_of
 from gpuq.core.scheduling.reservations import reserved_from
-from gpuq.core.units import format_ranges
+from gpuq.core.units import name_gpus
 
 
 def barred_gpus(job: WaitingJob, snapshot: Snapshot) -> dict[str, str]:
@@ -25,8 +25,8 @@ def barred_gpus(job: WaitingJob, snapshot: Snapshot) -> dict[str, str]:
 
 
 def barred_words(job: WaitingJob, barred: Mapping[str, str], snapshot: Snapshot) -> str:
-    """ "queue night has GPU 0, 1 only; GPU 2,3 reserved for alice from 18:00, and …": of those that
-    it could use otherwise."""
+    """ "queue night has GPU 0, 1 only; GPUs 2,3 are reserved for alice from 18:00, and …": of those
+    that it could use otherwise."""
     by_reason: dict[str, list[int]] = {}
     for gpu in snapshot.gpus or ():
         if gpu.uuid in barred and matches(gpu, job.request):
@@ -37,4 +37,4 @@ def barred_words(job: WaitingJob, barred: Mapping[str, str], snapshot: Snapshot)
 def _told(why: str, indices: list[int]) -> str:
     if not why.startswith("reserved"):
         return why
-    return f"GPU {format_ranges(indices)} {'is' if len(indices) == 1 else 'are'} {why}"
+    return f"{name_gpus(indices)} {'is' if len(indices) == 1 else 'are'} {why}"

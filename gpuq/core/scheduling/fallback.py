@@ -7,6 +7,7 @@ CPU, so that whichever comes first is its; after that it is a job like any other
 from dataclasses import replace
 
 from gpuq.core.model import Request, WaitingJob
+from gpuq.core.scheduling.durations import lasts_s
 from gpuq.core.units import count, format_seconds
 
 
@@ -31,6 +32,23 @@ def on_cpu(request: Request, time_limit_s: float | None) -> Request:
         exclude_gpus=(),
         cpu_after_s=None,
         lasts_s=time_limit_s,
+    )
+
+
+def on_gpus_again(request: Request, given_up: Request, time_limit_s: float | None) -> Request:
+    """What it asks for with the GPUs that it has given up. Whatever else was changed of it meanwhile
+    stays."""
+    return replace(
+        request,
+        gpus=given_up.gpus,
+        gpu_mem_bytes=given_up.gpu_mem_bytes,
+        exclusive=given_up.exclusive,
+        gpu_model=given_up.gpu_model,
+        max_util=given_up.max_util,
+        gpu_ids=given_up.gpu_ids,
+        exclude_gpus=given_up.exclude_gpus,
+        cpu_after_s=given_up.cpu_after_s,
+        lasts_s=given_up.lasts_s if time_limit_s is None else lasts_s(time_limit_s, None),
     )
 
 

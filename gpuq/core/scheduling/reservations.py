@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gpuq.core.model import Reservation, WaitingJob
 from gpuq.core.policy import Policy
-from gpuq.core.units import count, format_ranges, format_seconds
+from gpuq.core.units import count, format_seconds, name_gpus
 
 LONGEST_S = 366 * 86400.0
 
@@ -112,9 +112,9 @@ def overlap_words(
     clashes = {taken[gpu].id: taken[gpu] for gpu in wanted if gpu in taken}
     parts = []
     for one in clashes.values():
-        gpus = format_ranges([indices[gpu] for gpu in wanted if taken.get(gpu) is one])
+        gpus = name_gpus(sorted(indices[gpu] for gpu in wanted if taken.get(gpu) is one))
         span = f"{one.begin_words} to {one.end_words}"
-        parts.append(f"GPU {gpus} for {one.user} from {span} (reservation {one.id})")
+        parts.append(f"{gpus} for {one.user} from {span} (reservation {one.id})")
     return ", ".join(parts) or None
 
 

@@ -9,7 +9,7 @@ from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Snapshot, WaitingJob
 from gpuq.core.scheduling.forecast import Expected, Forecast, forecast
 from gpuq.core.scheduling.scheduler import plan
-from gpuq.core.units import count, format_ranges
+from gpuq.core.units import count, name_gpus
 
 MOST_SHOWN = 512  # jobs, of all of them together: more would not start at once on any machine
 MOST_TRIED = 16  # of the jobs that run, for whose end it might wait
@@ -144,4 +144,4 @@ def _on(uuids: Sequence[str], gpus: Sequence[Gpu]) -> str:
     if not indices:
         return ""
     kind = "simulated GPU" if all(known[uuid].simulated for uuid in uuids) else "GPU"
-    return f" on {kind if len(indices) == 1 else kind + 's'} {format_ranges(indices)}"
+    return f" on {name_gpus(indices, kind)}"

@@ -7,34 +7,50 @@ beside the record, for whichever daemon comes. Standard library only.
 import os
 import stat
 from collections.abc import Iterable
+from typing import NamedTuple
 
 PROGRESS = "progress"  # the file
 LOOK_S = 1.0
 MOST_BYTES = 64 * 1024  # looked at of a log at a time
 LONGEST_BAR = 1024  # bytes: one that was written in two parts is seen whole by the second look
+MOST_DIGITS = 15  # of a number that a float holds, and that Python turns into one at all
 UP = b"\x1b[A"
 
 
 class BarWatch:
     """`readers` are descriptors of the logs, -1: there is none. It keeps copies of them."""
 
-    def __init__(self, readers: Iterable[int], attempt_dir: str) -> None:
+    def __init__(
+        self, readers: Iterable[int], attempt_dir: str, *, every_s: float = LOOK_S
+    ) -> None:
         self._logs = [_Log(os.dup(reader)) for reader in readers if reader >= 0]
         self._attempt_dir = attempt_dir
         self._file = -1
         self._noted: float | None = None
+        self._every_s = every_s
         self._next_at = 0.0
 
-    def look(self, now: float) -> None:
-        """Once a second at the most; `now` on CLOCK_MONOTONIC."""
-        if now >= self._next_at:
-            self._next_at = now + LOOK_S
-            self.look_at_once()
+    def look(self, now: float) -> bool:
+        """So often as was said at the most; `now` on CLOCK_MONOTONIC. True where a bar has moved."""
+        if now < self._next_at:
+            return False
+        self._next_at = now + self._every_s
+        return self.look_at_once()
 
-    def look_at_once(self) -> None:
-        found = [fraction for log in self._logs if (fraction := log.look()) is not None]
-        if found and found[0] != self._noted:
-            self._note(found[0])
+    def look_at_once(self) -> bool:
+        """What a job writes into its log is anything, and a bar is an ornament: nothing that is found
+        there may end the runner, and the job with it."""
+        try:
+            return self._look()
+        except Exception:
+            return False
+
+    def _look(self) -> bool:
+        have_moved = [log.look() for log in self._logs]
+        found = [log.bars.outer for log in self._logs if log.bars.outer is not None]
+        if found and found[0].fraction != self._noted:
+            self._note(found[0].fraction)
+        return any(have_moved)
 
     def close(self) -> None:
         for log in self._logs:
@@ -61,20 +77,24 @@ class _Log:
     def __init__(self, reader: int) -> None:
         self.reader = reader
         self._begin = self._seen = _size(reader)
+        self.bars = Bars(outer=None, latest=None)  # that were seen last
 
-    def look(self) -> float | None:
-        """What a bar in what is new says; None where there is none."""
+    def look(self) -> bool:
+        """True where a bar in what is new stands elsewhere than it was seen last."""
         size = _size(self.reader)
         if size < self._seen:  # somebody has emptied it
             self._begin = self._seen = 0
         if size == self._seen:
-            return None
+            return False
         start = max(self._seen - LONGEST_BAR, size - MOST_BYTES, self._begin)
         self._seen = size
         try:
-            return find_progress(os.pread(self.reader, size - start, start))
+            found = find_bars(os.pread(self.reader, size - start, start))
         except OSError:
-            return None
+            return False
+        before = self.bars
+        self.bars = Bars(found.outer or before.outer, found.latest or before.latest)
+        return self.bars != before
 
 
 def _size(reader: int) -> int:
@@ -82,18 +102,34 @@ def _size(reader: int) -> int:
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
-def find_progress(written: bytes) -> float | None:
-    """The last bar that says how much there is in all, from 0 to 1. Of bars within each other only the
-    outermost counts: the others are drawn on lines below it, from which tqdm goes up again."""
-    if b"%|" not in written:
-        return None
-    for piece in reversed(written.replace(b"\r", b"\n").split(b"\n")):
-        if not piece.endswith(UP) and (fraction := _fraction(piece)) is not None:
-            return fraction
-    return None
+class Bar(NamedTuple):
+    """How far one is: from 0 to 1, and in the words of the bar, as "120/196"."""
+
+    fraction: float
+    counts: bytes
 
 
-def _fraction(piece: bytes) -> float | None:
+class Bars(NamedTuple):
+    """Of bars within each other only the outermost says how far all of it is: the others are drawn on
+    lines below it, from which tqdm goes up again. `latest` is the one that was drawn last."""
+
+    outer: Bar | None
+    latest: Bar | None
+
+
+def find_bars(written: bytes) -> Bars:
+    """The last ones that say how much there is in all."""
+    latest = None
+    if b"%|" in written:
+        for piece in reversed(written.replace(b"\r", b"\n").split(b"\n")):
+            bar = _bar(piece)
+            latest = latest or bar
+            if bar is not None and not piece.endswith(UP):
+                return Bars(outer=bar, latest=latest)
+    return Bars(outer=None, latest=latest)
+
+
+def _bar(piece: bytes) -> Bar | None:
     """Of " 61%|██████    | 120/196 [03:31<02:13, 1.75s/it]", whatever stands before it."""
     before, _, behind = piece.partition(b"%|")
     _, _, behind = behind.partition(b"|")
@@ -102,9 +138,13 @@ def _fraction(piece: bytes) -> float | None:
     percent = before[-3:].rsplit(b" ")[-1].rsplit(b":")[-1]
     if not (bracket and slash and percent.isdigit() and int(percent) <= 100):
         return None
-    if done.isdigit() and total.isdigit() and 0 <= int(done) <= int(total) and int(total):
-        return int(done) / int(total)
-    return int(percent) / 100  # "1.20M/4.00M"
+    if _is_number(done) and _is_number(total) and 0 <= int(done) <= int(total) and int(total):
+        return Bar(int(done) / int(total), counts)
+    return Bar(int(percent) / 100, counts)  # "1.20M/4.00M"
+
+
+def _is_number(word: bytes) -> bool:
+    return word.isdigit() and len(word) <= MOST_DIGITS
 
 
 def last_progress(attempt_dir: str) -> float | None:

@@ -241,8 +241,12 @@ def _moment(words: list[str]) -> float | None:
 
 
 def began_at(attempt_dir: str, nonce: str) -> float:
-    """When it began (s since the epoch), by the file."""
-    return os.stat(_began(attempt_dir, nonce)).st_ctime
+    """When it began (s since the epoch), by when the last note was written."""
+    noted = os.stat(_began(attempt_dir, nonce)).st_ctime
+    since, ended = running_since(attempt_dir, nonce), main_ended(attempt_dir, nonce)
+    if since is None or ended is None:
+        return noted
+    return max(noted - max(ended[1] - since, 0.0), 0.0)
 
 
 # ── signs of life ──

@@ -6,6 +6,7 @@ It looks about once a second, and never at the job itself.
 
 import os
 import time
+from math import inf
 from typing import Any
 
 from gpuq.daemon.attempt import record
@@ -37,7 +38,9 @@ class Watch:
             reader = files.stderr_reader if files.stderr_reader >= 0 else None
             self._errors = JobLog(files.stderr, None, reader, cap_bytes=None, keep_free_bytes=0)
         # Errors first: bars are drawn there.
-        self._bar = BarWatch((files.stderr_reader, files.log_reader), order["attempt_dir"])
+        self._bar = BarWatch(
+            (files.stderr_reader, files.log_reader), order["attempt_dir"], every_s=_pause_s(order)
+        )
         self._heartbeat = _Heartbeat(order, files.folder) if order.get("heartbeat_s") else None
         self._next_at = time.monotonic()  # a fast writer is not to be alone for its first second
 
@@ -46,9 +49,9 @@ class Watch:
         now = time.monotonic()
         if now >= self._next_at:
             pause_s = self._log.tick(time.time())
-            self._bar.look(now)
+            has_moved = self._bar.look(now)
             if self._heartbeat is not None:
-                pause_s = min(pause_s, self._heartbeat.look(now))
+                pause_s = min(pause_s, self._heartbeat.look(now, has_moved=has_moved))
             self._next_at = time.monotonic() + pause_s
         return max(self._next_at - time.monotonic(), 0.0)
 
@@ -74,18 +77,25 @@ class Watch:
         self._bar.close()
 
 
+def _pause_s(order: Message) -> float:
+    """Between two looks: a sign of life has to be known of in time."""
+    return min(LOOK_S, (order.get("heartbeat_s") or inf) / 4)
+
+
 class _Heartbeat:
-    """Any change of the report is a sign of life, stamped on the clock that no one can set."""
+    """Any change of the report is a sign of life, and so is a progress bar in the log that moves. They
+    are stamped on the clock that no one can set."""
 
     def __init__(self, order: Message, folder: int) -> None:
         self._folder = folder
         self._name = os.path.basename(order["report"])
         self._seen = self._measure()
-        self._pause_s: float = min(LOOK_S, order["heartbeat_s"] / 4)
+        self._pause_s = _pause_s(order)
         self._beat = record.open_beat(order["attempt_dir"])
 
-    def look(self, now: float) -> float:
-        if (measure := self._measure()) != self._seen:
+    def look(self, now: float, *, has_moved: bool) -> float:
+        measure = self._measure()
+        if has_moved or measure != self._seen:
             self._seen = measure
             record.note_beat(self._beat, now)
         return self._pause_s

@@ -31,7 +31,7 @@ _QUEUE_OF_JOB = """
 id user group array_index queue state substate outcome exit_code signal attempt retries backoff
 retry_on on_failure delayed_until gpu_count gpus gpu_uuids gpus_simulated gpu_mem_bytes exclusive
 gpu_model gpu_ids exclude_gpus max_util cpus cpu_bound cpu_bound_by mem_bytes mem_bound_by
-memory_peak_bytes
+memory_peak_bytes peak_rss_bytes
 time_limit_s heartbeat_s paused_s grace_s stop_to visible priority after submitted_at started_at
 preemptible preempt_signal preemptions expected_start expected_start_is_guess expected_start_from
 ended_at reason files_removed_at gpu_peak_bytes gpu_util_mean gpu_util_peak gpu_energy_j

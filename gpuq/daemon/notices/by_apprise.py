@@ -1,7 +1,10 @@
 """A message to an address of Apprise, which is a library that need not be there."""
 
 import logging
+from collections.abc import Iterable
+from importlib.util import find_spec
 
+from gpuq.core.asked.hooks import HookKind, kind_of, shown_hook
 from gpuq.daemon.notices.bounded import CHUNK_BYTES
 
 NOT_THERE = (
@@ -9,6 +12,14 @@ NOT_THERE = (
     "pip install 'gpuqd[notify]', or use a command or an https:// address"
 )
 TYPES = {"good": "success", "bad": "failure"}
+
+
+def note_of(hooks: Iterable[str | None]) -> str | None:
+    """What whoever submits a job with these has to know. Looks for the library without loading it."""
+    of_apprise = [hook for hook in hooks if hook and kind_of(hook) is HookKind.APPRISE]
+    if not of_apprise or find_spec("apprise") is not None:
+        return None
+    return f"{shown_hook(of_apprise[0])} will not be told: {NOT_THERE}"
 
 
 def is_there() -> bool:

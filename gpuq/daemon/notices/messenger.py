@@ -4,7 +4,8 @@ thread; who delivers is a process of its own.
 A notice is claimed in the database before its process is started, and the process makes a mark before
 it does anything (see `mark`). So a daemon that finds a claimed notice knows what may have happened:
 without a mark nothing, and it is delivered; with a result what that says; without one somebody is at it
-still, or has died over it. Then it may have been delivered, and that is not done a second time.
+still, or has died over it. Then it may have been delivered, and that is not done a second time. Before
+it looks it takes the marks over: whom an earlier daemon has started cannot make one after that.
 """
 
 import asyncio
@@ -51,7 +52,8 @@ class Messenger:
         self._store = store
         self._config = config
         self._clock = clock
-        self._folder = f"{config.state_dir}/{FOLDER}"
+        self._all_marks = f"{config.state_dir}/{FOLDER}"
+        self._folder = mark.folder_in(self._all_marks)
         self._boot_id = processes.boot_id()
         self._bell = asyncio.Event()
         self._under_way: dict[int, int | None] = {}  # the user of each notice
@@ -74,6 +76,7 @@ class Messenger:
         self._bell.set()
 
     async def run(self) -> None:
+        await self._take_over()
         claimed = self._store.notices.claimed()
         self._tidy({os.path.basename(self._path(notice)) for notice in claimed})
         async with asyncio.TaskGroup() as self._tasks:
@@ -89,11 +92,13 @@ class Messenger:
                 except DiskTrouble as trouble:
                     log.error("notices wait", why=str(trouble), again_in_s=DISK_AGAIN_S)
                     self._is_to_stand, longest_s = True, DISK_AGAIN_S
-                with suppress(
-                    TimeoutError
-                ):  # wait_for would drop a cancel that comes with the bell
-                    async with asyncio.timeout(longest_s):
-                        await self._bell.wait()
+                await self._rung(longest_s)
+
+    async def _rung(self, within_s: float | None) -> None:
+        # wait_for would drop a cancel that comes with the bell
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._bell.wait()
 
     # ── which, and when ──
 
@@ -144,16 +149,13 @@ class Messenger:
         """From its claim to the note of what came of it."""
         path = self._path(notice)
         trouble = NOT_BEGUN
+        found: mark.Mark | None = NOBODY_KNOWS
         try:
             if mark.read(path) is None:
-                await self._have_delivered(notice, path)
-        except OSError as error:
-            trouble = f"its process could not be started: {error.strerror}"
-        try:
+                trouble = await self._have_delivered(notice, path)
             found = await self._await_result(path)
-        except (OSError, ValueError) as error:
-            log.error("the mark of a notice cannot be read", path=path, why=str(error))
-            found = NOBODY_KNOWS
+        except mark.Unreadable as why:
+            log.error("the mark of a notice cannot be read", path=path, why=str(why))
         faults.here("notices.heard")
         await self._until_stored(lambda: self._note(notice, found, trouble))
         faults.here("notices.noted")
@@ -161,10 +163,14 @@ class Messenger:
         del self._under_way[notice["id"]]
         self._bell.set()
 
-    async def _have_delivered(self, notice: Row, path: str) -> None:
-        """Returns once the process is gone, or was ended because it did not end by itself."""
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        child = Child(self._order(notice, path), is_system=self._is_system)
+    async def _have_delivered(self, notice: Row, path: str) -> str:
+        """Returns once the process is gone, or was ended because it did not end by itself: what was
+        wrong, if it has left no mark."""
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            child = Child(self._order(notice, path), is_system=self._is_system)
+        except OSError as error:
+            return f"its process could not be started: {error.strerror}"
         faults.here("notices.started")
         try:
             async with asyncio.timeout(self.within_s + PATIENCE_S):
@@ -174,6 +180,7 @@ class Messenger:
             await aside(partial(end_family, child.pid, child.start))
         finally:
             child.let_go()
+        return NOT_BEGUN
 
     async def _await_result(self, path: str) -> mark.Mark | None:
         """What the mark says once its maker is gone; whoever is at it for too long is ended."""
@@ -252,6 +259,16 @@ class Messenger:
 
     def _path(self, notice: Row) -> str:
         return mark.path_of(self._folder, notice["id"], notice["tries"])
+
+    async def _take_over(self) -> None:
+        while True:
+            try:
+                mark.take_over(self._all_marks, self._folder)
+                return
+            except OSError as error:
+                why = f"{self._all_marks}: {error.strerror}"
+                log.error("notices wait", why=why, again_in_s=DISK_AGAIN_S)
+                await asyncio.sleep(DISK_AGAIN_S)
 
     def _tidy(self, wanted: set[str]) -> None:
         """Marks whose result was noted, and drafts of who died over them."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from gpuq.core.asked.hooks import Moment
 from gpuq.core.model import Outcome
-from gpuq.core.units import format_seconds
+from gpuq.core.results.said import is_from_output
+from gpuq.core.units import format_seconds, name_gpus
 from gpuq.daemon.particulars import NODE
 
 SCHEMA = 1
@@ -20,6 +21,7 @@ Payload = dict[str, Any]
 def compose(notice: Mapping[str, Any], name: str, gpu_index: int | None) -> Payload:
     """Of a notice as it is stored. `name` is its job's; the index is that of the GPU it is about."""
     told = json.loads(notice["told"])
+    error = told.get("error")
     payload: Payload = {
         "schema": SCHEMA,
         "moment": "trial" if notice["origin"] == "trial" else notice["moment"],
@@ -36,6 +38,7 @@ def compose(notice: Mapping[str, Any], name: str, gpu_index: int | None) -> Payl
             "user": notice["user"],
             "attempt": notice["attempt"],
             **{field: told[field] for field in _OF_A_JOB},
+            "error": error if is_from_output(error) else None,
         }
     if notice["gpu"] is not None:
         payload["gpu"] = {"uuid": notice["gpu"], "index": gpu_index, "reason": told["reason"]}
@@ -106,8 +109,10 @@ def _text(payload: Payload, title: str) -> str:
     job = payload["job"]
     words = f"{title}, of {job['user']} on {payload['host']}"
     if payload["moment"] == Moment.START.value:
-        gpus = ", ".join(map(str, job["gpus"]))
-        return f"{words}, GPU {gpus}" if gpus else words
+        return f"{words}, {name_gpus(job['gpus'])}" if job["gpus"] else words
     if job["started_at"] is not None and job["ended_at"] is not None:
         words += f", after {format_seconds(max(job['ended_at'] - job['started_at'], 0.0))}"
-    return f"{words}: {job['reason']}"
+    words += f": {job['reason']}"
+    if job["error"] is not None:
+        words += f" ({job['error']}). What it wrote: gpuq logs {job['id']}"
+    return words

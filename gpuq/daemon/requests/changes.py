@@ -152,7 +152,8 @@ class Changes:
             if row["state"] == "ended":
                 return _did(row, "requeued", with_it=with_it[row["id"]])
             if row["state"] == "queued":
-                return _did(row, "waits_no_more")
+                has_backoff = row["delayed_for"] == "backoff"
+                return _did(row, "waits_no_more" if has_backoff else "wants_gpus_again")
             return _did(row, "stopping", grace_s=row["grace_s"])
 
         ended = [row for row in rows if row["state"] == "ended"]
@@ -168,7 +169,8 @@ class Changes:
         return format_spans(self._store.waiting.skipped_for(range(first, last + 1))) or None
 
     def _cannot_requeue(self, row: Row) -> str | None:
-        if row["state"] == "queued" and row["delayed_for"] != "backoff":
+        waits_for_less = row["delayed_for"] == "backoff" or row["gpu_request"] is not None
+        if row["state"] == "queued" and not waits_for_less:
             return "it is queued already"
         if row["state"] == "queued":
             return _not_waiting(row, "")

@@ -13,6 +13,7 @@ from gpuq.core.states import signal_name
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Sight
 from gpuq.daemon.particulars import particulars
+from gpuq.daemon.requests.report_view import report_trouble
 from gpuq.daemon.store.connection import Row
 
 View = dict[str, Any]
@@ -100,11 +101,13 @@ def row_view(row: Row, sight: Sight) -> View:
         "exit_code": row["exit_code"] if has_ended_so else None,
         "signal": row["signal"] if has_ended_so else None,
         "attempt": row["attempt"],
+        "gpus_simulated": bool(row["gpus_simulated"]),
         "started_at": row["started_at"],
         "ended_at": row["ended_at"],
         "paused_s": row["paused_s"] or 0.0,
         "progress": row["progress"],
         "metrics": json.loads(row["metrics"] or "{}"),
+        "report_trouble": report_trouble(row),
     }
     return discretion.of_job(view, sight) | {"last_id": row["last_id"]}
 

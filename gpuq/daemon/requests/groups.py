@@ -1,6 +1,5 @@
 """What came of a group: of an array or a submission (g12, @), of a family of names, of a tag."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +7,10 @@ from typing import Any
 from gpuq.core.results.estimate import RunTimes, estimate
 from gpuq.core.results.giving_up import format_on_failure
 from gpuq.core.results.ranking import Goal, parse_goal, parse_order
+from gpuq.core.units import LONGEST_QUOTED, quoted
 from gpuq.daemon.callers.discretion import Discretion, Sight
 from gpuq.daemon.callers.peer import Peer
+from gpuq.daemon.clock import Clock
 from gpuq.daemon.requests import fields
 from gpuq.daemon.requests.group_views import (
     behind,
@@ -28,6 +29,7 @@ from gpuq.daemon.store.reading import Readable
 from gpuq.daemon.store.tables import Chosen, Table, of_group, of_name, of_tag
 from gpuq.errors import NothingMatched, UsageError
 
+MOST_ROWS = 2000  # on a page: some tens of milliseconds in a thread
 PAGE_SIGNS = 2 * 2**20  # a page ends with the row that fills it: parameters may be long
 TAG, NAME = "tag:", "name:"
 
@@ -73,21 +75,28 @@ class Groups:
         self._refs = refs
         self._discretion = discretion
         self._long_looks = long_looks
+        self._clock = Clock()
 
     async def group(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """`group` is what became of all of them, `jobs` a page of the jobs in the order of their ids,
         behind `after`. With `sort` there are the first in that order alone, if they have such a metric
         (`sorted`). Behind a page only its rows are told."""
         asked = _read(request)
-        group = self._find(request, peer)
-        return await self._long_looks.look(peer.uid, lambda db: _answer(db, group, asked))
+        group, now = self._find(request, peer), self._clock.wall()
+        return await self._long_looks.look(peer.uid, lambda db: _answer(db, group, asked, now))
 
     def _find(self, request: Mapping[str, Any], peer: Peer) -> _Group:
         ref = request.get("ref")
         if not isinstance(ref, str) or not ref:
-            raise UsageError(f"ref: {ref!r} names no group: g12, @, tag:TAG, or a name")
+            raise UsageError(f"ref: {quoted(ref)} names no group: g12, @, tag:TAG, or a name")
         if ref.isascii() and (ref.isdecimal() or ref[0] == "@" or _is_group(ref)):
             return self._submission(ref, peer)
+        if _is_span(ref):
+            ref = ref[:LONGEST_QUOTED]
+            raise UsageError(
+                f"{ref} are jobs, which need not belong together: a group is g12, @, tag:TAG or a name "
+                f"(name:{ref}). Those jobs: gpuq status {ref}"
+            )
         return self._family(ref, request, peer)
 
     def _submission(self, ref: str, peer: Peer) -> _Group:
@@ -132,15 +141,14 @@ def _is_group(ref: str) -> bool:
     return ref[0] == "g" and ref[1:].isdecimal()
 
 
+def _is_span(ref: str) -> bool:
+    return ref.isascii() and all(part.isdecimal() for part in ref.replace("-", ",").split(","))
+
+
 def _text(word: str) -> str:
-    """That can be compared with what is stored, which is valid Unicode."""
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{word!r} is not a text") from None
     if not word:
         raise UsageError("an empty word names no group: g12, @, tag:TAG, or a name")
-    return word
+    return fields.text("ref", word)
 
 
 def _read(request: Mapping[str, Any]) -> _Asked:
@@ -148,10 +156,14 @@ def _read(request: Mapping[str, Any]) -> _Asked:
     return _Asked(
         best=_goal(request, "best", parse_goal),
         order=_goal(request, "sort", parse_order),
-        limit=fields.limit(request.get("limit")) if wants_rows else 0,
+        limit=_limit(request.get("limit")) if wants_rows else 0,
         after=fields.cursor(request, "after"),
         each=bool(request.get("each")),
     )
+
+
+def _limit(value: Any) -> int:
+    return min(value, MOST_ROWS) if isinstance(value, int) and value > 0 else MOST_ROWS
 
 
 def _goal(request: Mapping[str, Any], field: str, parse: Callable[[str], Goal]) -> Goal | None:
@@ -159,7 +171,7 @@ def _goal(request: Mapping[str, Any], field: str, parse: Callable[[str], Goal]) 
     if text is None:
         return None
     try:
-        return parse(_text(text) if isinstance(text, str) else "")
+        return parse(fields.text(field, text))
     except ValueError as error:
         raise UsageError(f"--{field}: {error}") from None
 
@@ -167,25 +179,25 @@ def _goal(request: Mapping[str, Any], field: str, parse: Callable[[str], Goal]) 
 # ── beside the loop ──
 
 
-def _answer(db: Readable, group: _Group, asked: _Asked) -> Answer:
+def _answer(db: Readable, group: _Group, asked: _Asked, now: float) -> Answer:
     table = Table(db, group.chosen)
     page = _page(table, group, asked)
     if asked.after is not None:
         return page
-    return {"group": _summary(table, group, asked)} | page
+    return {"group": _summary(table, group, asked, now)} | page
 
 
-def _summary(table: Table, group: _Group, asked: _Asked) -> Answer:
+def _summary(table: Table, group: _Group, asked: _Asked, now: float) -> Answer:
     told = tally(table.counts(), table.held())
     if not told["total"]:
         raise NothingMatched(_nothing(group))
-    now = time.time()
     running_s = [_ran_s(row, now) for row in table.running()]
     ends = estimate(RunTimes.of(table.run_times()), running_s, told["unstarted"] - told["held"])
     return {
         "name": group.name,
         "kind": group.kind,
         **told,
+        "simulated": table.on_simulated_gpus(),
         "forgotten": None if group.submitted is None else group.submitted - told["total"],
         "best": _best(table, group, asked.best),
         "reported": table.reported_names() if group.sees else [],
@@ -200,7 +212,7 @@ def _nothing(group: _Group) -> str:
     if group.submitted is not None:
         return f"{group.name}: its jobs are forgotten (gpuq prune)"
     word = group.name.removeprefix(TAG).removeprefix(NAME)
-    what = f"tag {word!r}" if group.kind == "tag" else f"name {word!r}"
+    what = f"tag {quoted(word)}" if group.kind == "tag" else f"name {quoted(word)}"
     if group.whose is not None:
         return f"no job of {group.whose} has the {what}. See: gpuq status -a"
     return f"no job of yours has the {what}; others' are asked for by -u USER or --all"

@@ -95,9 +95,11 @@ class Handlers:
         )
         self._limit_requests = LimitRequests(store, config, world.wake)
         self._pruning = Pruning(store, self._refs, config.state_dir, begin=world.keep_house)
-        self._noticing = Noticing(store, config, self._refs, self._machine.gpus, world.wake)
         self._looks = OneByOne()
         self._long_looks = LongLooks(store)
+        self._noticing = Noticing(
+            store, config, self._refs, self._long_looks, self._machine.gpus, world.wake
+        )
         self._looking_back = LookingBack(
             store, config, self._long_looks, self._refs, self._discretion, self._job_view
         )
@@ -373,9 +375,12 @@ class Handlers:
             )
             for attempt in self._store.found.attempts(row["id"])
         ]
+        variables = views.env_set(self._store.agreed.variables_of(row["id"]))
+        job["env_names"] = list(variables) if peer.may_see_secrets_of(row["uid"]) else []
         if request.get("with_env"):
             if not peer.may_see_secrets_of(row["uid"]):
                 raise NotPermitted(f"the environment of job {row['id']} is {row['user']}'s alone")
+            job["env"] = variables
             job["environment"] = to_text(self._store.agreed.environment_of(row["id"])).split("\0")[
                 :-1
             ]

@@ -1,16 +1,18 @@
 """Questions about what has been: which jobs ended and how, how all of them fared, and who had how much
 of the GPUs. What they need of the history is read beside the loop."""
 
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, get_args
 
 from gpuq.config import Config
 from gpuq.core.model import Outcome
 from gpuq.core.results.cost import cost, parse_price
+from gpuq.core.units import quoted
 from gpuq.daemon.callers.discretion import Discretion
 from gpuq.daemon.callers.peer import Peer
+from gpuq.daemon.clock import Clock
 from gpuq.daemon.requests import fields
 from gpuq.daemon.requests.long_looks import LongLooks
 from gpuq.daemon.requests.refs import References
@@ -56,14 +58,16 @@ class LookingBack:
         self._refs = refs
         self._discretion = discretion
         self._view = view
+        self._clock = Clock()
 
     async def history(self, request: Request, peer: Peer) -> Answer:
         """A page of jobs that have ended, the last one first, and the cursor of the next (`after`)
         where there may be one. `idle`: only those that held a GPU and did not use it."""
         refs, limit = fields.named(request), fields.limit(request.get("limit"))
+        ids = self._refs.resolve(refs, peer) if refs else None
         wanted = Wanted(
             scope=self._scope(request, peer),
-            ids=self._refs.resolve(refs, peer) if refs else None,
+            ids=ids,
             outcomes=_outcomes(request),
             until=fields.moment(request, "until"),
             only_idle=bool(request.get("idle")),
@@ -78,15 +82,17 @@ class LookingBack:
             )
 
         rows = await self._looks.look(peer.uid, find)
+        if ids is not None and not rows and after is None:
+            self._refs.check_any(refs, ids, peer)
         return {"jobs": [self._ended(row, peer) for row in rows], "after": _behind(rows)}
 
     def _ended(self, row: Row, peer: Peer) -> Answer:
         return self._view(row, peer) | {"held_idle": bool(row["held_idle"])}
 
     async def stats(self, request: Request, peer: Peer) -> Answer:
-        """How jobs fared, `by` state, user, name, group or queue."""
+        """How jobs fared, `by` state, user, name, group or queue; some jobs (`refs`), or all."""
         by: StatisticsBy = _by(request, StatisticsBy, "state")
-        scope, whose = self._scope(request, peer), self._whose_names(peer)
+        scope, whose = self._scope_of_named(request, peer), self._whose_names(peer)
         limit = fields.limit(request.get("limit"))
         rows, number = await self._looks.look(
             peer.uid, lambda db: statistics(db, by, scope, whose=whose, limit=limit)
@@ -96,9 +102,10 @@ class LookingBack:
         return _table("stats", rows, number) | {"by": by, "since": scope.since}
 
     async def errors(self, request: Request, peer: Peer) -> Answer:
-        """How often attempts ended badly, `by` outcome, signature, gpu or hour."""
+        """How often attempts ended badly, `by` outcome, signature, gpu or hour; those of some jobs
+        (`refs`), or all."""
         by: FailuresBy = _by(request, FailuresBy, "signature")
-        scope, limit = self._scope(request, peer), fields.limit(request.get("limit"))
+        scope, limit = self._scope_of_named(request, peer), fields.limit(request.get("limit"))
         whose = None if peer.is_admin else _own(peer)
         rows, number = await self._looks.look(
             peer.uid, lambda db: failures(db, by, scope, whose=whose, limit=limit)
@@ -113,7 +120,7 @@ class LookingBack:
         or gpu, what they made of it, and at a `price` for a GPU and hour what that would have cost. Of
         the users also what fair share goes by: what of all that has not faded."""
         by: UsageBy = _by(request, UsageBy, "user")
-        now, asked, price = time.time(), fields.moment(request, "since"), _price(request)
+        now, asked, price = self._clock.wall(), fields.moment(request, "since"), _price(request)
         since = now - USAGE_SINCE_S if asked is None else asked
         whose = self._whose_names(peer)
         limit = fields.limit(request.get("limit")) if by == "group" else MOST_USERS
@@ -194,6 +201,14 @@ class LookingBack:
             queue=filters["queue"],
         )
 
+    def _scope_of_named(self, request: Request, peer: Peer) -> Scope:
+        refs, scope = fields.named(request), self._scope(request, peer)
+        if not refs:
+            return scope
+        ids = self._refs.resolve(refs, peer)
+        self._refs.check_any(refs, ids, peer)
+        return replace(scope, ids=ids)
+
     def _whose_names(self, peer: Peer) -> int | None:
         """The uid of whose jobs the caller is told names and groups; None: of all."""
         return None if self._discretion(peer).sees_commands else _own(peer)
@@ -209,7 +224,8 @@ def _table(name: str, rows: list[Answer], number: int) -> Answer:
 
 
 def _had(account: Account | None, price: Decimal | None) -> Answer:
-    """`gpu_s` counts a shared GPU whole for each of those who share it, `leased_gpu_s` divides it."""
+    """`gpu_s` counts a shared GPU whole for each of those who share it, `leased_gpu_s` divides it;
+    `simulated_gpu_s` of that were on simulated GPUs."""
     account = account or NOTHING
     return {
         "attempts": account.attempts,
@@ -219,6 +235,7 @@ def _had(account: Account | None, price: Decimal | None) -> Answer:
         "idle_gpu_s": account.idle_s,
         "unmeasured_gpu_s": account.unmeasured_s,
         "energy_j": account.energy_j,
+        "simulated_gpu_s": account.simulated_s,
         "cost": None if price is None else float(cost(account.leased_s, price)),
     }
 
@@ -239,7 +256,7 @@ def _by(request: Request, known: Any, usual: str) -> Any:
     words: tuple[str, ...] = get_args(known)
     by = request.get("by") or usual
     if by not in words:
-        raise UsageError(f"by: {by!r} is none of {', '.join(words)}")
+        raise UsageError(f"by: {quoted(by)} is none of {', '.join(words)}")
     return by
 
 
@@ -257,7 +274,7 @@ def _outcomes(request: Request) -> list[str]:
     words: list[str] = fields.filters(request)["states"]
     if other := [word for word in words if word not in (*Outcome, "ended")]:
         ends = ", ".join(Outcome)
-        raise UsageError(f"history has what ended: {other[0]!r} is none of {ends}")
+        raise UsageError(f"history has what ended: {quoted(other[0])} is none of {ends}")
     return [] if "ended" in words else words
 
 
@@ -266,11 +283,11 @@ def _place(request: Request) -> Place | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) != 2:
-        raise UsageError(f"after: {value!r} is no cursor of a page before")
+        raise UsageError(f"after: {quoted(value)} is no cursor of a page before")
     at = fields.moment({"after": value[0]}, "after")
     job = fields.cursor({"after": value[1]}, "after")
     if at is None or job is None:
-        raise UsageError(f"after: {value!r} is no cursor of a page before")
+        raise UsageError(f"after: {quoted(value)} is no cursor of a page before")
     return Place(ended_at=at, job=job)
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from gpuq.config import Config
@@ -11,10 +12,12 @@ from gpuq.core.gpus.gpu import Gpu
 from gpuq.daemon import faults
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests import fields
+from gpuq.daemon.requests.long_looks import LongLooks
 from gpuq.daemon.requests.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.notice_rows import TOO_MANY
+from gpuq.daemon.store.notices import listed
 from gpuq.errors import GpuqError, NotPermitted, UsageError
 
 Answer = dict[str, Any]
@@ -33,24 +36,31 @@ class Noticing:
         store: Store,
         config: Config,
         refs: References,
+        looks: LongLooks,
         machine: Callable[[], list[Gpu]],
         wake: Callable[[], None],
     ) -> None:
         self._store = store
         self._config = config
         self._refs = refs
+        self._looks = looks
         self._machine = machine
         self._wake = wake
 
     async def notices(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """The newest first: one's own, an admin's are all. Of some jobs (`refs`), or one (`notice`)."""
         refs = fields.named(request)
-        found = self._store.notices.listed(
-            None if peer.is_admin else peer.uid,
-            jobs=self._refs.resolve(refs, peer) if refs else (),
+        jobs = self._refs.resolve(refs, peer) if refs else ()
+        find = partial(
+            listed,
+            uid=None if peer.is_admin else peer.uid,
+            jobs=jobs,
             notice=fields.cursor(request, "notice"),
             limit=fields.limit(request.get("limit")),
         )
+        found = await self._looks.look(peer.uid, find)
+        if not found:
+            self._refs.check_any(refs, jobs, peer)
         indices = {gpu.uuid: gpu.index for gpu in self._machine()}
         return {"notices": [self._view(row, peer, indices) for row in found]}
 

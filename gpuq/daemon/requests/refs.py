@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gpuq.core.units import parse_ranges
+from gpuq.core.units import LONGEST_QUOTED, parse_ranges, quoted
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.found import Found, element
@@ -41,7 +41,9 @@ class References:
             raise UsageError("no job is named")
         spans = self.resolve(refs, peer)
         for ref in refs:
-            if _is_number(str(ref)) and not self._found.has(int(ref)):
+            word = str(ref)
+            is_id = word.isascii() and word.isdecimal()
+            if is_id and not (_is_number(word) and self._found.has(int(word))):
                 raise self.no_such_job([ref], peer)
         return spans
 
@@ -62,7 +64,7 @@ class References:
         if ref.startswith("@"):
             back = ref.removeprefix("@").removeprefix("~") or "0"
             if ref not in ("@", f"@~{back}") or not _is_number(back):
-                raise UsageError(f"{ref!r} is no job: write @ or @~2")
+                raise UsageError(f"{quoted(ref)} is no job: write @ or @~2")
             group = self._found.submission(peer.uid, int(back))
             if not group:
                 raise NothingMatched(f"you have no job {ref}: you have submitted fewer")
@@ -75,12 +77,24 @@ class References:
         try:
             return parse_ranges(ref)
         except ValueError as error:
-            raise UsageError(f"{error}; a job is named like 12, 12-18,20, @, @~2 or g12") from None
+            is_name = ref[:1].isalpha() and ref.isprintable() and len(ref) <= LONGEST_QUOTED
+            by_name = f". Jobs of that name: gpuq group {ref}" if is_name else ""
+            raise UsageError(
+                f"{error}; a job is named like 12, 12-18,20, @, @~2 or g12{by_name}"
+            ) from None
+
+    def check_any(self, refs: Sequence[Any], spans: Sequence[range], peer: Peer) -> None:
+        """NothingMatched where none of the jobs is there that were named so."""
+        if refs and not self._found.count(spans):
+            raise self.no_such_job(refs, peer)
 
     def no_such_job(self, refs: Sequence[Any], peer: Peer) -> NothingMatched:
         last = self._found.last_id(peer.uid)
         yours = f"your last is {last}" if last is not None else "you have submitted none yet"
-        return NothingMatched(f"no job {' '.join(map(str, refs))} ({yours}). See: gpuq status -a")
+        named = " ".join(map(str, refs))
+        if len(named) > LONGEST_QUOTED:
+            named = named[: LONGEST_QUOTED - 1] + "…"
+        return NothingMatched(f"no job {named} ({yours}). See: gpuq status -a")
 
 
 def _merged(spans: Iterable[range]) -> list[range]:

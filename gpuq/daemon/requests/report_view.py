@@ -15,10 +15,15 @@ def report_view(row: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": json.loads(row["metrics"] or "{}"),
         "reported_at": row["reported_at"],
         "report_lines": row["report_lines"] or 0,
-        "report_trouble": trouble_words(
-            row["report_trouble"],
-            refused=row["report_refused"] or 0,
-            missed=row["report_missed"] or 0,
-            skipped_bytes=row["report_skipped_bytes"] or 0,
-        ),
+        "report_trouble": report_trouble(row),
     }
+
+
+def report_trouble(row: Mapping[str, Any]) -> str | None:
+    return trouble_words(
+        json.loads(row["report_troubles"] or "{}"),
+        refused=row["report_refused"] or 0,
+        refused_values=row["report_refused_values"] or 0,
+        missed=row["report_missed"] or 0,
+        skipped_bytes=row["report_skipped_bytes"] or 0,
+    )

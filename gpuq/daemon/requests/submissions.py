@@ -21,6 +21,7 @@ from gpuq.daemon.callers.limits import hard_limits
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.linux import processes
+from gpuq.daemon.notices import by_apprise
 from gpuq.daemon.requests import fields
 from gpuq.daemon.requests.commits import GroupCommit
 from gpuq.daemon.requests.dry_runs import DryRuns, key_is_taken, past_begin
@@ -68,7 +69,8 @@ class Submissions:
         note = await self._with_promise(note, specs)
         _check_priority(specs, peer)
         key = _key(specs, request)
-        note = _joined(note, past_begin(specs, self._clock.wall()))
+        hooks = (hook for spec in specs for hook in (spec.on_start, spec.on_end))
+        note = _joined(note, past_begin(specs, self._clock.wall()), by_apprise.note_of(hooks))
         if is_dry:
             self._check_room(peer, sum(spec.count for spec in specs))
             return await self._dry_runs.foretell(specs, key, note, peer)

@@ -37,22 +37,38 @@ class Telling:
         self._followed = Attention(MOST_FOLLOWED)
 
     async def events(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        """Those after a cursor (`since`; null: only what comes; 0: all that are kept), of some jobs or
-        of all. Where there are none it waits for them up to `timeout_s`. `last` is the cursor to go on
-        with. GpuqError where not all that came after the cursor can be told."""
-        since = fields.cursor(request, "since")
-        last = self._told.last_event() if since is None else since
+        """Those after a cursor (`since`; null: only what comes; 0: all that are kept), or from a moment
+        on (`since_at`), of some jobs or of all. Where there are none it waits for them up to
+        `timeout_s`. `last` is the cursor to go on with, `removed_to` the last of those that are kept
+        no more. GpuqError where not all that came after the cursor can be told."""
+        last = self._start(request)
         refs = fields.named(request)
         jobs = self._refs.resolve(refs, peer) if refs else None
         deadline = time.monotonic() + fields.timeout_s(request.get("timeout_s") or 0.0)
         while True:
             self._check_cursor(last)
             rows, last = self._told.events(last, fields.PAGE, jobs)
+            if jobs is not None and not rows:
+                self._check_jobs(refs, jobs, peer)
             left = deadline - time.monotonic()
             if rows or left <= 0:
-                return {"events": self._views(rows, peer), "last": last}
+                removed_to = self._told.pruned_to()
+                told = self._views(rows, peer)
+                return {"events": told, "last": last, "removed_to": removed_to}
             with self._followed.on(len(jobs or ()), peer.uid):
                 await self._watchers.next_commit(left)
+
+    def _start(self, request: Mapping[str, Any]) -> int:
+        """The cursor to begin behind."""
+        since, at = fields.cursor(request, "since"), fields.moment(request, "since_at")
+        if at is not None:
+            return self._told.before(at)
+        return self._told.last_event() if since is None else since
+
+    def _check_jobs(self, refs: Sequence[Any], jobs: Sequence[range], peer: Peer) -> None:
+        """Of jobs that were forgotten there may be events still."""
+        if not self._told.events(0, 1, jobs)[0]:
+            self._refs.check_any(refs, jobs, peer)
 
     def _check_cursor(self, since: int) -> None:
         """Whoever goes on from a cursor relies on having missed nothing."""

@@ -101,7 +101,8 @@ def _job(
         "cpu_bound": row["cpu_bound"],
         "mem_bound_by": row["mem_bound_by"],
         "cpu_bound_by": row["cpu_bound_by"],
-        "memory_peak_bytes": row["memory_peak_bytes"],
+        "memory_peak_bytes": _memory_peak_bytes(row),
+        "peak_rss_bytes": row["peak_rss_bytes"],
         "time_limit_s": row["time_limit_s"],
         "heartbeat_s": row["heartbeat_s"],
         "on_kill": None if row["on_kill"] is None else to_text(row["on_kill"]),
@@ -277,6 +278,18 @@ def after_view(needs: Sequence[Awaited]) -> list[View]:
 def _moment_words(at: float) -> str:
     """By the clock on the wall of this machine, "18:00 (tomorrow)"."""
     return words_for(datetime.fromtimestamp(at), datetime.now())
+
+
+def env_set(variables: Sequence[bytes]) -> dict[str, str]:
+    """The variables that its submitter set; gpuq's own are set anew each time."""
+    pairs = dict(to_text(variable).partition("=")[::2] for variable in variables)
+    return {name: value for name, value in pairs.items() if not name.startswith("GPUQ_")}
+
+
+def _memory_peak_bytes(row: Mapping[str, Any]) -> int | None:
+    """Of all its processes together; where nobody measured that, of the largest of them."""
+    together: int | None = row["memory_peak_bytes"]
+    return row["peak_rss_bytes"] if together is None else together
 
 
 def attempt_view(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+from gpuq.core.asked.wire_fields import split
 from gpuq.core.ends.bounds import Bounds
 from gpuq.core.model import EndCause, Request, StopWish
 from gpuq.daemon.store.classes import read_request
@@ -64,6 +65,11 @@ class Agreed:
 
     def environment_of(self, job: int) -> bytes:
         return bytes(self.to_run(job)["environment_content"])
+
+    def variables_of(self, job: int) -> tuple[bytes, ...]:
+        """What was set over the environment that it was submitted in, each like b"NAME=value"."""
+        sql = f"select s.changes from jobs j join specs s on s.id = j.spec where {IS_OF}"
+        return tuple(split(self._db.value(sql, {"job": job})))
 
     def bounds(self, job: int) -> tuple[Bounds, float]:
         """What a job may use of the machine, and its grace (s)."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpuq.core.scheduling.fallback import on_cpu
+from gpuq.core.scheduling.fallback import on_cpu, on_gpus_again
 from gpuq.core.units import format_seconds
 from gpuq.daemon.store.classes import read_request, reclassify
 from gpuq.daemon.store.connection import Database, Row
@@ -73,12 +73,20 @@ class Falling:
 
 
 def ask_for_gpus_again(db: Database, job: int) -> None:
-    """What a job asked for before it turned to the CPU, if it did. Stands in the transaction of what
-    it is wished for."""
-    row: Row | None = db.row("select gpu_request from jobs where id = ?", (job,))
-    if row is None or row["gpu_request"] is None:
+    """For the GPUs that a job asked for before it turned to the CPU, if it did. Stands in the
+    transaction of what it is wished for."""
+    row: Row | None = db.row(
+        """
+        select j.gpu_request, c.request, s.time_limit_s
+        from jobs j join classes c on c.id = j.class join specs s on s.id = j.spec
+        where j.id = ? and j.gpu_request is not null
+        """,
+        (job,),
+    )
+    if row is None:
         return
-    reclassify(db, job, read_request(row["gpu_request"]))
+    request, given_up = read_request(row["request"]), read_request(row["gpu_request"])
+    reclassify(db, job, on_gpus_again(request, given_up, row["time_limit_s"]))
     db.write("update jobs set gpu_request = null where id = ?", (job,))
 
 

@@ -191,7 +191,7 @@ select j.*, s.uid, s.user, s.name, s.argv, s.cwd, s.grace_s, s.tags, s.output, s
        a.outcome as attempt_outcome, a.error_signature, a.leftovers, a.gpu_measured_s, a.gpu_peak_bytes,
        a.gpu_util_mean, a.gpu_util_peak, a.gpu_energy_j, a.idle_since_at, a.contended_at,
        a.contended_by, a.over_memory, a.xids, s.gpu_mem_from, s.mem_bytes, s.cpu_bound,
-       a.mem_bound_by, a.cpu_bound_by, a.memory_peak_bytes,
+       a.mem_bound_by, a.cpu_bound_by, a.memory_peak_bytes, a.peak_rss_bytes,
        s.preemptible, s.preempt_signal, a.gives_way_for, s.on_start, s.on_end,
        s.elements, s.commit_id, s.snapshot, s.script is not null as has_script, s.as_slurm,
        g.stop_after, {REPORT_COLUMNS}

@@ -20,8 +20,9 @@ class GivingUp:
         if group is None:
             return []
         group_id, stop_after = group["id"], group["stop_after"]
-        failed = self._failed(group_id, stop_after)
-        if not is_given_up(stop_after, failed=failed, succeeded=self._has_succeeded(group_id)):
+        has_succeeded = self._has_succeeded(group_id)
+        failed = 0 if has_succeeded else self._failed(group_id, stop_after)
+        if not is_given_up(stop_after, failed=failed, succeeded=has_succeeded):
             return []
         why = why_given_up(group_id, stop_after, failed)
         with self._db.transaction():

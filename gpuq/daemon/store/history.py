@@ -1,10 +1,12 @@
 """Jobs that have ended, the last one first."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gpuq.daemon.store.connection import Row
+from gpuq.daemon.store.elements import IN_SPANS
 from gpuq.daemon.store.found import BESIDE_JOBS, JOB_COLUMNS, STATE_WORDS, Where, element
 from gpuq.daemon.store.reading import Readable
 from gpuq.daemon.store.statistics import Scope
@@ -30,7 +32,8 @@ class Idleness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which of the jobs that `scope` names. `ids` None: all; `outcomes` none: however they ended."""
+    """Which of the jobs that `scope` names. `ids`, in order and apart from each other; None: all;
+    `outcomes` none: however they ended."""
 
     scope: Scope
     ids: Sequence[range] | None = None
@@ -78,7 +81,9 @@ def _jobs_of(row: Row, ids: Sequence[range] | None, after: Place | None) -> Iter
     if ids is None:
         yield from range(last, row["id"] - 1, -1)
         return
-    for span in sorted(ids, key=lambda span: span.start, reverse=True):
+    begin = bisect_right(ids, row["id"], key=lambda span: span.stop)
+    end = bisect_right(ids, last, key=lambda span: span.start)
+    for span in reversed(ids[begin:end]):
         yield from range(min(last, span.stop - 1), max(row["id"], span.start) - 1, -1)
 
 
@@ -125,6 +130,5 @@ _IS_IDLE = """
 (a.idle_since_at is not null
  or coalesce(a.gpu_util_mean < {percent} and a.gpu_measured_s >= {seconds}, false))
 """
-_LIES_IN = """
-exists (select 1 from json_each(?) where j.id <= value ->> 1 and j.last_id >= value ->> 0)
-"""
+# Asks for nothing of the row outside, so the spans are looked up once and not for each row.
+_LIES_IN = f"j.id in (select j.id from {IN_SPANS.format(spans='?')})"

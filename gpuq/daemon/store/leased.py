@@ -29,6 +29,7 @@ class Account:
     busy_s: float | None
     idle_s: float | None
     energy_j: float | None
+    simulated_s: float = 0.0  # of `leased_s`, on GPUs that are simulated
 
     @property
     def unmeasured_s(self) -> float:
@@ -74,6 +75,7 @@ def _account(row: Row) -> Account:
         busy_s=row["busy_s"] if is_measured else None,
         idle_s=row["idle_s"] if is_measured or row["idle_s"] else None,
         energy_j=row["energy_j"],
+        simulated_s=row["simulated_s"],
     )
 
 
@@ -122,12 +124,14 @@ with tries as (
 judged as (
   select *, min(still_s / whole_s, 1) as still_part,
          min(gpu_measured_s / whole_s, 1 - min(still_s / whole_s, 1)) as measured_part,
-         gpu_energy_j * (last - first) / whole_s / json_array_length(gpus, '$.uuids') as energy_j
+         gpu_energy_j * (last - first) / whole_s / json_array_length(gpus, '$.uuids') as energy_j,
+         coalesce(gpus ->> '$.simulated', 0) as simulated
   from tries
 ),
 held as (
   select {key} as key, {name} as name, {counts} as counts, g.key = 0 as is_first,
          g.value as gpu, t.job, t.attempt, t.first, t.last, t.last - t.first as held_s, t.energy_j,
+         t.simulated,
          t.measured_part * t.busy as busy_part,
          t.still_part + coalesce(t.measured_part * (1 - t.busy), 0) as idle_part
   from judged t, json_each(t.gpus, '$.uuids') g
@@ -156,23 +160,27 @@ turned as (
   from shared
 ),
 parts as (
-  select key, name, counts, is_first, held_s, energy_j, busy_part, idle_part, held_s as leased_s
+  select key, name, counts, is_first, held_s, energy_j, busy_part, idle_part, simulated,
+         held_s as leased_s
   from beside where is_alone
   union all
   select key, name, counts and step = 1, is_first and step = 1, iif(step = 1, held_s, 0),
-         iif(step = 1, energy_j, null), busy_part, idle_part, -step * turn
+         iif(step = 1, energy_j, null), busy_part, idle_part, simulated,
+         -step * turn
   from turned
 ),
 told as (
   select key, max(name) as name, sum(counts) as attempts, sum(is_first) as first_gpus,
          sum(held_s) as held_s, sum(leased_s) as leased_s, sum(leased_s * busy_part) as busy_s,
          sum(leased_s * idle_part) as idle_s, sum(energy_j) as energy_j,
+         sum(leased_s * simulated) as simulated_s,
          count(busy_part) as measured
   from parts group by key
 )
 select *, count(*) over () as number, sum(first_gpus) over () as all_attempts,
        sum(held_s) over () as all_held_s, sum(leased_s) over () as all_leased_s,
        sum(busy_s) over () as all_busy_s, sum(idle_s) over () as all_idle_s,
-       sum(energy_j) over () as all_energy_j, sum(measured) over () as all_measured
+       sum(energy_j) over () as all_energy_j, sum(simulated_s) over () as all_simulated_s,
+       sum(measured) over () as all_measured
 from told order by leased_s desc, name, key limit :limit
 """

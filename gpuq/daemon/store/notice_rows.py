@@ -46,7 +46,8 @@ def _told(event: Mapping[str, Any], owner: Row, *, openly: bool) -> dict[str, An
     reason = (event["open_cause"] if openly else None) or event["cause"]
     kept = {name: detail.get(name) for name in ("outcome", "exit_code", "signal", "last")}
     kept |= {name: owner.get(name) for name in ("submitted_at", "started_at", "ended_at")}
-    return kept | {"gpus": json.loads(owner.get("gpus") or "[]"), "reason": reason}
+    kept |= {"gpus": json.loads(owner.get("gpus") or "[]"), "reason": reason}
+    return kept | {"error": None if openly else owner.get("error")}
 
 
 def _put(db: Database, row: Row) -> bool:
@@ -65,7 +66,8 @@ def _put(db: Database, row: Row) -> bool:
 
 _OWNER = f"""
 select s.uid, s.gid, s.user, s.{{column}} as own, j.submitted_at, j.started_at, j.ended_at,
-       (select gpus -> 'indices' from attempts where job = :job and attempt = :attempt) as gpus
+       (select gpus -> 'indices' from attempts where job = :job and attempt = :attempt) as gpus,
+       (select error_signature from attempts where job = :job and attempt = :attempt) as error
 from jobs j join specs s on s.id = j.spec where {IS_OF}
 """
 

@@ -3,15 +3,66 @@ stored when it is asked for.
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gpuq.core.asked.hooks import Moment
 from gpuq.daemon.store.connection import Database, Row
+from gpuq.daemon.store.elements import LARGEST
 from gpuq.daemon.store.events import record_event
 from gpuq.daemon.store.happened import Delay
 from gpuq.daemon.store.notice_rows import COUNT_WAITING, MOST_WAITING, NEW_KEY
+from gpuq.daemon.store.reading import Readable
 
-MOST_KEPT = 10_000  # of those that are over
+MOST_KEPT = 2000  # of one user
+READ_AT_ONCE = 1000  # rows that are looked through
+
+
+def listed(
+    db: Readable,
+    uid: int | None,
+    *,
+    jobs: Sequence[range] = (),
+    notice: int | None = None,
+    limit: int,
+) -> list[Row]:
+    """The newest first: those of one user or (None) of all, of some jobs (in order and apart from each
+    other), or a single one."""
+    condition = "true" if uid is None else "n.uid = :uid"
+    condition += "" if notice is None else " and n.id = :notice"
+    values: dict[str, Any] = {"uid": uid, "notice": notice, "limit": limit}
+    if jobs:
+        values["chosen"] = json.dumps(_of_jobs(db, condition, values, jobs))
+        condition += " and n.id in (select value from json_each(:chosen))"
+    sql = f"select n.* from notices n where {condition} order by n.id desc limit :limit"
+    return db.rows(sql, values)
+
+
+def _of_jobs(
+    db: Readable, condition: str, values: dict[str, Any], jobs: Sequence[range]
+) -> list[int]:
+    """The ids of the first of them that tell of one of the jobs, or of a run that holds one."""
+    chosen: list[int] = []
+    before = LARGEST
+    while len(chosen) < values["limit"]:
+        rows = db.rows(_RUNS.format(condition), values | {"before": before, "page": READ_AT_ONCE})
+        if not rows:
+            break
+        before = rows[-1]["id"]
+        chosen += [row["id"] for row in rows if _holds_any(row["job"], row["last"], jobs)]
+    return chosen
+
+
+def _holds_any(first: int, last: int, jobs: Sequence[range]) -> bool:
+    place = bisect_right(jobs, last, key=lambda span: span.start)
+    return place > 0 and jobs[place - 1].stop > first
+
+
+_RUNS = """
+select n.id, n.job, coalesce(n.told ->> 'last', n.job) as last from notices n
+where {} and n.job is not null and n.id < :before order by n.id desc limit :page
+"""
 
 
 class Notices:
@@ -41,25 +92,7 @@ class Notices:
                 },
             )
 
-    # ── read ──
-
-    def listed(
-        self,
-        uid: int | None,
-        *,
-        jobs: Sequence[range] = (),
-        notice: int | None = None,
-        limit: int,
-    ) -> list[Row]:
-        """The newest first: those of one user or (None) of all, of some jobs, or a single one."""
-        clauses = ["true"] if uid is None else ["n.uid = :uid"]
-        if notice is not None:
-            clauses.append("n.id = :notice")
-        if jobs:
-            clauses.append(_OF_JOBS)
-        spans = json.dumps([(span.start, span.stop - 1) for span in jobs])
-        sql = f"select n.* from notices n where {' and '.join(clauses)} order by n.id desc limit :limit"
-        return self._db.rows(sql, {"uid": uid, "notice": notice, "spans": spans, "limit": limit})
+    # ── read by the loop ──
 
     def claimed(self) -> list[Row]:
         sql = "select * from notices indexed by notices_open where state in ('waiting', 'claimed') "
@@ -127,7 +160,8 @@ class Notices:
         """It is not tried again. `unknown`: nobody can say whether it was done."""
         with self._db.transaction():
             row = self._end(notice, "unknown" if unknown else "failed", trouble, output, now)
-            if row is not None:
+            # A trial is nobody's business but of who asked, who is shown what came of it.
+            if row is not None and row["origin"] != "trial":
                 record_event(
                     self._db,
                     now,
@@ -153,23 +187,28 @@ class Notices:
         return self._db.row("select * from notices where id = ?", (notice,)) if changed else None
 
     def forget(self, before: float, limit: int) -> int:
-        """Those that were over by then, and the oldest of very many."""
+        """Those that were over by then, and the oldest of a user who has very many."""
         with self._db.transaction():
-            return self._db.write(
-                """
-                delete from notices where id in (
-                  select id from notices indexed by notices_ended
-                  where ended_at is not null and (ended_at < :before
-                    or id <= (select max(id) from notices) - :kept)
-                  order by ended_at limit :limit)
-                """,
-                {"before": before, "kept": MOST_KEPT, "limit": limit},
-            )
+            return self._db.write(_FORGET, {"before": before, "kept": MOST_KEPT, "limit": limit})
 
 
-_OF_JOBS = """
-exists (select 1 from json_each(:spans) span
-        where n.job <= span.value ->> 1 and coalesce(n.told ->> 'last', n.job) >= span.value ->> 0)
+# Each user's by themselves, those of nobody (null) among them: else one user's could push out those of
+# all others.
+_FORGET = """
+with recursive whose(uid) as (
+  select min(uid) from notices
+  union all
+  select (select min(uid) from notices where uid > w.uid) from whose w where w.uid is not null
+)
+delete from notices where id in (
+  select id from notices indexed by notices_ended where ended_at is not null and ended_at < :before
+  union all
+  select n.id from whose w cross join notices n indexed by notices_uid
+    on n.uid is w.uid and n.id <= (
+      select id from notices where uid is w.uid order by id desc limit 1 offset :kept)
+  where n.ended_at is not null
+  limit :limit
+)
 """
 
 _DUE = """

@@ -389,12 +389,15 @@ create table reports (
   file          text,               -- how what was read is known again: its inode and last bytes
   read_bytes    integer not null default 0,
   writers       text    not null default '{}' check (json_valid(writers)),  -- of each the number of
-                                    -- its last line, and those before that did not come
+                                    -- its last line, and by how much those before that did not come
+                                    -- are less; of an attempt that has ended nothing
   lines         integer not null default 0,   -- that were taken
   refused       integer not null default 0,   -- that could not be
+  refused_values integer not null default 0,  -- of lines that were taken
   missed        integer not null default 0,   -- that their writers counted and that did not come
   skipped_bytes integer not null default 0,   -- that were not looked at: there was too much
-  trouble       text,               -- the first of all that, in words
+  troubles      text    not null default '{}' check (json_valid(troubles)),  -- the first of each kind
+                                    -- of all that, in words
   metrics       text    not null default '{}' check (json_valid(metrics)),  -- the last of each name
   progress      real    check (progress between 0 and 1),
   progress_from text    check (progress_from in ('report', 'log')),
@@ -516,7 +519,7 @@ create table events (
 );
 create index events_job on events (job) where job is not null;
 -- What befell a run of jobs at once: `job` is the first of them.
-create index events_runs on events (job) where detail ->> 'last' is not null;
+create index events_runs on events (job, detail ->> 'last') where detail ->> 'last' is not null;
 
 -- What the settings want done, as this daemon read them last.
 create table hooks (

@@ -15,6 +15,7 @@ from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.elements import LARGEST
 from gpuq.daemon.store.grouped import WORDS
 from gpuq.daemon.store.reading import Readable
+from gpuq.daemon.store.reported import REPORT_COLUMNS
 
 NAMES_SOUGHT = 200  # jobs that are asked for what they report
 MOST_ERRORS = 50  # kinds of them
@@ -100,6 +101,14 @@ class Table:
         sql = f"""
             select coalesce(sum(j.last_id - j.id + 1), 0) {self._from} {self._where}
             and j.state = 'queued' and j.held_by is not null
+        """
+        return int(self._db.value(sql, self._chosen.values))
+
+    def on_simulated_gpus(self) -> int:
+        """How many ran, or run, on simulated GPUs at last."""
+        sql = f"""
+            select count(*) {self._from} join attempts a on a.job = j.id and a.attempt = j.attempt
+            {self._where} and a.gpus ->> '$.simulated'
         """
         return int(self._db.value(sql, self._chosen.values))
 
@@ -226,11 +235,12 @@ _ENDS_OF_ITS_OWN = "'succeeded', 'failed', 'timed_out', 'out_of_memory'"
 # Infinity is none: a JSON text may hold 1e999.
 _IS_NUMBER = "coalesce(m.type in ('integer', 'real') and abs(m.value) < 9e999, false)"
 
-_COLUMNS = """
+_COLUMNS = f"""
 select j.id, j.last_id, j.group_id, j.spec, j.state, j.outcome, j.attempt, j.cancelled_queued,
        j.started_at, j.ended_at, j.id - j.array_first as element, s.uid, s.user, s.name, s.elements,
        p."values", a.exit_code, a.signal, a.paused_s, a.outcome as attempt_outcome,
-       r.metrics, r.progress
+       coalesce(a.gpus ->> '$.simulated', 0) as gpus_simulated,
+       {REPORT_COLUMNS}
 """
 _BESIDE = """
 left join parameters p on p.spec = j.spec and p.element = j.id - j.array_first

@@ -20,6 +20,20 @@ class Told:
         noted = self._db.value("select value from facts where name = ?", (EVENTS_PRUNED_TO,))
         return 0 if noted is None else int(json.loads(noted)["seq"])
 
+    def before(self, moment: float) -> int:
+        """The cursor behind the events from before that moment. They are numbered in the order in
+        which they happened, so a few are looked at and not all; where the clock was set back
+        meanwhile it is one of several such places."""
+        first, last = self.pruned_to(), self.last_event()
+        while first < last:
+            middle = (first + last + 1) // 2
+            at = self._db.value("select at from events where seq = ?", (middle,))
+            if at is None or at < moment:
+                first = middle
+            else:
+                last = middle - 1
+        return first
+
     def events(
         self, since: int, limit: int, jobs: Sequence[range] | None = None
     ) -> tuple[list[Row], int]:
@@ -53,15 +67,24 @@ class Told:
         )
 
 
-# Those that name one of the jobs, and those of a run of jobs that begins before them and holds them.
+# Those that name one of the jobs, and those of a run of jobs that begins before them and holds one: a
+# walk along the runs and the spans together, backwards, knows of each run the next span behind it.
 _EVENTS_OF_JOBS = """
-select e.* from json_each(:spans) span
-cross join events e on e.job between span.value ->> 0 and span.value ->> 1
+with named as materialized (
+  select value ->> 0 as first, value ->> 1 as last from json_each(:spans)
+),
+runs as (
+  select job as at, null as first, seq, detail ->> 'last' as last
+  from events indexed by events_runs
+  where detail ->> 'last' is not null and job < (select max(first) from named)
+    and detail ->> 'last' >= (select min(first) from named) and seq > :since
+  union all
+  select first, first, null, null from named
+),
+walk as (select seq, last, min(first) over (order by at desc) as next from runs)
+select e.* from named n cross join events e on e.job between n.first and n.last
 where e.seq > :since
 union
-select e.* from json_each(:spans) span
-cross join events e indexed by events_runs
-  on e.job < span.value ->> 0 and e.detail ->> 'last' >= span.value ->> 0
-where e.detail ->> 'last' is not null and e.seq > :since
+select e.* from walk w cross join events e on e.seq = w.seq where w.next <= w.last
 order by seq limit :limit
 """

@@ -44,13 +44,42 @@ class OneByOne:
         self._of_users: dict[int, asyncio.Lock] = {}
         self._asked: Counter[int] = Counter()
 
-    async def do(self, uid: int, work: Callable[[], Done]) -> Done:
-        lock = self._of_users.setdefault(uid, asyncio.Lock())
+    async def do(
+        self, uid: int, work: Callable[[], Done], *, leave: Callable[[], None] = lambda: None
+    ) -> Done:
+        """Whoever asked may hang up; the work goes on then until it ends by itself or `leave` ends it,
+        and counts as long."""
         self._asked[uid] += 1
+        lock = self._of_users.setdefault(uid, asyncio.Lock())
         try:
-            async with lock, self._all:
-                return await aside(work)
-        finally:
-            self._asked[uid] -= 1
-            if not self._asked[uid]:
-                del self._asked[uid], self._of_users[uid]
+            await self._enter(lock)
+        except BaseException:
+            self._forget(uid)
+            raise
+        doing = asyncio.ensure_future(aside(work))
+        doing.add_done_callback(lambda done: self._leave(uid, lock, done))
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            leave()
+            raise
+
+    async def _enter(self, lock: asyncio.Lock) -> None:
+        await lock.acquire()
+        try:
+            await self._all.acquire()
+        except BaseException:
+            lock.release()
+            raise
+
+    def _leave(self, uid: int, lock: asyncio.Lock, done: asyncio.Future[Any]) -> None:
+        self._all.release()
+        lock.release()
+        self._forget(uid)
+        if not done.cancelled():
+            done.exception()  # there may be nobody left who looks at it
+
+    def _forget(self, uid: int) -> None:
+        self._asked[uid] -= 1
+        if not self._asked[uid]:
+            del self._asked[uid], self._of_users[uid]
