@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpuq.cli.expected_text import clock_at, sentence, starts_at
-from gpuq.cli.fold_text import active_in, first_id, ids_of, is_folded, name_of, reason_of
+from gpuq.cli.fold_text import first_id, ids_of, is_folded, name_of, reason_of
 from gpuq.cli.render import (
     CYAN,
     DIM,
@@ -179,12 +179,11 @@ def parameters_of(job: Job) -> str:
 
 
 def progress_of(job: Job) -> str:
-    """ "61%" of a job that says so and runs; how far one came that has ended is on its own page. Of a
-    group "5/12", once some of it have ended and others have not."""
-    if is_folded(job):
-        over = job["count"] - active_in([job])
-        return f"{over}/{job['count']}" if 0 < over < job["count"] else ""
-    progress = None if job["state"] == "ended" else job.get("progress")
+    """ "61%" of a job that says so and runs; how far one came that has ended is on its own page, and
+    of a group its counts tell."""
+    if is_folded(job) or job["state"] == "ended":
+        return ""
+    progress = job.get("progress")
     return "" if progress is None else f"{int(progress * 100)}%"
 
 

@@ -68,7 +68,8 @@ class Place:
                 size = os.fstat(file).st_size
                 if not _is_as_read(file, size, told):
                     told = replace(told, read_bytes=0)  # numbered lines are known again
-        except (OSError, _NotForUs):
+        except (OSError, _NotForUs) as error:
+            told = _complaint(told, error)
             return told, told.read_bytes
         if size - told.read_bytes > MOST_AT_END:
             told = skip(told, size - MOST_AT_END)
@@ -93,12 +94,8 @@ class Place:
         try:
             with self._opened() as file:
                 return self._read(file, told, most_bytes, now, until, is_last)
-        except _NotForUs as why:
-            return Look(told=complain(told, f"its report cannot be read: {why}"))
-        except OSError as error:
-            if error.errno not in THE_JOBS_DOING:
-                return Look(told=told)
-            return Look(told=complain(told, f"its report cannot be read: {error.strerror}"))
+        except (OSError, _NotForUs) as error:
+            return Look(told=_complaint(told, error))
 
     def _read(
         self, file: int, told: Told, most_bytes: int, now: float, until: int | None, is_last: bool
@@ -173,6 +170,14 @@ class Place:
             raise _NotForUs("it is no file")
         if found.st_uid != self.owner:
             raise _NotForUs(f"it belongs to uid {found.st_uid}")
+
+
+def _complaint(told: Told, error: OSError | _NotForUs) -> Told:
+    """What the job did to its file is named; that it has none yet, or the disk fails, is not."""
+    if isinstance(error, OSError) and error.errno not in THE_JOBS_DOING:
+        return told
+    why = error.strerror if isinstance(error, OSError) else error
+    return complain(told, f"its report cannot be read: {why}")
 
 
 def _mount_of(fd: int) -> str:

@@ -510,7 +510,7 @@ def test_who_stops_the_process_that_becomes_his_job_stops_nothing_else(box: Many
     jobs: list[int] = []
 
     def hit() -> bool:
-        jobs.append(alice.submit(["true"], gpus=0))
+        jobs.extend(alice.submit(["true"], gpus=0) for _ in range(4))
         assert watcher.stdout is not None
         return bool(watcher.stdout.readline())
 

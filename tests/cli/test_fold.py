@@ -41,7 +41,8 @@ def test_a_group_of_which_some_run_says_how_many_do_what(gpuq: Gpuq, fake: FakeD
     fake.answers["status"] = page(folded(running(7, exit_code=None), "1-100", **counts))
     line = gpuq("status", terminal=True).out.splitlines()[1]
     assert line.split()[:2] == ["1-100", "R"]
-    assert line.endswith("     7/100  3 running, 90 queued, 1 timed out, 6 succeeded")
+    assert line.endswith("  3 running, 90 queued, 1 timed out, 6 succeeded")
+    assert "7/100" not in line, "which says no more"
 
 
 @pytest.mark.parametrize(
