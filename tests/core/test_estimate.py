@@ -149,3 +149,15 @@ def test_of_ten_sweeps_about_eight_end_between_the_bounds() -> None:
 
 def test_runs_of_no_length_end_at_once() -> None:
     assert left_s(estimate(times_of(0.0, 0.0), [0.0], 5)) == 0.0
+
+
+def test_runs_that_were_all_alike_promise_nothing_to_the_second() -> None:
+    """What waits has other parameters."""
+    times = RunTimes.of([10.0] * 12)
+    assert times is not None
+    found = estimate(times, [5.0], 9)
+    assert found is not None
+    assert found.earliest_s is not None
+    assert found.latest_s is not None
+    assert found.latest_s - found.left_s == pytest.approx(0.1 * found.left_s)
+    assert found.left_s - found.earliest_s == pytest.approx(0.1 * found.left_s)

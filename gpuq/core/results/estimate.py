@@ -32,6 +32,8 @@ _GOOD, _GOOD_RUNS = 0.1, 5
 # than from those that come after them. The bounds are off then by this part of what is left at least:
 # with twelve real trials of torch, four at a time on two cores, an estimate was off by 7 s of 30.
 _ONE_WAVE = 0.25
+# However alike those were that ran: what waits has other parameters, and may take another time or fail.
+_LEAST = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +92,8 @@ def estimate(times: RunTimes | None, running_s: Sequence[float], waiting: int) -
     left_s = _last_end_s([times.left_s(ran_s) for ran_s in running_s], times.mean_s, waiting)
     is_one_wave = bool(waiting) and times.runs <= len(running_s)
     off_s = _off_s(left_s, times)
-    if is_one_wave and off_s is not None:
-        off_s = max(off_s, _ONE_WAVE * left_s)
+    if off_s is not None:
+        off_s = max(off_s, (_ONE_WAVE if is_one_wave else _LEAST) * left_s)
     return Estimate(
         left_s=left_s,
         earliest_s=None if off_s is None else max(left_s - off_s, 0.0),
