@@ -284,7 +284,7 @@ def test_a_file_of_roots_is_nobody_elses_job(box: ManyUsers) -> None:
     for name in ("link.sh", "fd.sh", "roots.sh"):
         until((theirs / "rejected" / f"{name}.reason").exists, f"{name} to be rejected")
     reasons = {
-        name: (theirs / "rejected" / f"{name}.reason").read_text()
+        name: until((theirs / "rejected" / f"{name}.reason").read_text, "its reason")
         for name in ("link.sh", "roots.sh")
     }
     assert "it is a link" in reasons["link.sh"]
