@@ -5,9 +5,9 @@ import os
 import tarfile
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 
 from gpuq.cli.render import printable
+from gpuq.cli.whole_file import write_whole
 from gpuq.errors import GpuqError
 
 Part = tuple[str, str]
@@ -19,16 +19,9 @@ def write(path: str, folder: str, parts: Iterable[Part]) -> None:
     if os.path.lexists(path):
         raise GpuqError(f"{printable(path)} is there already. Name another file: gpuq bundle FILE")
     data = packed(folder, parts)
-    partial = f"{path}.{os.getpid()}.partial"
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(partial, path)
+        write_whole(path, data, 0o600)
     except OSError as error:
-        with suppress(OSError):
-            os.unlink(partial)
         what = f"{printable(path)}: cannot be written: {error.strerror}. Name another file"
         raise GpuqError(what) from None
 

@@ -3,11 +3,10 @@
 The same rows give the same bytes, so that a result that did not change is no change in version control.
 """
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
+from gpuq.cli.whole_file import write_whole
 from gpuq.errors import GpuqError, UsageError
 from gpuq.protocol import SCHEMA
 
@@ -27,7 +26,13 @@ def format_of(path: str) -> str:
 def export(path: str, name: str, rows: Sequence[Row], **about: Any) -> None:
     """Writes rows of the same columns to a file. JSON and YAML have them under `name`, with what else
     there is to say beside it; CSV has the rows alone, each value in a column of its own."""
-    write_whole(path, as_text(format_of(path), name, rows, **about))
+    text = as_text(format_of(path), name, rows, **about)
+    try:
+        write_whole(path, text.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise GpuqError(
+            f"{path}: cannot be written: {error.strerror}. Nothing was changed"
+        ) from None
 
 
 def as_text(form: str, name: str, rows: Sequence[Row], **about: Any) -> str:
@@ -81,27 +86,3 @@ def _cell(value: Any) -> Any:
 
         return json.dumps(value, ensure_ascii=False)
     return value
-
-
-def write_whole(path: str, text: str) -> None:
-    """Whoever looks at the file finds all of the old text or all of the new. In a folder where others
-    may write, too, nothing that lies there is followed or written into."""
-    partial = f"{path}.{os.urandom(8).hex()}.partial"
-    try:
-        new = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    try:
-        with open(new, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(partial)
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: str, error: OSError) -> GpuqError:
-    return GpuqError(f"{path}: cannot be written: {error.strerror}. Nothing was changed")
