@@ -13,8 +13,8 @@ from gpuq.cli.results.past_options import (
     Export,
     Json,
     check_export,
+    look_back,
     read_by,
-    read_moment,
     write_export,
 )
 from gpuq.cli.results.past_text import HAD, foot, simulated_hours, usage_table
@@ -80,13 +80,7 @@ def usage(
     check_export(export, json)
     look = console.look(context)
     _check(price)
-    asked_since = read_moment(since, look.now)
-    from gpuq.past import ANSWER_S
-
-    with console.connect(context) as client:
-        answer = client.call(
-            "usage", answer_s=ANSWER_S, by=by, since=asked_since, price=price, limit=limit
-        )
+    answer = look_back(context, "usage", look.now, by=by, since=since, price=price, limit=limit)
     rows = answer[ROWS[by]]
     if export is not None:
         about = {"by": by, "since": since} | {name: answer[name] for name in ("price", "total")}
