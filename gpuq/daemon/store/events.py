@@ -47,5 +47,5 @@ def record_event(
         """,
         event,
     )
-    if kind in MOMENTS and queue_notices(db, db.value("select last_insert_rowid()"), event):
+    if kind in MOMENTS and queue_notices(db, event):
         record_event(db, now, "notice_dropped", job=job, gpu=gpu, cause=TOO_MANY)

@@ -19,20 +19,27 @@ MOST_WAITING = 100  # of one user
 TOO_MANY = f"{MOST_WAITING} notices of this user wait already"
 
 
-def queue_notices(db: Database, seq: int, event: Mapping[str, Any]) -> bool:
-    """Stores who is to be told of this event, by its columns; stands in its transaction. True where it
-    is the first since there was room of which somebody is not told."""
+def queue_notices(db: Database, event: Mapping[str, Any]) -> bool:
+    """Stores who is to be told of the event that was just inserted, by its columns; stands in its
+    transaction. True where it is the first since there was room of which somebody is not told."""
     moment = MOMENTS[event["kind"]]
-    standing = db.value("select target from hooks where moment = ?", (moment.value,))
-    owner: Row = dict.fromkeys(("uid", "gid", "user", "own"))
-    if moment is not Moment.GPU_PROBLEM:
-        sql = _OWNER.format(column=f"on_{moment.value}")
-        owner = db.row(sql, {"job": event["job"], "attempt": event["attempt"]}) or owner
+    is_of_job = moment is not Moment.GPU_PROBLEM
+    values = {"moment": moment.value, "job": event["job"], "attempt": event["attempt"]}
+    # Each start and each end of a job comes here, and few have somebody to tell.
+    targets = db.row(
+        _TARGETS.format(own=_OWN.format(moment.value) if is_of_job else "null"), values
+    )
+    assert targets is not None
+    if targets["own"] is None and targets["standing"] is None:
+        return False
+    owner: Row = dict.fromkeys(("uid", "gid", "user"))
     row = {name: event[name] for name in ("job", "attempt", "gpu")}
-    row |= {"event": seq, "moment": moment.value, "made_at": event["now"]}
-    row |= {name: owner[name] for name in ("uid", "gid", "user")}
+    row |= {"event": db.value("select last_insert_rowid()"), "moment": moment.value}
+    if is_of_job:
+        owner = db.row(_OWNER, values) or owner
+    row |= {name: owner[name] for name in ("uid", "gid", "user")} | {"made_at": event["now"]}
     is_news = False
-    for origin, target in (("job", owner["own"]), ("settings", standing)):
+    for origin, target in (("job", targets["own"]), ("settings", targets["standing"])):
         if target is not None:
             told = json.dumps(_told(event, owner, openly=origin == "settings"))
             is_news |= _put(db, row | {"origin": origin, "target": target, "told": told})
@@ -64,8 +71,14 @@ def _put(db: Database, row: Row) -> bool:
     return not counted
 
 
+_TARGETS = """
+select {own} as own, (select target from hooks where moment = :moment) as standing
+"""
+
+_OWN = f"(select s.on_{{}} from jobs j join specs s on s.id = j.spec where {IS_OF})"
+
 _OWNER = f"""
-select s.uid, s.gid, s.user, s.{{column}} as own, j.submitted_at, j.started_at, j.ended_at,
+select s.uid, s.gid, s.user, j.submitted_at, j.started_at, j.ended_at,
        (select gpus -> 'indices' from attempts where job = :job and attempt = :attempt) as gpus,
        (select error_signature from attempts where job = :job and attempt = :attempt) as error
 from jobs j join specs s on s.id = j.spec where {IS_OF}
