@@ -153,7 +153,9 @@ class Alive:
     # ── GPUs ──
 
     async def show(self, *gpus: Gpu) -> None:
-        """A reading."""
+        """A reading. From now on the test alone says what is there: what the machine's probe finds
+        may come at any moment, and would take these GPUs away again."""
+        self.loop._lookout._probe._on_reading = lambda read: None
         self.loop._lookout._take_reading(list(gpus))
         await self.loop.settle()
 

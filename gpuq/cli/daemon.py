@@ -256,6 +256,8 @@ def _wait_until_gone(address: Address, pid: int) -> None:
         if time.monotonic() > deadline:
             raise GpuqError(f"the daemon (pid {pid}) has not left after {GONE_S:g} s")
         time.sleep(0.02)
+    # Its last steps come after its socket.
+    service.wait_until_gone(pid, max(0.0, deadline - time.monotonic()))
 
 
 @daemon.command("restart", cls=Command)

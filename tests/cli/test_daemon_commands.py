@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -78,16 +79,24 @@ def test_a_daemon_behind_a_given_socket_is_not_ours_to_start(
 def test_daemon_stop_waits_until_it_is_gone_and_says_what_goes_on(
     gpuq: Gpuq, fake: FakeDaemon
 ) -> None:
-    leaving = threading.Timer(0.2, os.unlink, [fake.path])
+    """Its socket goes first, the process a little later."""
+    last_steps = f"sleep 0.2; rm '{fake.path}'; sleep 0.2; echo gone"
+    with subprocess.Popen(
+        ["sh", "-c", f"read word; {last_steps}"], stdin=PIPE, stdout=PIPE
+    ) as there:
+        assert there.stdin
+        assert there.stdout
 
-    def leave(_: object) -> dict[str, Any]:
-        leaving.start()
-        return {"pid": 4711}
+        def leave(_: object) -> dict[str, Any]:
+            there.stdin.close()
+            return {"pid": there.pid}
 
-    fake.answers |= {"ping": pong(fake), "stop": leave}
-    assert gpuq("daemon", "stop").out == "stopped the daemon (pid 4711); 2 jobs keep running\n"
+        fake.answers |= {"ping": pong(fake), "stop": leave}
+        said = gpuq("daemon", "stop").out
+        assert said == f"stopped the daemon (pid {there.pid}); 2 jobs keep running\n"
+        os.set_blocking(there.stdout.fileno(), False)
+        assert there.stdout.read() == b"gone\n"
     assert not os.path.exists(fake.path)
-    leaving.join()
 
 
 def test_daemon_start_stop_and_restart_for_real(stopped_daemon: Daemon) -> None:
