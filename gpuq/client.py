@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from gpuq.follow import Follow
     from gpuq.group_table import GroupInFull
+    from gpuq.link import Stream
     from gpuq.typed import (
         Done,
         Event,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     )
 
 ANSWER_S = 60.0
+SILENCE_S = (
+    30.0  # after which a subscription is taken for dead; it says something three times as often
+)
 WAIT_SLICE_S = 30.0  # of one request, so that a dead daemon is noticed
 
 Answer = dict[str, Any]
@@ -90,6 +94,24 @@ class Client(LookingBack):
         `answer_s` bounds the wait for the answer (None: as long as it takes); it never ends a job.
         """
         return self._link.call(do, arguments, answer_s)
+
+    def subscribe(
+        self,
+        *,
+        since: int | None = None,
+        finished_since: float | None = None,
+        pace_s: float | None = None,
+    ) -> Stream:
+        """A picture of queue and GPUs in parts, and then whatever changes: what a screen shows. Each
+        part is a dict; `number` is where to go on from (`since`) after the connection was lost. Parts
+        that say `is_picture` begin anew, and with the one that has `more` False it is whole; in the
+        others `jobs` are rows as they are now, each for the jobs `id` to `last_id`, and of the spans
+        in `looked_at` what is in no row is gone. `finished_since` (s since the epoch): also who ended
+        since then; `pace_s`: news at most so often. Ends when it is closed; DaemonUnreachable where
+        the daemon leaves."""
+        asked = {"since": since, "finished_since": finished_since, "pace_s": pace_s}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return self._link.stream("subscribe", given, SILENCE_S)
 
     # ── submitting ──
 

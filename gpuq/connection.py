@@ -38,6 +38,13 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
+    def hang_up(self) -> None:
+        """Whoever waits for an answer in another thread waits no longer."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is closed already
+
     def send(self, data: bytes) -> None:
         try:
             self._socket.sendall(data)

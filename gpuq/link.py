@@ -6,7 +6,7 @@ and connections are kept for the next. On the start-up path: standard library, a
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -59,6 +59,15 @@ class Link:
                 if gone.for_good or ungreeted > MOST_UNGREETED or time.monotonic() > deadline:
                     raise DaemonUnreachable(str(gone)) from None
                 time.sleep(0.1)
+
+    def stream(self, do: str, arguments: Mapping[str, Any], silence_s: float) -> "Stream":
+        """A request that is answered again and again, on a connection of its own."""
+        number = next(self._ids)
+        try:
+            line = self._connect()
+        except Gone as gone:
+            raise DaemonUnreachable(str(gone)) from None
+        return Stream(line, {"id": number, "do": do, **arguments}, silence_s)
 
     def _ask(
         self, do: str, arguments: Mapping[str, Any], answer_s: float | None
@@ -136,6 +145,35 @@ class Link:
             f"this machine's daemon does not answer at {self.address.socket}. "
             "See: systemctl status gpuqd"
         )
+
+
+class Stream:
+    """The answers to one request, as they come, until it is closed, which any thread may do.
+    DaemonUnreachable where the daemon leaves, or is silent for so long."""
+
+    def __init__(self, line: Connection, request: protocol.Message, silence_s: float) -> None:
+        self._line = line
+        self._request = request
+        self._silence_s = silence_s
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[protocol.Message]:
+        try:
+            self._line.send(protocol.encode(self._request))
+            while True:
+                answer = self._line.receive(self._silence_s, self._request["id"])
+                if "error" in answer:
+                    protocol.raise_failure(answer["error"])
+                yield answer["ok"] if "ok" in answer else answer["more"]
+        except Gone as gone:
+            if not self._is_closed:
+                raise DaemonUnreachable(str(gone)) from None
+        finally:
+            self._line.close()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._line.hang_up()
 
 
 def _pop(kept: list[Connection]) -> Connection | None:

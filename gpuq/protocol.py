@@ -1,10 +1,12 @@
 """The wire: one JSON object per line over a Unix socket. No sockets here, only what they carry.
 
 The client begins with `{"hello": {"version": "0.1.0", "protocol": 1}}`; the daemon answers with a
-hello of its own. Then come requests, `{"id": 7, "do": "submit", …}`, each answered by
-`{"id": 7, "ok": {…}}` or `{"id": 7, "error": {"code": "never_fits", "message": "…"}}`. Without an
-id the daemon says `{"bye": "reason"}` before it leaves in an orderly way, with `"back": true` where
-another takes its place at once.
+hello of its own. Then come requests, `{"id": 7, "do": "submit", …}`, each answered by `{"id": 7,
+"ok": {…}}` or `{"id": 7, "error": {"code": "never_fits", "message": "…"}}`. A subscription is
+answered so once, and then by `{"id": 7, "more": {…}}` whenever there is news, until the client
+closes the connection; what else it asks on that one waits behind it. Without an id the daemon says
+`{"bye": "reason"}` before it leaves in an orderly way, with `"back": true` where another takes its
+place at once.
 
 The wire only ever gains fields: unknown ones are ignored on both sides, and none changes its
 meaning. Bytes that are not UTF-8 travel as lone surrogates (PEP 383), escaped by JSON.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from gpuq.core.units import format_spans, parse_ranges, without
+from gpuq.core.units import format_spans, merged, parse_ranges, without
 from gpuq.errors import NothingMatched, WaitTimedOut
 
 if TYPE_CHECKING:
@@ -123,10 +123,5 @@ def _there(client: "Client", spans: list[range]) -> "list[Job]":
 
 def _jobs_of(events: "list[Event]") -> list[range]:
     """The jobs that they are about, in order and apart."""
-    spans: list[range] = []
     told = [(event["job"], (event["detail"] or {}).get("last")) for event in events]
-    for first, last in sorted((job, last or job) for job, last in told if job is not None):
-        if spans and first <= spans[-1].stop:
-            first, last = spans[-1].start, max(last, spans.pop().stop - 1)
-        spans.append(range(first, last + 1))
-    return spans
+    return merged(range(job, (last or job) + 1) for job, last in told if job is not None)

@@ -33,6 +33,7 @@ COMMANDS = {
     "run": Entry("submit:run", "queue a command, follow it, exit as it does", takes_words=True),
     "spool": Entry("spool:spool", "a folder whose files become jobs"),
     "status": Entry("jobs:status", "what runs and what waits (also st, ls, or nothing)"),
+    "top": Entry("top:top", "the screen: GPUs, jobs and logs, and keys that act on them"),
     "history": Entry("results.history:history", "what has ended, the last one first"),
     "group": Entry("results.group:group", "what came of many jobs: counts, the best, a table"),
     "show": Entry("show:show", "all about one job; what a group is"),

@@ -132,6 +132,16 @@ def format_spans(spans: Iterable[range]) -> str:
     return ",".join(f"{a}-{b - 1}" if b - a > 1 else str(a) for a, b in joined)
 
 
+def merged(spans: Iterable[range]) -> list[range]:
+    """In order and apart: what overlaps or touches is one."""
+    apart: list[range] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        if apart and span.start <= apart[-1].stop:
+            span = range(apart[-1].start, max(span.stop, apart.pop().stop))
+        apart.append(span)
+    return apart
+
+
 def without(spans: Iterable[range], others: Iterable[range]) -> Iterator[range]:
     """What of the spans is in none of the others; both in order and apart, and each of the others
     within one of the spans. Some of what is left may be empty."""

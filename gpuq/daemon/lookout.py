@@ -45,6 +45,7 @@ class Lookout:
         health: HealthWatch,
     ) -> None:
         self.trouble: str | None = None  # why there is no reading
+        self.on_reading: Callable[[], None] = lambda: None  # somebody looks on
         self._store = store
         self._clock = clock
         self._wake = wake
@@ -141,6 +142,7 @@ class Lookout:
         self._remember()
         changed |= self._health.take_reading(self._watch.gpus or (), leases)
         self._seen.set()
+        self.on_reading()
         # Whether a dirty GPU is clean depends on the reading alone, however little has changed.
         is_dirty = any(lease.state is LeaseState.DIRTY for lease in leases)
         if changed or is_dirty or is_over_memory:

@@ -116,6 +116,7 @@ class Loop:
             locked_by=self._locks.holder,
             health=self._health,
         )
+        self._lookout.on_reading = watchers.publish_change
         self._memory = MemoryWatch(store, self._supervisor, self.wake)
         scopes = scopes or Scopes(Bus(None))
         self._starter = Starter(

@@ -7,7 +7,8 @@ limited, a line begun must be finished, and who does not read is not written to 
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 import structlog
 
@@ -26,7 +27,9 @@ LOOK_EVERY_S = 5.0  # whether the socket's file is still there
 log = structlog.get_logger()
 
 
-Handle = Callable[[protocol.Message, Peer], Awaitable[protocol.Message]]
+# What a request is answered with: once, or again and again, for as long as the client stays.
+Answer = protocol.Message | AsyncGenerator[protocol.Message, None]
+Handle = Callable[[protocol.Message, Peer], Awaitable[Answer]]
 
 
 class Server:
@@ -232,31 +235,41 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_reading() and self._has_room():
             self._transport.resume_reading()
             self._expect_rest_of_line()
-        answer = await self._answer(line)
-        if not self._is_over_its_share(len(answer)):
-            self._transport.write(answer)
-        self._answered_bytes = 0
-        self._weigh()
-        await self._writable.wait()
+        async with aclosing(self._answers(line)) as answers:
+            async for answer in answers:
+                if not self._is_over_its_share(len(answer)):
+                    self._transport.write(answer)
+                self._answered_bytes = 0
+                self._weigh()
+                # Who reads slowly is told the rest later, and nobody waits for that but himself.
+                await self._writable.wait()
 
     def _has_room(self) -> bool:
         few = len(self._lines) < MOST_PIPELINED // 2
         return few and self._waiting_bytes < protocol.FRAME_LIMIT
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _answers(self, line: bytes) -> AsyncGenerator[bytes, None]:
+        """One, or with a subscription the first and what follows, until the client goes."""
         request: protocol.Message = {}
         request_id: str | int | None = None
         try:
             request = protocol.decode(line)
             request_id = _request_id(request)
             answer = await self._server.handle(request, self.peer)
-            return protocol.encode({"id": request_id, "ok": answer})
+            if isinstance(answer, dict):
+                yield protocol.encode({"id": request_id, "ok": answer})
+                return
+            word = "ok"
+            async with aclosing(answer):
+                async for part in answer:
+                    yield protocol.encode({"id": request_id, word: part})
+                    word = "more"
         except GpuqError as error:
-            return protocol.encode(protocol.failure(request_id, error))
+            yield protocol.encode(protocol.failure(request_id, error))
         except Exception:  # a fault of ours ends the request, never the daemon
             log.exception("request failed", do=str(request.get("do"))[:40], user=self.peer.user)
             fault = GpuqError("the daemon failed at this request; its log says how")
-            return protocol.encode(protocol.failure(request_id, fault))
+            yield protocol.encode(protocol.failure(request_id, fault))
 
     def _refuse(self, error: GpuqError) -> None:
         self._buffer.clear()

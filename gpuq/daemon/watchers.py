@@ -29,6 +29,8 @@ class Watchers:
         self._singles: dict[tuple[int, str], set[_Awaited]] = {}
         self._spans: dict[_Awaited, tuple[str, Sequence[range]]] = {}
         self._commit: Watch | None = None
+        self.changes = 0  # commits and readings so far
+        self._change: Watch | None = None
 
     def watch(self, jobs: Sequence[range], moment: str, wanted: int = 1) -> Watch:
         """A future that is done once `wanted` of the jobs were published as `started` or `ended`;
@@ -63,9 +65,24 @@ class Watchers:
         await asyncio.wait((self._commit,), timeout=timeout_s)
 
     def publish_commit(self) -> None:
+        self.publish_change()
         commit, self._commit = self._commit, None
         if commit is not None and not commit.done():
             commit.set_result(None)
+
+    async def next_change(self, seen: int, timeout_s: float) -> None:
+        """Until there were more `changes` than those, or the time is up."""
+        if self.changes == seen:
+            if self._change is None:
+                self._change = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._change,), timeout=timeout_s)
+
+    def publish_change(self) -> None:
+        """Something was written down, or the GPUs were read."""
+        self.changes += 1
+        change, self._change = self._change, None
+        if change is not None and not change.done():
+            change.set_result(None)
 
     def _forget(self, awaited: _Awaited, keys: Sequence[tuple[int, str]]) -> None:
         self._spans.pop(awaited, None)

@@ -3,7 +3,7 @@ touch a process. What follows from a wish is the loop's to do, and to tell."""
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import gpuq
@@ -34,6 +34,7 @@ from gpuq.daemon.requests.pruning import Pruning
 from gpuq.daemon.requests.refs import References
 from gpuq.daemon.requests.reserving import Reserving
 from gpuq.daemon.requests.submissions import FIRST_READING_S, Submissions
+from gpuq.daemon.requests.subscribing import Subscriptions
 from gpuq.daemon.requests.telling import Telling
 from gpuq.daemon.requests.waiting import Waiting
 from gpuq.daemon.requests.world import World
@@ -61,9 +62,10 @@ LOOKS = {
     "metrics",
 }
 LOOKS |= {"editable", "prunable", "pruning", "limits", "queues", "usage", "reservations"}
-LOOKS |= {"history", "stats", "errors", "notices", "extract"}
+LOOKS |= {"history", "stats", "errors", "notices", "extract", "subscribe"}
 
 Answer = dict[str, Any]
+News = AsyncGenerator[Answer, None]
 
 
 class Handlers:
@@ -104,18 +106,22 @@ class Handlers:
             store, config, self._long_looks, self._refs, self._discretion, self._job_view
         )
         self._groups = Groups(store, self._refs, self._discretion, self._long_looks)
+        self._subscriptions = Subscriptions(
+            store, world, watchers, self._job_view, self._beside_the_jobs
+        )
         self.metrics = Metrics(store, config, world, self._long_looks, self._discretion)
         self.host_notes: Callable[[], list[str]] = list  # of what the machine does not let us do
         self.open_spool: Callable[[Peer], Awaitable[str]] = _no_spool
         self._started_at = time.time()
         self._started = time.monotonic()
-        self._table: dict[str, Callable[[Mapping[str, Any], Peer], Awaitable[Answer]]] = {
+        self._table: dict[str, Callable[[Mapping[str, Any], Peer], Awaitable[Answer | News]]] = {
             "ping": self.ping,
             "submit": self._submissions.submit,
             "dry_run": self._submissions.dry_run,
             "snapshots": self.snapshots,
             "spool": self.spool,
             "status": self.status,
+            "subscribe": self._subscriptions.subscribe,
             "show": self.show,
             "group": self._groups.group,
             "wait": self._waiting.wait,
@@ -158,7 +164,7 @@ class Handlers:
             "stop": self.stop,
         }
 
-    async def handle(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+    async def handle(self, request: Mapping[str, Any], peer: Peer) -> Answer | News:
         do = request.get("do")
         handler = self._table.get(do) if isinstance(do, str) else None
         if handler is None:
@@ -331,13 +337,11 @@ class Handlers:
         if request.get("after_turn"):
             await self._world.settle()
         jobs, cursor = self._listing.page(request, peer)
-        answer = {
-            "jobs": jobs,
-            "before": cursor,
-            "counts": self._store.counted.for_user(peer.uid),
-            "drained": self._drained(),
-        }
-        return answer | self._gpus(peer)
+        return {"jobs": jobs, "before": cursor} | self._beside_the_jobs(peer)
+
+    def _beside_the_jobs(self, peer: Peer) -> Answer:
+        counts = self._store.counted.for_user(peer.uid)
+        return {"counts": counts, "drained": self._drained()} | self._gpus(peer)
 
     def _job_view(self, row: Row, peer: Peer) -> Answer:
         row = self._with_latest_use(self._store.found.with_values(row), row["id"])

@@ -1,9 +1,9 @@
 """Which jobs are meant by what people write: "12", "12-18,20", "@", "@~2", "g12"."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from gpuq.core.units import LONGEST_QUOTED, parse_ranges, quoted
+from gpuq.core.units import LONGEST_QUOTED, merged, parse_ranges, quoted
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.store.connection import Row
 from gpuq.daemon.store.found import Found, element
@@ -57,7 +57,7 @@ class References:
         spans = sum(word.count(",") + 1 for word in words)
         if spans > MOST_SPANS:
             raise UsageError(f"{spans} jobs and ranges at once: name up to {MOST_SPANS}")
-        return _merged(span for word in words for span in self._resolve_one(word, peer))
+        return merged(span for word in words for span in self._resolve_one(word, peer))
 
     def _resolve_one(self, ref: str, peer: Peer) -> list[range]:
         """ "12", "12-18,20", "@" and "@~2" (counted among your own submissions), "g12"."""
@@ -95,15 +95,6 @@ class References:
         if len(named) > LONGEST_QUOTED:
             named = named[: LONGEST_QUOTED - 1] + "…"
         return NothingMatched(f"no job {named} ({yours}). See: gpuq status -a")
-
-
-def _merged(spans: Iterable[range]) -> list[range]:
-    merged: list[range] = []
-    for span in sorted(spans, key=lambda span: span.start):
-        if merged and span.start <= merged[-1].stop:
-            span = range(merged[-1].start, max(span.stop, merged.pop().stop))
-        merged.append(span)
-    return merged
 
 
 def _is_number(text: str) -> bool:

@@ -248,6 +248,22 @@ def _stored_reason(row: Mapping[str, Any], sight: Sight) -> str | None:
 
 
 def _why_queued(row: Mapping[str, Any], plan: Plan, sight: Sight) -> str:
+    own = _own_reason(row, plan, sight)
+    if own is not None:
+        return own
+    head = plan.heads.get(row["class"])
+    return f"behind {head}" if head is not None else "about to be considered"
+
+
+def waits_in(row: Mapping[str, Any], plan: Plan) -> int | None:
+    """The class of a job that waits for nothing but the head of it; None: it waits for more."""
+    if row["state"] != JobState.QUEUED or _own_reason(row, plan, Sight.ALL) is not None:
+        return None
+    waits: int = row["class"]
+    return waits
+
+
+def _own_reason(row: Mapping[str, Any], plan: Plan, sight: Sight) -> str | None:
     if row["stop_asked_at"] is not None:
         return "about to be cancelled"
     if row["held_by"] is not None:
@@ -263,8 +279,7 @@ def _why_queued(row: Mapping[str, Any], plan: Plan, sight: Sight) -> str:
     if row["id"] in plan.reasons:
         reason = plan.reasons[row["id"]]
         return reason if sight >= Sight.COMMANDS else openly(reason)
-    head = plan.heads.get(row["class"])
-    return f"behind {head}" if head is not None else "about to be considered"
+    return None
 
 
 def after_view(needs: Sequence[Awaited]) -> list[View]:

@@ -37,6 +37,18 @@ class Counted:
         assert row is not None
         return row
 
+    def ended_since(self, at: float) -> dict[str, int]:
+        """How many jobs ended so at that moment or later, by outcome. Costs as much as there are such
+        rows."""
+        rows = self._db.rows(
+            """
+            select outcome, sum(last_id - id + 1) as number from jobs indexed by jobs_ended
+            where state = 'ended' and ended_at >= ? group by outcome
+            """,
+            (at,),
+        )
+        return {row["outcome"]: row["number"] for row in rows}
+
     def queued(self, uid: int) -> int:
         """How many jobs a user has in the queue, without those that are about to be cancelled. Costs
         as much as there are such jobs, not as there are others."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gpuq.core.model import Outcome
+from gpuq.core.units import merged
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import FIRST_IN_SPAN, IN_SPANS, IS_OF, LARGEST, LAST_IN_SPAN
 from gpuq.daemon.store.reported import REPORT_COLUMNS
@@ -60,6 +61,17 @@ class Found:
         """
         values = (*part.values, *chosen.values, -1 if limit is None else limit)
         return self._db.rows(sql, values)
+
+    def whole_rows(self, ids: Sequence[range], limit: int) -> list[Row]:
+        """The rows that hold one of the jobs, or a neighbour of one, each whole: where a run was
+        divided or joined both sides are told. The oldest first."""
+        if not ids:
+            return []
+        part = _Part(None, newest_first=False)
+        part.lie_in(merged(range(max(span.start - 1, 1), span.stop + 1) for span in ids))
+        sql = f"select j.id, j.last_id from {part.source} group by j.id order by j.id limit ?"
+        rows = self._db.rows(sql, (*part.values, limit))
+        return self.jobs(ids=[range(row["id"], row["last_id"] + 1) for row in rows]) if rows else []
 
     def brief(self, ids: Sequence[range]) -> list[Row]:
         """Without what only people read of them: as `jobs` without conditions, the oldest first."""

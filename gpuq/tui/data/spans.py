@@ -1,0 +1,59 @@
+"""Rows that stand for stretches of jobs, `id` to `last_id`, kept apart and in order."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from typing import Any
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """A row that is put takes the place of all that it overlaps; of a longer one the rest is kept."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, Row] = {}
+        self._ids: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self._by_id[job] for job in self._ids)
+
+    def holding(self, job: int) -> Row | None:
+        """The row that this job is in."""
+        at = bisect_right(self._ids, job) - 1
+        row = self._by_id[self._ids[at]] if at >= 0 else None
+        return row if row is not None and job <= row["last_id"] else None
+
+    def put(self, row: Row) -> bool:
+        """True: it took the place of one of the same stretch, so nothing else has moved."""
+        before = self._by_id.get(row["id"])
+        if before is not None and before["last_id"] == row["last_id"]:
+            self._by_id[row["id"]] = row
+            return True
+        self.remove(row["id"], row["last_id"])
+        self._add(row)
+        return False
+
+    def remove(self, first: int, last: int) -> bool:
+        """Whether any of these jobs was there."""
+        begin = bisect_left(self._ids, first)
+        if begin and self._by_id[self._ids[begin - 1]]["last_id"] >= first:
+            begin -= 1
+        end = bisect_right(self._ids, last)
+        overlapped = [self._by_id.pop(job) for job in self._ids[begin:end]]
+        del self._ids[begin:end]
+        for row in overlapped:
+            if row["id"] < first:
+                self._add(row | {"last_id": first - 1})
+            if row["last_id"] > last:
+                self._add(row | {"id": last + 1})
+        return bool(overlapped)
+
+    def _add(self, row: Row) -> None:
+        self._by_id[row["id"]] = row
+        if not self._ids or row["id"] > self._ids[-1]:
+            self._ids.append(row["id"])
+        else:
+            insort(self._ids, row["id"])

@@ -1,0 +1,1 @@
+"""Widgets put together, and dialogs on top of them."""

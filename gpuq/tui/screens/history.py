@@ -1,0 +1,17 @@
+"""What has ended."""
+
+from textual.app import ComposeResult
+
+from gpuq.tui import keys
+from gpuq.tui.screens.base import GpuqScreen
+from gpuq.tui.widgets.one_line import OneLine
+
+
+class HistoryScreen(GpuqScreen):
+    BINDINGS = keys.bindings(keys.HISTORY_SCREEN)
+
+    def compose(self) -> ComposeResult:
+        signs = self.gpuq.signs
+        yield OneLine(signs, self.gpuq.write_top, id="top")
+        yield OneLine(signs, self.write_message, id="message")
+        yield OneLine(signs, self.gpuq.write_keys, id="keys")

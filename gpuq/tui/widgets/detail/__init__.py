@@ -1,0 +1,1 @@
+"""All about one job: a pane with tabs."""

@@ -1,0 +1,161 @@
+"""The screen without a terminal, before a daemon whose words the test gives.
+
+async def deed(screen: Screened) -> None:
+    screen.daemon.push(jobs=[row(181, state="running")])
+    await screen.press("x")
+    screen.shows("kill 181")
+
+screened(tmp_path, deed, jobs=[row(181)], gpus=[gpu(0)])
+"""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+
+from gpuq import protocol
+from gpuq.client import Client
+from gpuq.tui.app import GpuqApp
+from gpuq.tui.looks import Signs
+from tests.cli.said import FakeDaemon, Said, job
+from tests.desk import until
+
+GOLDENS = Path(__file__).parent / "goldens"
+WRITE = "GPUQ_WRITE_GOLDENS"  # set: what is seen is taken for right
+NOW = 1_790_000_000.0  # 14:13:20 UTC
+
+
+def row(number: int, *, last: int | None = None, **changes: Any) -> Said:
+    """As a subscription tells of a job, or of a run of jobs up to `last`."""
+    return job(id=number, **changes) | {"last_id": last or number}
+
+
+class TellingDaemon(FakeDaemon):
+    """Tells a picture to each who subscribes, and then whatever is pushed."""
+
+    def __init__(self, folder: Path, *, jobs: list[Said], gpus: list[Said], **beside: Any) -> None:
+        self.picture: Said = {
+            "is_picture": True,
+            "first": True,
+            "more": False,
+            "number": 100,
+            "jobs": jobs,
+            "gpus": gpus,
+            "gpu_order": [gpu["uuid"] for gpu in gpus],
+            "counts": {"running": 0, "queued": 0, "queued_yours": 0},
+            "finished": {},
+            "drained": None,
+            "gpu_trouble": None,
+            "gpu_backend": "sim:4x24G",
+            "heads": {},
+        } | beside
+        self._subscribed: dict[socket.socket, Any] = {}
+        super().__init__(folder)
+
+    def push(self, **news: Any) -> None:
+        """Rows that are otherwise than before are of the picture of who comes later, too."""
+        for connection, number in list(self._subscribed.items()):
+            part = {"number": self.picture["number"] + 1, **news}
+            connection.sendall(protocol.encode({"id": number, "more": part}))
+
+    def hang_up(self) -> None:
+        """As a daemon that was killed."""
+        for connection in list(self._subscribed):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection, connection.makefile("rb") as lines:
+                for line in lines:
+                    message = json.loads(line)
+                    if message.get("do") == "subscribe":
+                        self.asked.append(message)
+                        self._subscribed[connection] = message["id"]
+                        answer = {"id": message["id"], "ok": self.picture}
+                    else:
+                        answer = self._answer(message)
+                    connection.sendall(protocol.encode(answer))
+        except OSError:
+            pass  # the client left in the middle, as people do
+        finally:
+            self._subscribed.pop(connection, None)
+
+
+class Screened:
+    """`app` runs in a terminal that is not there; `daemon` is told of by the test."""
+
+    def __init__(self, app: GpuqApp, pilot: "Pilot[None]", daemon: TellingDaemon) -> None:
+        self.app = app
+        self.pilot = pilot
+        self.daemon = daemon
+
+    def text(self) -> str:
+        """What is seen, a line for each row."""
+        strips = self.app.screen._compositor.render_strips()
+        return "\n".join("".join(part.text for part in strip).rstrip() for strip in strips)
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Until it shows the same twice, with nothing left to do in between."""
+        before = None
+        while before != (before := self.text()):
+            await self.pilot.pause()
+            await asyncio.sleep(0.02)
+
+    async def until(self, condition: Callable[[], Any], what: str) -> None:
+        await until(condition, f"{what}; the screen shows\n{self.text()}")
+
+    async def shows(self, words: str) -> None:
+        await self.until(lambda: words in self.text(), f"{words!r} to be seen")
+
+    async def is_golden(self, name: str) -> None:
+        """It looks as it is written down in goldens/; with GPUQ_WRITE_GOLDENS=1 it is written down."""
+        await self.settle()
+        path, seen = GOLDENS / f"{name}.txt", self.text() + "\n"
+        if os.environ.get(WRITE):
+            path.write_text(seen)
+        assert seen == path.read_text()
+
+
+Deed = Callable[[Screened], Coroutine[Any, Any, None]]
+
+
+def screened(
+    folder: Path,
+    deed: Deed,
+    *,
+    size: tuple[int, int] = (80, 24),
+    jobs: list[Said] | None = None,
+    gpus: list[Said] | None = None,
+    answers: dict[str, Any] | None = None,
+    beside: Said | None = None,
+    **options: Any,
+) -> None:
+    """`answers` is what the daemon says to other requests, by name; `options` are the app's."""
+
+    async def main() -> None:
+        daemon = TellingDaemon(folder, jobs=jobs or [], gpus=gpus or [], **beside or {})
+        daemon.answers |= answers or {}
+        try:
+            asked = {"user": "alice", "host": "box7", "signs": Signs(now=lambda: NOW)} | options
+            app = GpuqApp(Client(socket=daemon.path), **asked)
+            async with app.run_test(size=size) as pilot:
+                screen = Screened(app, pilot, daemon)
+                await screen.until(lambda: app.picture.is_whole, "the first picture")
+                await screen.settle()
+                await deed(screen)
+        finally:
+            daemon.close()
+
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    asyncio.run(main())
