@@ -15,7 +15,7 @@ from typing import Any
 
 from gpuq.core.decisions import Plan
 from gpuq.core.model import JobState
-from gpuq.core.units import merged
+from gpuq.core.units import merged, parse_ranges
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests import fields, views
 from gpuq.daemon.requests.world import World
@@ -90,15 +90,17 @@ class Subscriptions:
         )
         try:
             news = None if since is None else teller.resumed(since)
+            told_at = looked_at = time.monotonic()
             while True:
-                seen, told_at = self._watchers.changes, time.monotonic()
-                if news is not None:
-                    yield news
-                else:
+                seen, looked_at = self._watchers.changes, time.monotonic()
+                if news is None:
                     async for part in teller.picture():
                         yield part
-                await self._watchers.next_change(seen, SIGN_OF_LIFE_S)
-                await asyncio.sleep(max(told_at + pace_s - time.monotonic(), SETTLE_S))
+                elif news.keys() != {"number"} or looked_at - told_at >= SIGN_OF_LIFE_S:
+                    yield news
+                    told_at = looked_at
+                await self._watchers.next_change(seen, teller.looks_again_in_s(SIGN_OF_LIFE_S))
+                await asyncio.sleep(max(looked_at + pace_s - time.monotonic(), SETTLE_S))
                 news = teller.news()
         finally:
             self._taken[peer.uid] -= 1
@@ -132,6 +134,7 @@ class _Teller:
         self._plan = Plan()
         self._running: dict[int, Answer] = {}
         self._looked_at = 0.0  # at the running ones
+        self._is_behind = False  # something happened since
         self._foreseen: dict[int, float] = {}  # the expected starts that were told
         self._foreseen_at = 0.0
 
@@ -153,7 +156,9 @@ class _Teller:
 
     def _pages(self) -> Iterator[list[Answer]]:
         """What runs, what waits, what has ended."""
-        yield self._views(self._rows_that_run())
+        running = self._views(self._rows_that_run())
+        self._running = {view["id"]: view for view in running}
+        yield running
         cursor, found = None, 0
         while found < MOST_ROWS:
             queued = [JobState.QUEUED.value]
@@ -175,6 +180,12 @@ class _Teller:
         return self._store.found.jobs(ended=False, states=states)
 
     # ── what came after ──
+
+    def looks_again_in_s(self, longest_s: float) -> float:
+        """Also without anything that happens: what was too early to be looked at is told then."""
+        if not self._is_behind:
+            return longest_s
+        return max(self._looked_at + RUNNING_EVERY_S - time.monotonic(), 0.0)
 
     def can_go_on_from(self, number: int) -> bool:
         last, removed = self._store.told.last_event(), self._store.told.pruned_to()
@@ -242,7 +253,8 @@ class _Teller:
 
     def _of_those_that_run(self, told: Mapping[int, Answer]) -> dict[int, Answer]:
         now = time.monotonic()
-        if now - self._looked_at < RUNNING_EVERY_S:
+        self._is_behind = now - self._looked_at < RUNNING_EVERY_S
+        if self._is_behind:
             self._running |= {job: told[job] for job in told.keys() & self._running.keys()}
             return {}
         self._looked_at = now
@@ -301,9 +313,11 @@ def _pace(request: Mapping[str, Any]) -> float:
 def _jobs_of(events: Sequence[Row]) -> list[range]:
     spans = []
     for event in events:
+        detail = json.loads(event["detail"]) if event["detail"] else {}
         if event["job"] is not None:
-            detail = json.loads(event["detail"]) if event["detail"] else {}
             spans.append(range(event["job"], (detail.get("last") or event["job"]) + 1))
+        elif event["kind"] == "pruned":
+            spans += parse_ranges(detail["jobs"])
     return merged(spans)
 
 

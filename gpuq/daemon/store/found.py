@@ -63,15 +63,24 @@ class Found:
         return self._db.rows(sql, values)
 
     def whole_rows(self, ids: Sequence[range], limit: int) -> list[Row]:
-        """The rows that hold one of the jobs, or a neighbour of one, each whole: where a run was
-        divided or joined both sides are told. The oldest first."""
+        """The rows that hold one of the jobs, each whole, and those beside them of the same array:
+        where a run was divided or joined both sides are told. The oldest first."""
         if not ids:
             return []
+        found = self._extents(ids, limit)
+        beside = [range(max(span.start - 1, 1), span.stop + 1) for span in ids]
+        specs = {row["spec"] for row in found}
+        found += [row for row in self._extents(merged(beside), limit) if row["spec"] in specs]
+        whole = merged(range(row["id"], row["last_id"] + 1) for row in found)
+        return self.jobs(ids=whole, limit=limit) if whole else []
+
+    def _extents(self, ids: Sequence[range], limit: int) -> list[Row]:
         part = _Part(None, newest_first=False)
-        part.lie_in(merged(range(max(span.start - 1, 1), span.stop + 1) for span in ids))
-        sql = f"select j.id, j.last_id from {part.source} group by j.id order by j.id limit ?"
-        rows = self._db.rows(sql, (*part.values, limit))
-        return self.jobs(ids=[range(row["id"], row["last_id"] + 1) for row in rows]) if rows else []
+        part.lie_in(ids)
+        sql = (
+            f"select j.id, j.last_id, j.spec from {part.source} group by j.id order by j.id limit ?"
+        )
+        return self._db.rows(sql, (*part.values, limit))
 
     def brief(self, ids: Sequence[range]) -> list[Row]:
         """Without what only people read of them: as `jobs` without conditions, the oldest first."""
