@@ -33,10 +33,12 @@ if TYPE_CHECKING:
         Done,
         Event,
         Folded,
+        GpuHistory,
         Gpus,
         Job,
         JobInFull,
         JobOptions,
+        JobProcesses,
         NewJob,
         Refs,
         Submission,
@@ -203,6 +205,13 @@ class Client(LookingBack):
         job: JobInFull = self.call("show", ref=str(ref))["job"]
         return job
 
+    def processes(self, ref: int | str) -> JobProcesses:
+        """The processes that a job is just now; `why` says why there are none. What one has had of
+        CPUs (`cpu_s`) counts from its beginning: of two answers the difference, over that of their
+        `at`, is how much it uses."""
+        found: Any = self.call("processes", ref=str(ref))
+        return found  # type: ignore[no-any-return]
+
     def groups(self, refs: Refs = (), **filters: Any) -> list[Folded]:
         """Groups of several jobs, each as one entry with `counts` by state and outcome; without refs
         those that have an active job. Filters as in `jobs`."""
@@ -233,6 +242,15 @@ class Client(LookingBack):
         what stood in the way ("gpu_trouble")."""
         found: Any = self.call("gpus")
         return found  # type: ignore[no-any-return]
+
+    def gpu_history(self, window_s: float = 300.0, buckets: int | None = None) -> GpuHistory:
+        """What all GPUs read in the last `window_s` (up to a day), as means over `step_s` from
+        `begin_at` on (s since the epoch): "gpus" has for each uuid a list for each reading, None where
+        there is none. At most so many `buckets` (up to 500; None: 300), fewer where none were taken as
+        fine as that. The daemon keeps it in memory only: it begins anew when it is restarted."""
+        asked = {"window_s": window_s} | ({} if buckets is None else {"buckets": buckets})
+        history: Any = self.call("gpu_history", **asked)
+        return history  # type: ignore[no-any-return]
 
     def events(
         self,
@@ -324,6 +342,11 @@ class Client(LookingBack):
             self._say(sentence)
         done: list[Done] = answer["jobs"]
         return done
+
+    def consequences(self, refs: Refs) -> Answer:
+        """What a kill of these jobs would do, and nothing is done: "jobs" as `kill` answers, each with
+        its "user" and whether the caller "may"; "stranded" says who waits for them in vain then."""
+        return self.call("consequences", refs=names(refs))
 
     def pause(self, refs: Refs) -> list[Done]:
         """Lets running jobs stand still; returns what was done to each. They keep their GPUs."""

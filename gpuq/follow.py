@@ -252,6 +252,9 @@ class LogFile:
         except OSError:
             return False
 
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
     def written_at(self) -> float:
         """When it was last written to (s since the epoch)."""
         return os.fstat(self._fd).st_mtime
@@ -311,6 +314,19 @@ class LogFile:
     def start_of_line(self, offset: int) -> int:
         """Where the line begins of which the byte at `offset` is a part."""
         return next(self._line_starts(offset), 0)
+
+    def start_of_block(self, size: int, end: int | None = None) -> int:
+        """Where to begin for the last `size` bytes before `end` (or the end), holes not counted: at the
+        beginning of a line, but for a line longer than that. Reads no more than that block."""
+        if end is None:
+            end = os.lseek(self._fd, 0, os.SEEK_END)
+        for start, stop in reversed(self._parts(end)):
+            if stop - start >= size:
+                start = stop - size
+                newline = os.pread(self._fd, size, start).find(b"\n") if start else -1
+                return start + newline + 1 if start + newline + 1 < end else start
+            size -= stop - start
+        return 0
 
     def _line_starts(self, end: int) -> Iterator[int]:
         """Where lines begin up to `end`, from the last to the first."""

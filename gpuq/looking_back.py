@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Errors,
         ErrorsBy,
         HistoryFilters,
+        JobSeries,
         PastFilters,
         PastJob,
         Stats,
@@ -68,6 +69,17 @@ class LookingBack:
         """Who has had how much of the GPUs since then (s since the epoch; None: for a week), in s, as
         `gpuq usage --json` has it; with the `price` of a GPU for an hour, what that would have cost."""
         return self._look_back("usage", by=by, since=since, price=price)  # type: ignore[no-any-return]
+
+    def series(self, ref: int | str, attempt: int | None = None) -> JobSeries:
+        """How an attempt of a job (None: its last) went from its start on, while it runs or after: for
+        each of the "quantities" that was measured its least, mean and most, and in up to 240 points
+        [number, mean, max, count] what it was in the stretch of `width_s` that began number * width_s
+        after the start. Quantities: gpu_memory_bytes (of that of its GPUs that had the most in use),
+        gpu_utilization_percent (the mean of its GPUs), memory_bytes (of the machine, where gpuq watches
+        --mem). `why` says why there is nothing. NothingMatched: no such job or attempt."""
+        asked = {} if attempt is None else {"attempt": attempt}
+        found: Any = self.call("series", ref=str(ref), **asked)
+        return found  # type: ignore[no-any-return]
 
     def _look_back(self, do: str, **asked: Any) -> Any:
         from gpuq.past import ANSWER_S as LONG_ANSWER_S

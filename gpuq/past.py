@@ -37,6 +37,28 @@ class PastJob(Job):
     held_idle: bool
 
 
+class Quantity(TypedDict):
+    """A point is [number, mean, max, count]: what was measured, so many times, in that stretch."""
+
+    min: float
+    mean: float
+    max: float
+    points: list[tuple[int, float, float, int]]
+
+
+class JobSeries(TypedDict):
+    """How an attempt went; `why` says in words why there are no quantities."""
+
+    job: int
+    attempt: int  # 0: it has not begun
+    simulated: bool
+    why: str | None
+    started_at: float | None
+    ended_at: float | None
+    width_s: float
+    quantities: dict[str, Quantity]
+
+
 class Fared(TypedDict):
     """How the jobs fared that have `key` in common; None: others', of which no more is told."""
 

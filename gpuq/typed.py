@@ -197,6 +197,28 @@ class JobInFull(Job):
     ran_before: NotRequired[dict[str, float]]
 
 
+class JobProcess(TypedDict):
+    """A process of a job."""
+
+    pid: int
+    ppid: int
+    state: str  # a letter, as ps(1) has it
+    command: list[str]  # empty where it is its owner's to see
+    cpu_s: float
+    rss_bytes: int
+    gpu_memory_bytes: int | None
+
+
+class JobProcesses(TypedDict):
+    job: int
+    attempt: int
+    at: float  # s, by a clock that nobody sets
+    processes: list[JobProcess]
+    left_out: int  # of very many
+    hidden: bool
+    why: str | None  # why there are none
+
+
 class Done(TypedDict):
     """What was done to a run of jobs, from `id` to `last_id`."""
 
@@ -294,6 +316,21 @@ class Gpus(TypedDict):
     gpu_origin: str
     gpu_backend: str
     gpu_trouble: str | None
+
+
+class GpuReadings(TypedDict):
+    """Means, one for each step."""
+
+    utilization_percent: list[float | None]
+    memory_used_bytes: list[int | None]
+    power_w: list[float | None]
+    temperature_c: list[float | None]
+
+
+class GpuHistory(TypedDict):
+    begin_at: float
+    step_s: float
+    gpus: dict[str, GpuReadings]  # by uuid
 
 
 class JobOptions(TypedDict, total=False):

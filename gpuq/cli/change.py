@@ -43,7 +43,7 @@ def hold(
     with console.connect(context) as client:
         wanted = dict[str, Any](state=state, name=name, tag=tag, queue=queue, mine=mine)
         refs, _ = chosen("hold", client, jobs, usual=["queued"], **wanted)
-        return tell(context, client.hold(refs), _HOLD, json)
+        return tell(context, client.hold(refs), HOLD, json)
 
 
 def release(
@@ -66,7 +66,7 @@ def release(
     with console.connect(context) as client:
         wanted = dict[str, Any](state=state, name=name, tag=tag, queue=queue, mine=mine)
         refs, _ = chosen("release", client, jobs, usual=["held"], **wanted)
-        return tell(context, client.release(refs), _RELEASE, json)
+        return tell(context, client.release(refs), RELEASE, json)
 
 
 def priority(
@@ -93,7 +93,7 @@ def priority(
     with console.connect(context) as client:
         wanted = dict[str, Any](state=state, name=name, tag=tag, queue=queue, mine=mine)
         refs, _ = chosen("give that priority to", client, jobs, usual=["queued"], **wanted)
-        return tell(context, client.set_priority(refs, number), _PRIORITY, json)
+        return tell(context, client.set_priority(refs, number), PRIORITY, json)
 
 
 def move(
@@ -116,7 +116,7 @@ def move(
     if front == (before is not None):
         raise UsageError("move them where? Give --front, or --before JOB")
     with console.connect(context) as client:
-        return tell(context, client.move(jobs, before=before), _MOVE, json)
+        return tell(context, client.move(jobs, before=before), MOVE, json)
 
 
 def requeue(
@@ -146,7 +146,7 @@ def requeue(
         refs, found = chosen("requeue", client, jobs, **wanted)
         if not yes:
             ask_first(found, BEGINS_ANEW)
-        return tell(context, client.requeue(refs), _REQUEUE, json)
+        return tell(context, client.requeue(refs), REQUEUE, json)
 
 
 def undo(
@@ -164,7 +164,7 @@ def undo(
     requeue.
     """
     with console.connect(context) as client:
-        return tell(context, client.undo(jobs or []), _UNDO, json)
+        return tell(context, client.undo(jobs or []), UNDO, json)
 
 
 # ── said ──
@@ -179,14 +179,15 @@ def tell(context: typer.Context, done: Sequence[Job], sentences: Sentences, json
     if json:
         console.say_json(jobs=done)
     elif look.terminal:
-        said = [console.hint(context, _sentence(run, sentences)) for run in together(done)]
-        console.say(*(plain(sentence, look) for sentence in said))
+        said = [console.hint(context, sentence(run, sentences)) for run in together(done)]
+        console.say(*(plain(line, look) for line in said))
     else:
         console.say(*(tabbed([run_of(run), run["done"], run["why"]]) for run in done))
     return 1 if any(run["done"] == "refused" for run in done) else 0
 
 
-def _sentence(run: Job, sentences: Sentences) -> str:
+def sentence(run: Job, sentences: Sentences) -> str:
+    """What was done to a job, or to those together to which the same was done."""
     if run["done"] == "refused":
         return printable(f"{called(run)}: {run['why']}")
     said = sentences.get(run["done"])
@@ -206,31 +207,31 @@ def verb(run: Job, one: str, several: str) -> str:
     return one if run_of(run) == str(run["id"]) else several
 
 
-_HOLD: Sentences = {
+HOLD: Sentences = {
     "held": lambda run: (
         f"{verb(run, 'is', 'are')} held: {verb(run, 'it does', 'they do')} not start before "
         f"gpuq release {run_of(run)}"
     ),
     "already": lambda run: f"{verb(run, 'is', 'are')} held already, by {run['by']}",
 }
-_RELEASE: Sentences = {
+RELEASE: Sentences = {
     "released": lambda run: verb(run, "waits for its turn again", "wait for their turn again"),
     "already": lambda run: f"{verb(run, 'is', 'are')} not held",
 }
-_PRIORITY: Sentences = {
+PRIORITY: Sentences = {
     "changed": lambda run: (
         f"{verb(run, 'has', 'have')} priority {run['priority']} now, "
         f"{verb(run, 'it was', 'they had')} {run['before']}"
     ),
     "already": lambda run: f"{verb(run, 'has', 'have')} priority {run['priority']} already",
 }
-_MOVE: Sentences = {
+MOVE: Sentences = {
     "moved": lambda run: (
         f"{verb(run, 'goes', 'go')} before {run['before'] or 'all others'} of the same user and "
         f"priority. Before others' jobs an admin puts them: gpuq priority 1 {run_of(run)}"
     ),
 }
-_REQUEUE: Sentences = {
+REQUEUE: Sentences = {
     "requeued": lambda run: (
         f"{verb(run, 'is', 'are')} queued again, behind all that wait now{_with_it(run)}"
     ),
@@ -245,7 +246,7 @@ _REQUEUE: Sentences = {
         "again"
     ),
 }
-_UNDO: Sentences = {
+UNDO: Sentences = {
     "undone": lambda run: f"{verb(run, 'is', 'are')} queued again, as before",
     "ran": lambda run: (
         f"ran and {verb(run, 'was', 'were')} ended by that kill: gpuq requeue {run_of(run)} runs "

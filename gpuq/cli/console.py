@@ -43,16 +43,18 @@ def connect(context: typer.Context, *, autostart: bool = False) -> Client:
 def hint(context: typer.Context, text: str) -> str:
     """A text that names commands, with the options that tell which daemon is meant, where this command
     was given some. Only for our own words."""
+    if not (given := daemon_options(context)):
+        return text
+    from shlex import join
+
+    return text.replace("gpuq ", f"gpuq {join(given)} ")
+
+
+def daemon_options(context: typer.Context) -> list[str]:
+    """Those before the command that tell which daemon is meant, as they were given."""
     chosen: Chosen = context.obj
     given = {"--socket": chosen.socket, "--state-dir": chosen.state_dir}
-    said = "".join(f" {option} {_quoted(path)}" for option, path in given.items() if path)
-    return text.replace("gpuq ", f"gpuq{said} ") if said else text
-
-
-def _quoted(path: str) -> str:
-    from shlex import quote
-
-    return quote(path)
+    return [word for option, path in given.items() if path for word in (option, path)]
 
 
 def look(context: typer.Context) -> Look:
@@ -122,8 +124,14 @@ def keep_note(context: typer.Context, line: str) -> None:
 
 
 def say_kept(context: typer.Context) -> None:
-    for line in context.meta.pop(_KEPT, []):
+    for line in take_kept(context):
         note(line)
+
+
+def take_kept(context: typer.Context) -> list[str]:
+    """For who shows it elsewhere."""
+    kept: list[str] = context.meta.pop(_KEPT, [])
+    return kept
 
 
 def say_json(**values: Any) -> None:

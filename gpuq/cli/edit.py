@@ -23,6 +23,10 @@ BORROWED = (
     *("grace", "stop_to", "retries", "backoff", "retry_on", "output", "stderr", "preemptible"),
     *("preempt_signal", "on_start", "on_end", "shell", "env", "env_file"),
 )
+Clear = Annotated[
+    list[str] | None,
+    Option(metavar="NAME", help="Back to the usual: time, gpu-mem, env.HOME; repeatable."),
+]
 GIVEN_UP = "the text was not changed: nothing was done"
 
 
@@ -30,24 +34,21 @@ class _NotMended(UsageError):
     """The daemon did not take the text, and whoever wrote it has left it like that."""
 
 
-def _borrowed() -> None:
+def borrowed() -> None:
     """Lends its signature."""
 
 
 _known = inspect.signature(describe).parameters
-_borrowed.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+borrowed.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [_known[name].replace(default=None) for name in BORROWED if name in _known]
 )
 
 
-@with_options_of(_borrowed)
+@with_options_of(borrowed)
 def edit(
     context: typer.Context,
     jobs: Jobs,
-    clear: Annotated[
-        list[str] | None,
-        Option(metavar="NAME", help="Back to the usual: time, gpu-mem, env.HOME; repeatable."),
-    ] = None,
+    clear: Clear = None,
     json: AsJson = False,
     **options: Any,
 ) -> int:
@@ -66,15 +67,17 @@ def edit(
     one run at a time is said by gpuq limit g12 --max-running N; what is not to start yet, by gpuq hold
     and gpuq release.
     """
-    changes = _changes(options, clear or [], context.meta.get(COMMAND_BEHIND, []))
+    changes = changes_of(context, options, clear or [])
     with console.connect(context) as client:
         if changes:
-            return tell(context, client.edit(jobs, **changes), _EDIT, json)
+            return tell(context, client.edit(jobs, **changes), EDIT, json)
         done = _edit_text(client, jobs)
-    return tell(context, done, _EDIT, json) if done else 0
+    return tell(context, done, EDIT, json) if done else 0
 
 
-def _changes(options: dict[str, Any], clear: list[str], words: list[str]) -> dict[str, Any]:
+def changes_of(context: typer.Context, options: dict[str, Any], clear: list[str]) -> dict[str, Any]:
+    """What a command line asks to be changed, as the client takes it."""
+    words = context.meta.get(COMMAND_BEHIND, [])
     given = {name: value for name, value in options.items() if value not in (None, [])}
     changes: dict[str, Any] = {}
     for name in clear:
@@ -190,7 +193,7 @@ def _named(job: Job) -> str:
     return ", ".join(dict.fromkeys(edit_text.BY_WIRE.get(one, one) for one in job["changed"]))
 
 
-_EDIT: Sentences = {
+EDIT: Sentences = {
     "edited": lambda run: f"{verb(run, 'is', 'are')} changed: {_named(run)}",
     "already": lambda run: f"{verb(run, 'asks', 'ask')} for that already",
 }

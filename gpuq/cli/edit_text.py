@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from signal import Signals
 from typing import Any, NamedTuple
 
-from gpuq.cli.submit_again import exact_size
+from gpuq.cli.submit_again import exact_size, exact_time
 from gpuq.core.units import parse_bytes, parse_seconds
 from gpuq.errors import UsageError
 
@@ -109,7 +109,7 @@ def _show_time(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds and seconds % length == 0:
             return f"{seconds / length:g}{unit}"
-    return f"{seconds:g}s"
+    return exact_time(seconds)
 
 
 def _path(value: Any) -> str:

@@ -18,7 +18,7 @@ from gpuq.cli.render import (
     tabbed,
     table,
 )
-from gpuq.core.units import count, format_bytes
+from gpuq.core.units import count, format_bytes, format_ranges
 
 COLOURS = {
     "free": DIM,
@@ -72,9 +72,12 @@ def _power(gpu: Gpu, full: bool) -> str:
 def _occupation(gpu: Gpu, jobs: Mapping[int, Job], now: float) -> Cell:
     """Whose it is, or why it is nobody's, and for whom it is reserved."""
     words, colour = _held(gpu, jobs)
+    return ", ".join([str(words), *reserved_words(gpu, now)]), colour
+
+
+def reserved_words(gpu: Gpu, now: float) -> list[str]:
     reserved = gpu.get("reservations") or ()
-    spans = [f"reserved for {printable(one['user'])} {span(one, now)}" for one in reserved]
-    return ", ".join([str(words), *spans]), colour
+    return [f"reserved for {printable(one['user'])} {span(one, now)}" for one in reserved]
 
 
 def span(one: Job, now: float) -> str:
@@ -115,12 +118,17 @@ def _tenant(number: int, job: Job | None) -> str:
 
 
 def _intruders(gpu: Gpu) -> list[str]:
-    foreign = [one for one in gpu["processes"] if not one["ours"] and not one.get("ignored")]
+    foreign = foreign_processes(gpu)
     if not foreign:
         return []
     first = foreign[0]
     more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
     return [f"! outside gpuq: pid {first['pid']} {printable(first['user'] or '')}".rstrip() + more]
+
+
+def foreign_processes(gpu: Gpu) -> list[Job]:
+    """Those of nobody's job, and that the settings do not pass over."""
+    return [one for one in gpu["processes"] if not one["ours"] and not one.get("ignored")]
 
 
 def process_table(gpus: Sequence[Gpu], look: Look) -> list[str]:
@@ -172,6 +180,28 @@ def gpu_row(gpu: Gpu) -> str:
             gpu["reason"],
         ]
     )
+
+
+def drained_words(gpu: Gpu) -> str:
+    """What came of draining it."""
+    words = f"GPU {gpu['index']} is drained: {gpu['reason']}"
+    if gpu["jobs"]:
+        verb = "goes" if len(gpu["jobs"]) == 1 else "go"
+        jobs = f"{count(len(gpu['jobs']), 'job')} on it ({format_ranges(gpu['jobs'])})"
+        return f"{words}; {jobs} {verb} on"
+    return words
+
+
+def resumed_words(gpu: Gpu) -> str:
+    """What came of giving it out again."""
+    what = {
+        "resumed": "is given out again",
+        "readmitted": "is given out again, untested",
+        "testing": f"is tested first; it was set aside: {gpu['reason']}",
+        "waits": f"is given out again after a test, and cannot be tested now: {gpu['reason']}",
+        "nothing": "was neither drained nor set aside",
+    }
+    return f"GPU {gpu['index']} {what.get(gpu['done'], gpu['done'])}"
 
 
 def are_simulated(gpus: Sequence[Gpu]) -> bool:

@@ -1,5 +1,6 @@
 """`gpuq gpus`: the GPUs and who is on them; one of them drained, and given out again."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -8,9 +9,17 @@ from typer import Argument, Option
 
 from gpuq.cli import console
 from gpuq.cli.commands import Command, Verbs, family
-from gpuq.cli.gpu_text import gpu_row, gpu_table, process_row, process_table
-from gpuq.cli.render import Look, plain, printable, tabbed
-from gpuq.core.units import count, format_ranges
+from gpuq.cli.gpu_text import (
+    drained_words,
+    gpu_row,
+    gpu_table,
+    process_row,
+    process_table,
+    resumed_words,
+)
+from gpuq.cli.render import Look, clip, plain, printable, tabbed
+from gpuq.client import Client
+from gpuq.errors import UsageError
 
 gpus = family(
     cls=Verbs,
@@ -18,6 +27,8 @@ gpus = family(
     subcommand_metavar="[COMMAND]",
     options_metavar="[OPTION ...]",
 )
+
+NO_GPU = "there is no GPU here. Four simulated ones: GPUQ_GPUS=sim:4x24G gpuq daemon run"
 
 Gpus = Annotated[list[str], Argument(metavar="GPU ...", show_default=False)]
 
@@ -28,6 +39,12 @@ def gpus_(
     procs: Annotated[
         bool, Option("--procs", help="The processes on them in place of them.")
     ] = False,
+    watch: Annotated[
+        bool,
+        Option(
+            "-w", "--watch", help="Redraw it as it changes, until Ctrl-C; on a pipe: add lines."
+        ),
+    ] = False,
     json: Annotated[bool, Option("--json", help="Print all about them as JSON.")] = False,
 ) -> None:
     """The GPUs and who is on them, gpuq's jobs and others.
@@ -35,15 +52,25 @@ def gpus_(
     Examples:
       gpuq gpus
       gpuq gpus --procs          each process
+      gpuq gpus -w               watch them
       gpuq gpus drain 3 -m "new fan"
       gpuq gpus --json | jq '.gpus[] | select(.state == "free") | .index'
 
     On a pipe the columns are index, uuid, model, simulated or real, state, memory used and in all,
-    utilisation, temperature, power, jobs, reason. All about one of them: gpuq why gpu:3
+    utilisation, temperature, power, jobs, reason. With --watch a pipe gets each GPU, and again
+    whenever one of these is otherwise, with the time in front; with --json a line of all of them.
+    All about one of them: gpuq why gpu:3
     """
     if context.invoked_subcommand is not None:
+        if watch:
+            raise UsageError(
+                f"--watch goes with gpuq gpus alone, and not with {context.invoked_subcommand}"
+            )
         return
     with console.connect(context) as client:
+        if watch:
+            _watch(context, client, procs, json)
+            return
         answer = client.gpus()
         look = console.look(context)
         jobs = client.call("status")["jobs"] if look.terminal and not json else []
@@ -60,9 +87,47 @@ def gpus_(
     if answer["gpu_trouble"]:
         console.note(plain(f"no GPUs: {printable(answer['gpu_trouble'])}", look))
     elif not found:
-        console.note(
-            "there is no GPU here. Four simulated ones: GPUQ_GPUS=sim:4x24G gpuq daemon run"
-        )
+        console.note(NO_GPU)
+
+
+def _watch(context: typer.Context, client: Client, procs: bool, json: bool) -> None:
+    from gpuq.cli import watch
+
+    if json:
+        watch.print_answers(lambda: {"gpus": client.gpus()["gpus"]})
+    elif sys.stdout.isatty():
+        watch.redraw(lambda columns, rows: _picture(context, client, procs, columns, rows))
+    else:
+        watch.append_changes(lambda: _rows(client.gpus()["gpus"], procs))
+
+
+def _picture(
+    context: typer.Context, client: Client, procs: bool, columns: int, rows: int
+) -> list[str]:
+    look = console.look(context)._replace(width=columns)
+    answer = client.gpus()
+    found = answer["gpus"]
+    if procs:
+        lines = process_table(found, look)
+    else:
+        lines = gpu_table(found, client.call("status")["jobs"], look, full=True)
+    if trouble := answer["gpu_trouble"]:
+        lines.append(plain(f"no GPUs: {printable(trouble)}", look))
+    return [clip(line, columns) for line in lines[:rows]] or [NO_GPU]
+
+
+def _rows(gpus: Sequence[Any], procs: bool) -> dict[Any, Any]:
+    from gpuq.cli.watch import Told
+
+    if procs:
+        rows = {
+            (gpu["uuid"], process["pid"]): process_row(gpu, process)
+            for gpu in gpus
+            for process in gpu["processes"]
+        }
+    else:
+        rows = {gpu["uuid"]: gpu_row(gpu) for gpu in gpus}
+    return {key: Told(row, row) for key, row in rows.items()}
 
 
 @gpus.command("drain", cls=Command)
@@ -84,7 +149,7 @@ def drain(
     """
     with console.connect(context) as client:
         done = client.call("drain_gpus", refs=gpus, reason=reason)["gpus"]
-    _say(done, console.look(context), _drained)
+    _say(done, console.look(context), drained_words)
 
 
 @gpus.command("resume", cls=Command)
@@ -109,7 +174,7 @@ def resume(
     with console.connect(context) as client:
         before = {gpu["uuid"]: gpu["tested_at"] for gpu in client.gpus()["gpus"]}
         done = client.call("resume_gpus", refs=gpus, untested=untested)["gpus"]
-        _say(done, look, _resumed)
+        _say(done, look, resumed_words)
         testing = {gpu["uuid"]: before.get(gpu["uuid"]) for gpu in done if gpu["done"] == "testing"}
         tests = follow_tests(client, testing, look)
     return 1 if any(test["verdict"] != "good" for test in tests) else 0
@@ -121,23 +186,3 @@ def _say(done: Sequence[dict[str, Any]], look: Look, sentence: Any) -> None:
             console.say(plain(printable(sentence(gpu)), look))
         else:
             console.say(tabbed([gpu["index"], gpu["uuid"], gpu["done"]]))
-
-
-def _drained(gpu: dict[str, Any]) -> str:
-    words = f"GPU {gpu['index']} is drained: {gpu['reason']}"
-    if gpu["jobs"]:
-        verb = "goes" if len(gpu["jobs"]) == 1 else "go"
-        jobs = f"{count(len(gpu['jobs']), 'job')} on it ({format_ranges(gpu['jobs'])})"
-        return f"{words}; {jobs} {verb} on"
-    return words
-
-
-def _resumed(gpu: dict[str, Any]) -> str:
-    what = {
-        "resumed": "is given out again",
-        "readmitted": "is given out again, untested",
-        "testing": f"is tested first; it was set aside: {gpu['reason']}",
-        "waits": f"is given out again after a test, and cannot be tested now: {gpu['reason']}",
-        "nothing": "was neither drained nor set aside",
-    }
-    return f"GPU {gpu['index']} {what.get(gpu['done'], gpu['done'])}"

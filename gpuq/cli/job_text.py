@@ -103,7 +103,7 @@ def _columns(jobs: Sequence[Job], look: Look) -> list[Column]:
         Column("LEFT", lambda job: _left_words(job, look.now), right=True, unused="-"),
         Column("PROGRESS", progress_of, right=True),
         Column("EXIT", _exit),
-        Column("COMMAND / REASON", _command_or_reason),
+        Column("COMMAND / REASON", command_or_reason),
     ]
     if {job["user"] == look.user for job in jobs} == {True, False}:
         columns.insert(0, Column("", lambda job: "*" if job["user"] == look.user else ""))
@@ -158,7 +158,8 @@ def _exit(job: Job) -> str:
     return str(job["exit_code"]) if job["exit_code"] else ""
 
 
-def _command_or_reason(job: Job) -> str:
+def command_or_reason(job: Job) -> str:
+    """Why it waits, or what it does, or of a folded group how many do what."""
     waits = job["state"] == "queued" or job["substate"] or is_folded(job)
     never_ran = job["outcome"] == "skipped"
     if (waits or never_ran) and (reason := reason_of(job)):

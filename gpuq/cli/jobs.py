@@ -21,7 +21,7 @@ from gpuq.cli.job_text import (
 )
 from gpuq.cli.render import Gpu, Job, Look, clip, plain, printable
 from gpuq.client import Client
-from gpuq.errors import UsageError
+from gpuq.errors import NothingMatched, UsageError
 
 ROWS_ON_A_TERMINAL = 25
 # Columns that say nothing of a group.
@@ -80,7 +80,10 @@ def status(
         str | None, Option("-o", "--columns", metavar="NAMES", help="These: id,state,time,...")
     ] = None,
     watch: Annotated[
-        bool, Option("-w", "--watch", help="Redraw it as it changes, until Ctrl-C.")
+        bool,
+        Option(
+            "-w", "--watch", help="Redraw it as it changes, until Ctrl-C; on a pipe: add lines."
+        ),
     ] = False,
     fold: Annotated[
         bool | None,
@@ -105,6 +108,7 @@ def status(
       gpuq status --since 2h --sort -ended
       gpuq status --sort next    what waits, in the order in which it is considered
       gpuq status -n 'grid*' -o id,index,params,log
+      gpuq status -w >> queue.log
       gpuq status | cut -f1,2    on a pipe: TAB-separated, no head, all columns
       gpuq status --json | jq '.jobs[] | select(.state == "running")'
 
@@ -117,8 +121,10 @@ def status(
     left of a time limit (9:30), about when a job is expected to start (~14:20), or the moment of its
     --begin (from 18:00). --sort next lists the first 500 that may start and leaves out what runs, is
     held, is not due yet or waits for other jobs; a job that fits may pass one that has to wait for room
-    or for a limit. With --watch, --json prints a line whenever something has changed. Beside ids a JOB
-    may be @ (your last submission), @~1 (the one before it) or a group like g12.
+    or for a limit. With --watch a pipe gets each job once, and again when it moves (state, GPUs,
+    priority, name), with the time in front of the columns; with --json a line of all of them whenever
+    something has changed. Beside ids a JOB may be @ (your last submission), @~1 (the one before it)
+    or a group like g12.
     """
     filters: dict[str, Any] = {
         "mine": mine,
@@ -277,7 +283,8 @@ def _watch(
         watch.print_changes(lambda: _listed(client, query, console.look(context).now, limit))
         return
     if not sys.stdout.isatty():
-        raise UsageError("--watch draws on a terminal. In a pipe: gpuq status --watch --json")
+        _append(context, client, query, limit)
+        return
 
     def picture(columns: int, rows: int) -> list[str]:
         look = console.look(context)._replace(width=columns)
@@ -286,6 +293,36 @@ def _watch(
         return [plain(clip(line, columns), look) for line in lines[:rows]]
 
     watch.redraw(picture)
+
+
+def _append(context: typer.Context, client: Client, query: Query, limit: int | None) -> None:
+    from gpuq.cli import watch
+
+    names = query.columns or PIPE_COLUMNS
+
+    def ask() -> dict[int, watch.Told]:
+        now = console.look(context).now
+        jobs = _listed(client, query, now, limit)
+        return {job["id"]: watch.Told(job_row(job, names, now), _moves(job)) for job in jobs}
+
+    def find_gone(ids: Sequence[int]) -> list[str]:
+        """Who has ended is not in the list any more, unless it is one of those too."""
+        now = console.look(context).now
+        refs = Query(list(map(str, ids)), {"all": True}, None, None, None)
+        try:
+            jobs = _listed(client, refs, now, None)
+        except NothingMatched:  # removed for good meanwhile
+            return []
+        return [job_row(job, names, now) for job in jobs if job["state"] == "ended"]
+
+    watch.append_changes(ask, find_gone)
+
+
+def _moves(job: Job) -> tuple[Any, ...]:
+    """What of a job is news in a log of them: not why it waits, which is otherwise with every other
+    job that starts."""
+    names = ("state", "substate", "outcome", "attempt", "gpus", "priority", "name")
+    return tuple(job[name] for name in names)
 
 
 def _picture(

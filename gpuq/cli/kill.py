@@ -104,13 +104,14 @@ def read_signal(text: str) -> int:
 def _report(context: typer.Context, done: Sequence[Job], signal: int | None) -> None:
     look = console.look(context)
     if look.terminal:
-        said = [console.hint(context, _sentence(run, signal)) for run in together(done)]
-        console.say(*(plain(sentence, look) for sentence in said))
+        said = [console.hint(context, sentence(run, signal)) for run in together(done)]
+        console.say(*(plain(line, look) for line in said))
     else:
         console.say(*(tabbed([run_of(run), run["done"]]) for run in done))
 
 
-def _sentence(job: Job, signal: int | None) -> str:
+def sentence(job: Job, signal: int | None) -> str:
+    """What was done to a job, or to those together to which the same was done."""
     from gpuq.cli.job_text import signal_name
 
     grace = f", KILL in {job['grace_s']:g} s" if job.get("grace_s") else ""

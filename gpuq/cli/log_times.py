@@ -139,17 +139,22 @@ class Index:
     def time_of(self, end: int, written_at: float) -> float:
         """By when the line was complete that ends there, in a log last written to at that time."""
         if not self._ends or end > self._ends[-1]:
-            self._read_on()
-        place = bisect_left(self._ends, end)
-        if place == len(self._ends):
+            self.read_on()
+        return self.known_time_of(end, written_at)
+
+    def known_time_of(self, end: int, written_at: float) -> float:
+        """The same, as far as the index was read on so far; for another thread than reads it on."""
+        times, ends = self._times, self._ends
+        place = bisect_left(ends, end)
+        if place >= min(len(ends), len(times)):
             return written_at
         if place == 0 and self._began_at is not None:
             return self._began_at
-        return self._times[place]
+        return times[place]
 
     def start_since(self, since: float, log: LogFile) -> int:
         """Where the first line begins whose time is not before `since`."""
-        self._read_on()
+        self.read_on()
         entries = zip(self._times, self._ends, strict=True)
         before = max((end for time, end in entries if time < since), default=0)
         if self._ends[-1:] in ([], [before]) and log.written_at() < since:
@@ -160,7 +165,7 @@ class Index:
         """The log was truncated, which the index tells only later."""
         self._times, self._ends = [now], [0]
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         while data := os.read(self._fd, 2**20):
             *entries, self._cut = (self._cut + data).split(b"\n")
             for match in map(_ENTRY.fullmatch, entries):

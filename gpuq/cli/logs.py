@@ -85,13 +85,13 @@ class _Wanted(NamedTuple):
 
 
 def _one_log(job: Job, wanted: _Wanted, head: bytes = b"") -> None:
-    _check_yours(job)
+    check_yours(job)
     one = attempt_of(job, wanted.attempt)
-    file = _file(job, one, wanted.stderr)
+    file = path_of(job, one, wanted.stderr)
     if wanted.path:
         console.say(file)
         return
-    log = LogFile(_open(job, file), is_ours=is_ours(job) and not wanted.stderr)
+    log = LogFile(opened(job, file), is_ours=is_ours(job) and not wanted.stderr)
     pour(head)
     _print(job, one, log, wanted.part)
 
@@ -137,7 +137,7 @@ def _follow(client: Client, ref: str, attempt: int | None, part: Part) -> None:
         console.note(line)
 
     following = client.follow(ref, attempt=attempt, start=start, say=say)
-    _check_yours(following.job)
+    check_yours(following.job)
     _check_kept(following.job)
     if not following.job["attempt"]:
         part = part._replace(since=None)  # all of it is still to come
@@ -173,7 +173,8 @@ def _poured(chunk: bytes) -> bytes:
 # ── what is there ──
 
 
-def _file(job: Job, attempt: Job, stderr: bool) -> str:
+def path_of(job: Job, attempt: Job, stderr: bool) -> str:
+    """Where its log is, or the file of its errors; GpuqError where there is none."""
     path: str | None = job["stderr"] if stderr else attempt["log"]
     if path is None and stderr:
         raise NothingMatched(f"job {job['id']} has its errors in its log: gpuq logs {job['id']}")
@@ -205,7 +206,8 @@ def _print(job: Job, attempt: Job, log: LogFile, part: Part) -> None:
         console.note(f"it wrote nothing. {farewell(job)}")
 
 
-def _open(job: Job, path: str) -> int:
+def opened(job: Job, path: str) -> int:
+    """A descriptor of its log; GpuqError says why it cannot be read."""
     try:
         with rights_of_owner(job):
             return open_log(path)
@@ -213,7 +215,8 @@ def _open(job: Job, path: str) -> int:
         raise _not_yours(job) from None
     except FileNotFoundError:
         _check_kept(job)
-        raise GpuqError(f"there is no log of job {job['id']} at {path}. {farewell(job)}") from None
+        so_far = farewell(job) if job["state"] == "ended" else f"Job {job['id']} is {job['state']}"
+        raise GpuqError(f"there is no log of job {job['id']} at {path}. {so_far}") from None
     except OSError as error:
         raise GpuqError(f"the log of job {job['id']}: {path}: {error.strerror}") from None
 
@@ -229,7 +232,7 @@ def _check_kept(job: Job) -> None:
     )
 
 
-def _check_yours(job: Job) -> None:
+def check_yours(job: Job) -> None:
     if job.get("hidden"):
         raise _not_yours(job)
 

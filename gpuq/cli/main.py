@@ -83,7 +83,7 @@ def run(words: list[str]) -> int:
     except GpuqError as error:
         return _complain(str(error), error.exit_code)
     except ClickException as error:
-        return _complain(_sentence(error, words), UsageError.exit_code)
+        return _complain(sentence_of(error, words), UsageError.exit_code)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -120,7 +120,7 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-def _sentence(error: ClickException, words: list[str]) -> str:
+def sentence_of(error: ClickException, words: list[str]) -> str:
     """A usage error of the parser's in our own form."""
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)

@@ -43,13 +43,13 @@ def _ask(context: typer.Context, jobs: list[str], *, off: bool) -> int:
     look = console.look(context)
     for job in done:
         if look.terminal:
-            console.say(plain(_sentence(job, off=off), look))
+            console.say(plain(sentence(job, off=off), look))
         else:
             console.say(tabbed([run_of(job), job["done"]]))
     return 1 if any(job["done"] == "not_running" for job in done) else 0
 
 
-def _sentence(job: Any, *, off: bool) -> str:
+def sentence(job: Any, *, off: bool) -> str:
     do = "does" if run_of(job) == str(job["id"]) else "do"
     what = {
         "paused": "stands still; its memory, and that of its GPUs, stays in use. "
@@ -78,11 +78,14 @@ def drain(
         raise UsageError("--off needs no reason")
     with console.connect(context) as client:
         answer = client.drain(None if off else reason or "no reason was given")
+    console.say(drain_sentence(answer))
+
+
+def drain_sentence(answer: Any) -> str:
+    """What came of a drain, or of its end."""
     counts = answer["counts"]
-    if off:
+    if answer["drained"] is None:
         was = "it starts jobs again" if answer["changed"] else "it was not drained"
-        console.say(f"{was}; {counts['queued']} queued")
-        return
-    why = printable(answer["drained"]["reason"])
-    running = count(counts["running"], "job")
-    console.say(f"drained: {why}. {running} running, {counts['queued']} queued will wait")
+        return f"{was}; {counts['queued']} queued"
+    why, running = printable(answer["drained"]["reason"]), count(counts["running"], "job")
+    return f"drained: {why}. {running} running, {counts['queued']} queued will wait"

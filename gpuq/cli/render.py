@@ -20,6 +20,7 @@ Cell = str | tuple[str, str]  # a text, or a text and its colour
 
 RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
 GAP = "  "
+_LATIN = re.compile("[\x80-\xa0\xad]")  # not printable, and less than U+0100
 _PAINT = re.compile(r"(\x1b\[\d*m)")
 PLAIN = str.maketrans("…–×█▉▊▋▌▍▎▏░▓", "~-x########.x")
 LAST_WANTED = 30  # of a long text in the last column, before other columns are cut
@@ -137,9 +138,15 @@ def paint(text: str, colour: str, look: Look) -> str:
 
 def plain(text: str, look: Look) -> str:
     """The same in ASCII where the locale has no more, with no column moved."""
-    if look.unicode:
+    return text if look.unicode else in_ascii(text, PLAIN)
+
+
+def in_ascii(text: str, signs: dict[int, int]) -> str:
+    """With `signs` put into others; what is left takes as many question marks as it took columns."""
+    text = text.translate(signs)
+    if text.isascii():
         return text
-    return text.translate(PLAIN).encode("ascii", "replace").decode()
+    return "".join(char if char.isascii() else "?" * width(char) for char in text)
 
 
 def width(text: str) -> int:
@@ -249,9 +256,13 @@ def command_line(argv: Sequence[str]) -> str:
 def _quoted(word: str) -> str:
     from shlex import quote
 
-    if word.isprintable():
-        return quote(word)
-    return "$'" + printable(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+    return quote(word) if word.isprintable() else ansi_quoted(word)
+
+
+def ansi_quoted(word: str) -> str:
+    r"""As $'…'. There \x85 is a byte and no character, so those from U+0080 on are \u0085."""
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + printable(_LATIN.sub(lambda sign: f"\\u{ord(sign[0]):04x}", escaped)) + "'"
 
 
 def ordinal(number: int) -> str:

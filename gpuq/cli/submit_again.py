@@ -22,7 +22,7 @@ def submit_line(job: Job) -> list[str]:
     for option, field in (("--gpu-id", "gpu_ids"), ("--exclude-gpu", "exclude_gpus")):
         line += [option, ",".join(job[field])] if job.get(field) else []
     line += ["--max-util", str(job["max_util"])] if job.get("max_util") else []
-    line += ["--cpu-after", f"{job['cpu_after_s']:g}s"] if job.get("cpu_after_s") else []
+    line += ["--cpu-after", exact_time(job["cpu_after_s"])] if job.get("cpu_after_s") else []
     if job["cpus"] != 1 or job.get("cpu_bound"):
         line += ["-c", str(job["cpus"])]
     if job.get("mem_bytes"):
@@ -130,9 +130,9 @@ def _ends(job: Job) -> list[str]:
     """When it is to be ended, and tried again."""
     line = []
     for option, field in (("-t", "time_limit_s"), ("--heartbeat", "heartbeat_s")):
-        line += [option, f"{job[field]:g}s"] if job.get(field) else []
+        line += [option, exact_time(job[field])] if job.get(field) else []
     if job.get("grace_s", USUAL_GRACE_S) != USUAL_GRACE_S:
-        line += ["--grace", f"{job['grace_s']:g}s"]
+        line += ["--grace", exact_time(job["grace_s"])]
     line += ["--on-kill", job["on_kill"]] if job.get("on_kill") else []
     if job.get("stop_to", "all") != "all":
         line += ["--stop-to", job["stop_to"]]
@@ -142,6 +142,11 @@ def _ends(job: Job) -> list[str]:
     if job.get("on_failure", "continue") != "continue":
         line += ["--on-failure", job["on_failure"]]
     return line
+
+
+def exact_time(seconds: float) -> str:
+    """As the options of a time read it, and reads back to the same."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
 def exact_size(size: int) -> str:

@@ -1,22 +1,30 @@
-"""`gpuq status --watch`: a picture that is drawn over itself, or a line of JSON at each change.
+"""`gpuq status --watch`: a picture that is drawn over itself, or a line at each change.
 
-Loaded only where something is watched. It ends with Ctrl-C, or with the daemon.
+Loaded only where something is watched. It ends with Ctrl-C, with who reads it, or with the daemon,
+but for one that is restarted.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from gpuq.cli import console
-from gpuq.cli.render import Job, unpainted, width
+from gpuq.cli.render import Job, rfc3339, unpainted, width
 from gpuq.protocol import SCHEMA
 
 PACE_S = 0.5
 
 Answer = TypeVar("Answer")
+
+
+class Told(NamedTuple):
+    """A row for a pipe, and what of it makes another line when it is otherwise."""
+
+    row: str
+    what: Any
 
 
 def redraw(picture: Callable[[int, int], Sequence[str]]) -> None:
@@ -45,6 +53,24 @@ def print_answers(ask: Callable[[], dict[str, Any]]) -> None:
             console.say(json.dumps({"schema": SCHEMA, **found}))
             sys.stdout.flush()
             said = found
+
+
+def append_changes(
+    ask: Callable[[], Mapping[Any, Told]],
+    find_gone: Callable[[Sequence[Any]], Iterable[str]] = lambda gone: (),
+) -> None:
+    """Each row with the time before it: those that are there, and then whatever is new or otherwise.
+    `find_gone` has the last rows of those that are no more among them."""
+    known: dict[Any, Any] = {}
+    for found in _again_and_again(ask):
+        gone = [key for key in known if key not in found]
+        changed = [told.row for key, told in found.items() if known.get(key) != told.what]
+        rows = [*(find_gone(gone) if gone else ()), *changed]
+        if rows:
+            now = rfc3339(time.time())
+            console.say(*(f"{now}\t{row}" for row in rows))
+            sys.stdout.flush()
+        known = {key: told.what for key, told in found.items()}
 
 
 def _again_and_again(ask: Callable[[], Answer]) -> Iterator[Answer]:

@@ -39,6 +39,17 @@ def peek(path: str) -> dict[str, str]:
         return {}
 
 
+def read_table(path: str, name: str) -> dict[str, Any]:
+    """One table of the file, as it is written; empty where there is none. What else stands in the
+    file is not looked at."""
+    found = _parse(path).get(name, {})
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"{path}: {name} = {found!r} is no table. Write [{name}] on a line of its own"
+        )
+    return found
+
+
 def is_there(path: str) -> bool:
     """What nobody may read is there, and reading it tells why not."""
     try:

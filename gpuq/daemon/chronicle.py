@@ -128,7 +128,9 @@ class Chronicle:
             return
         if isinstance(news, Running):
             self._watchers.publish(news.job, "started")
-        elif self._store.current.state(news.job) == JobState.ENDED:
+            return
+        self._lookout.usage.series.forget((news.job, news.attempt))
+        if self._store.current.state(news.job) == JobState.ENDED:
             self._returns.pop(news.job, None)
             self._watchers.publish(news.job, "started")
             self._watchers.publish(news.job, "ended")
@@ -176,6 +178,7 @@ class Chronicle:
             error_signature=error_signature(exit, outcome, ending=terms.ending),
             cooling=None if terms.cool_at_once else (self._clock.monotonic(), self._boot_id),
             gpu_use=self._lookout.usage.of(job, attempt) if terms.gpus else None,
+            series=self._lookout.usage.series.at_end((job, attempt)),
         )
         ended = _with_words(ended, *beside_words(exit))
         self._end_or_try_again(ended, terms)

@@ -12,6 +12,7 @@ import structlog
 
 from gpuq.config import Config
 from gpuq.core.gpus.gpu import Gpu
+from gpuq.core.gpus.ring import History, Rings
 from gpuq.core.model import LeaseState, Request
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus import BackendSpec, GpuWatch, Probe, parse_gpus
@@ -62,6 +63,7 @@ class Lookout:
         )
         self.usage = Usage(store, config.policy, clock)
         self._health = health
+        self._rings = Rings()
         self._probe = Probe(
             config.gpus,
             on_reading=self._take_reading,
@@ -87,6 +89,12 @@ class Lookout:
     @property
     def is_whole(self) -> bool:
         return self._watch.is_whole
+
+    def history(self, window_s: float, buckets: int) -> History:
+        """What was read in the last `window_s`, beginning at a time by the clock on the wall."""
+        now = self._clock.monotonic()
+        history = self._rings.history(window_s, buckets, now)
+        return replace(history, begin=self._clock.wall() - (now - history.begin))
 
     def heed(self, wishes: Sequence[Request]) -> None:
         """Jobs that wait with these wishes want to hear of what they depend on."""
@@ -138,6 +146,7 @@ class Lookout:
         at = self._clock.monotonic()
         holding = [*leases, *self._health.held()]
         changed = self._watch.accept(raw, holding, self._owner_of, at)
+        self._rings.add(self._watch.gpus or (), at)
         is_over_memory = self.usage.observe(self._watch.gpus or (), leases, at)
         self._remember()
         changed |= self._health.take_reading(self._watch.gpus or (), leases)

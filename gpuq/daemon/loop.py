@@ -28,6 +28,7 @@ from gpuq.core.model import (
     WaitingJob,
 )
 from gpuq.core.policy import Policy
+from gpuq.core.results.series import Series
 from gpuq.core.scheduling.scheduler import plan
 from gpuq.daemon import faults
 from gpuq.daemon.chronicle import Chronicle
@@ -37,7 +38,8 @@ from gpuq.daemon.deeds import Deeds
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.health import HealthWatch
 from gpuq.daemon.inheritance import Inheritance
-from gpuq.daemon.linux import cgroup
+from gpuq.daemon.linux import cgroup, processes
+from gpuq.daemon.linux.process_readings import Aside, FoundProcesses, read_all
 from gpuq.daemon.linux.syscalls import BoottimeAlarm, WallAlarm
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.memory_watch import MemoryWatch
@@ -117,7 +119,9 @@ class Loop:
             health=self._health,
         )
         self._lookout.on_reading = watchers.publish_change
-        self._memory = MemoryWatch(store, self._supervisor, self.wake)
+        self._memory = MemoryWatch(
+            store, self._supervisor, self._clock, self._lookout.usage.series, self.wake
+        )
         scopes = scopes or Scopes(Bus(None))
         self._starter = Starter(
             store,
@@ -150,6 +154,7 @@ class Loop:
         self._messenger = Messenger(store, config, self._clock)
         self.look_closely = self._lookout.look_closely
         self.first_reading = self._lookout.first_reading
+        self.gpu_history = self._lookout.history
         self.read_gpus = self._lookout.tell_probe
         self.enforcement = scopes.enforcement
 
@@ -225,6 +230,18 @@ class Loop:
     def owner_of(self, pid: int) -> int | None:
         """The job that a process belongs to."""
         return self._supervisor.owner_of(pid)
+
+    async def processes_of(self, job: int, aside: Aside) -> FoundProcesses:
+        """The processes that a job is. Reading of them takes long where there are many, or where one
+        hangs in the kernel, so that is done `aside`."""
+        table = await aside(processes.Table)
+        pids = self._supervisor.members(job, table)
+        found: FoundProcesses = await aside(lambda: read_all(pids))
+        return found
+
+    def series(self, job: int, attempt: int) -> Series | None:
+        """How an attempt that runs is going, as far as this daemon has seen or found it."""
+        return self._lookout.usage.series.latest((job, attempt))
 
     def gpu_use(self, job: int, attempt: int) -> GpuUse | None:
         """What an attempt that runs has made of its GPUs by the last reading."""

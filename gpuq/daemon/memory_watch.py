@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from gpuq.daemon.clock import Clock
 from gpuq.daemon.linux import processes
+from gpuq.daemon.series import SeriesOfAttempts
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
 from gpuq.daemon.supervisor import Supervisor
@@ -25,8 +27,17 @@ log = structlog.get_logger()
 
 
 class MemoryWatch:
-    def __init__(self, store: Store, supervisor: Supervisor, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        supervisor: Supervisor,
+        clock: Clock,
+        series: SeriesOfAttempts,
+        wake: Callable[[], None],
+    ) -> None:
         self._store = store
+        self._clock = clock
+        self._series = series
         self._supervisor = supervisor
         self._wake = wake
         self._has_begun = asyncio.Event()
@@ -60,18 +71,21 @@ class MemoryWatch:
         keep who reads of it waiting for as long, so nobody waits for such a look, and no other one is
         taken at that job before it has come back."""
         watched = self._store.measured.watched()
-        self._forget_all_but({(job, attempt) for job, attempt, _ in watched})
+        self._forget_all_but({(job, attempt) for job, attempt, *_ in watched})
         if not watched:
             return False
         table = await aside(processes.Table)
-        for job, attempt, most_bytes in watched:
+        for job, attempt, most_bytes, started_mono in watched:
             if (job, attempt) not in self._looks:
-                self._look_at(job, attempt, most_bytes, self._supervisor.members(job, table))
+                members = self._supervisor.members(job, table)
+                self._look_at(job, attempt, most_bytes, started_mono, members)
         if self._looks:
             await asyncio.wait(self._looks.values(), timeout=EVERY_S)
         return True
 
-    def _look_at(self, job: int, attempt: int, most_bytes: int, pids: list[int]) -> None:
+    def _look_at(
+        self, job: int, attempt: int, most_bytes: int, started_mono: float | None, pids: list[int]
+    ) -> None:
         look = asyncio.ensure_future(aside(lambda: memory_of(pids, more_than=most_bytes)))
         self._looks[job, attempt] = look
 
@@ -79,6 +93,9 @@ class MemoryWatch:
             del self._looks[job, attempt]
             if not look.cancelled():
                 self._note(job, attempt, look.result(), most_bytes)
+                if started_mono is not None:
+                    at_s = self._clock.monotonic() - started_mono
+                    self._series.note((job, attempt), at_s, memory_bytes=look.result())
 
         look.add_done_callback(take)
 
@@ -103,6 +120,8 @@ class MemoryWatch:
         self._written[job, attempt] = peak_bytes
 
     def _forget_all_but(self, living: set[tuple[int, int]]) -> None:
+        for key in self._used.keys() - living:
+            self._series.forget(key)
         for known in (self._used, self._peaks, self._written):
             for key in known.keys() - living:
                 del known[key]

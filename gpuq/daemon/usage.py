@@ -27,6 +27,7 @@ from gpuq.core.gpus.usage import (
     find_excess,
     find_stray,
     intruders,
+    mean,
     most,
     total,
     used_by,
@@ -35,6 +36,7 @@ from gpuq.core.gpus.usage import (
 from gpuq.core.model import Lease
 from gpuq.core.policy import OverMemory, Policy
 from gpuq.daemon.clock import Clock
+from gpuq.daemon.series import SeriesOfAttempts
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble, StoreDamaged
 from gpuq.daemon.store.measured import OnGpus
@@ -103,9 +105,10 @@ _News = _Idle | _Used | Intruder | Stray | Excess
 
 
 class Usage:
-    """`policy` gives the settings that are in force."""
+    """`policy` gives the settings that are in force. `series` is how what runs is going."""
 
     def __init__(self, store: Store, policy: Callable[[], Policy], clock: Clock) -> None:
+        self.series = SeriesOfAttempts(store)
         self._store = store
         self._policy = policy
         self._clock = clock
@@ -194,6 +197,12 @@ class Usage:
             energy_j=total(energies),
         )
         tally.use = add(tally.use, stretch)
+        self.series.note(
+            (one.job, one.attempt),
+            now.at - one.started_mono,
+            gpu_memory_bytes=stretch.used_bytes,
+            gpu_utilization_percent=mean(stretch.utilizations),
+        )
 
     # ── found out ──
 
@@ -273,6 +282,8 @@ class Usage:
         try:
             with self._store.transaction():
                 self._write_uses(changed)
+                if is_due:
+                    self.series.write(changed)
                 for one, told in news:
                     self._tell(one, told, at)
         except DiskTrouble as trouble:
@@ -293,10 +304,12 @@ class Usage:
         measured = self._store.measured
         try:
             running = (
-                {(one.job, one.attempt) for one in measured.running()} if self._tallies else ()
+                {(one.job, one.attempt) for one in measured.running()} if self._tallies else set()
             )
+            watched = {(job, attempt) for job, attempt, *_ in measured.watched()}
             with self._store.transaction():
                 self._write_uses(key for key in self._tallies if key in running)
+                self.series.write(running | watched)
         except (DiskTrouble, StoreDamaged) as trouble:
             log.error("what jobs make of their GPUs could not be stored", why=str(trouble))
 

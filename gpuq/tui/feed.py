@@ -11,6 +11,7 @@ from gpuq.link import Stream
 
 AGAIN_S = 0.5  # the daemon is being restarted, most likely
 PACE_S, UNSEEN_PACE_S = 0.25, 5.0
+MOST_UNTAKEN = 4  # parts that were told and not looked at yet
 
 
 class Feed:
@@ -33,6 +34,7 @@ class Feed:
         self._finished_since = finished_since
         self._pace_s = PACE_S
         self._stream: Stream | None = None
+        self._room = threading.Semaphore(MOST_UNTAKEN)
         self._is_over = threading.Event()
         self._is_renewed = False
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
@@ -40,8 +42,14 @@ class Feed:
     def start(self) -> None:
         self._thread.start()
 
+    def taken(self) -> None:
+        """A part that was told has been looked at. Who does not come to that is told no more: it stays
+        with the daemon, which makes one part of it all."""
+        self._room.release()
+
     def stop(self) -> None:
         self._is_over.set()
+        self._room.release()
         self._hang_up()
 
     def set_seen(self, is_seen: bool) -> None:
@@ -77,9 +85,10 @@ class Feed:
         )
         self._stream = stream
         for part in stream:
-            self._tell(part)
+            self._room.acquire()
             if self._is_over.is_set():
                 return
+            self._tell(part)
 
 
 def midnight(now: float) -> float:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from gpuq.cli.render import PLAIN, cut, width
+from gpuq.cli.render import PLAIN, cut, in_ascii
 
 PLAIN_STYLE = Style()
 BOLD = Style(bold=True)
@@ -27,6 +28,7 @@ BY_CODE = {
     "33": Style(color="yellow"),
     "36": Style(color="cyan"),
     "2": DIM,
+    "1": BOLD,
 }
 RED, GREEN, YELLOW, CYAN = (BY_CODE[code] for code in ("31", "32", "33", "36"))
 
@@ -42,11 +44,11 @@ class Signs:
         """The same in ASCII where there is no more, with no column moved."""
         if self.unicode or text.isascii():
             return text
-        return text.translate(_IN_ASCII).encode("ascii", "replace").decode()
+        return in_ascii(text, _IN_ASCII)
 
 
-_DRAWN = "─│┬┴┼├┤╭╮╰╯┌┐└┘▶·✗✓‖●○▲▼↵→←↑↓▁▂▃▄▅▆▇"
-_IN_ASCII = PLAIN | str.maketrans(_DRAWN, "-|+++++++++++++>.x+=*o^v<><^v_..:-=+")
+_DRAWN = "─│┬┴┼├┤╭╮╰╯┌┐└┘▶·✗✓‖●○▲▼↵→←↑↓▁▂▃▄▅▆▇━┃╸╺▔▕▐▀"
+_IN_ASCII = PLAIN | str.maketrans(_DRAWN, "-|+++++++++++++>.x+=*o^v<><^v_..:-=+=|---|#=")
 
 
 class Line:
@@ -70,8 +72,8 @@ class Line:
         room = self.left if wide is None else min(wide, self.left)
         if room <= 0:
             return self
-        text = cut(text, room)
-        used = width(text)
+        text = _cut(text, room)
+        used = cell_len(text)
         if wide is not None and used < room:
             gap = " " * (room - used)
             text, used = (gap + text if right else text + gap), room
@@ -84,3 +86,11 @@ class Line:
         if self.left > 0:
             self._segments.append(Segment(" " * self.left, self._base))
         return Strip(self._segments, self.room)
+
+
+def _cut(text: str, room: int) -> str:
+    """In as many cells as Textual reckons with, which puts the lines together: it knows more signs than
+    a pipe needs that take no cell or two."""
+    if text.isascii():
+        return cut(text, room)
+    return text if cell_len(text) <= room else set_cell_size(text, room - 1) + "…"

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from gpuq.cli.gpu_text import gpu_row
 from gpuq.cli.job_text import ORDERS, PIPE_COLUMNS, chosen_table, column_values, in_order, job_row
 from gpuq.cli.jobs import read_since
 from gpuq.cli.render import Look
@@ -25,7 +26,7 @@ from gpuq.daemon.requests import fields
 from gpuq.daemon.store import Store
 from gpuq.errors import UsageError
 from tests.cli.conftest import Gpuq
-from tests.cli.said import FakeDaemon, ended, gpu, job, page, running
+from tests.cli.said import FakeDaemon, Said, ended, gpu, job, page, running
 from tests.conftest import BIN, Daemon, clean_environment, until
 from tests.daemon.test_store import NOW, end, start, submit_one
 
@@ -100,7 +101,6 @@ def test_a_limit_is_kept_over_pages(gpuq: Gpuq, fake: FakeDaemon) -> None:
             "--since: 'soon' is neither a length of time like 2h nor a date like 2026-07-31 or "
             "2026-07-31T14:00",
         ),
-        (["-w"], "--watch draws on a terminal. In a pipe: gpuq status --watch --json"),
         (
             ["-w", "--no-trunc"],
             "--watch and --no-trunc exclude each other: the picture has to fit",
@@ -278,9 +278,11 @@ class Window:
 
 
 @contextmanager
-def window(fake: FakeDaemon, *words: str, columns: int = 80, rows: int = 24) -> Iterator[Window]:
+def window(
+    fake: FakeDaemon, *words: str, columns: int = 80, rows: int = 24, command: str = "status"
+) -> Iterator[Window]:
     there = Window(
-        [str(BIN / "gpuq"), "--socket", fake.path, "status", *words], columns=columns, rows=rows
+        [str(BIN / "gpuq"), "--socket", fake.path, command, *words], columns=columns, rows=rows
     )
     try:
         yield there
@@ -337,6 +339,85 @@ def test_watched_json_has_a_line_for_each_change(fake: FakeDaemon) -> None:
         assert watching.stdout.read() + watching.stderr.read() == b""
     assert first == {"schema": 1, "jobs": [job(1)]}
     assert second == {"schema": 1, "jobs": [running(1)]}
+
+
+@contextmanager
+def reading(fake: FakeDaemon, *words: str) -> Iterator[Any]:
+    """The lines that a watching command writes into a pipe, without the moment before each."""
+    command = [BIN / "gpuq", "--socket", fake.path, *words]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout
+        assert watching.stderr
+
+        def next_line() -> list[str]:
+            moment, *cells = watching.stdout.readline().rstrip("\n").split("\t")
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", moment)
+            return cells
+
+        yield next_line
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130
+        assert watching.stdout.read() + watching.stderr.read() == ""
+
+
+def test_on_a_pipe_a_watched_list_adds_a_line_for_each_job_that_moved(fake: FakeDaemon) -> None:
+    over = ended(181, reason="exit code 3", exit_code=3)
+
+    def answer(request: Said) -> Said:
+        return page(over) if request["refs"] == ["181"] else page(job(184, reason="other"))
+
+    fake.answers["status"] = page(running(181), job(184))
+    with reading(fake, "status", "-w") as next_line:
+        assert [next_line()[:2] for _ in range(2)] == [["181", "running"], ["184", "queued"]]
+        fake.answers["status"] = answer
+        assert next_line() == job_row(over).split("\t")
+        fake.answers["status"] = page(job(184, substate="held"))
+        assert next_line()[:3] == ["184", "queued", "held"]
+
+
+def test_on_a_pipe_watched_columns_can_be_chosen(fake: FakeDaemon) -> None:
+    fake.answers["status"] = page(running(181))
+    with reading(fake, "status", "-w", "-o", "id,name") as next_line:
+        assert next_line() == ["181", "job-181"]
+
+
+def test_watched_gpus_add_a_line_for_each_that_is_otherwise(fake: FakeDaemon) -> None:
+    fake.answers["gpus"] = page(gpus=[gpu(0), gpu(1)])
+    with reading(fake, "gpus", "-w") as next_line:
+        assert [next_line()[0] for _ in range(2)] == ["0", "1"]
+        fake.answers["gpus"] = page(gpus=[gpu(0), gpu(1, temperature_c=77)])
+        assert next_line() == gpu_row(gpu(1, temperature_c=77)).split("\t")
+
+
+def test_watched_gpus_are_drawn_over_themselves(fake: FakeDaemon) -> None:
+    fake.answers["gpus"] = page(gpus=[gpu(0)])
+    with window(fake, "-w", command="gpus") as seen:
+        until(lambda: seen.shows("34C"))
+        fake.answers["gpus"] = page(gpus=[gpu(0, temperature_c=77)])
+        until(lambda: seen.shows("77C"))
+        assert "34C" not in seen.text
+        assert seen.press_ctrl_c() == (130, b"")
+
+
+def test_watched_gpus_as_json_have_a_line_for_each_change(fake: FakeDaemon) -> None:
+    fake.answers["gpus"] = page(gpus=[gpu(0)])
+    words = [BIN / "gpuq", "--socket", fake.path, "gpus", "--watch", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout
+        assert json.loads(watching.stdout.readline()) == {"schema": 1, "gpus": [gpu(0)]}
+        watching.stdout.close()
+        fake.answers["gpus"] = page(gpus=[gpu(1)])
+        assert watching.wait(20) == 141, "its reader is gone"
+
+
+def test_a_verb_of_gpus_is_not_watched(gpuq: Gpuq) -> None:
+    ran = gpuq("gpus", "--watch", "resume", "0")
+    assert (ran.code, ran.err) == (
+        2,
+        "gpuq: --watch goes with gpuq gpus alone, and not with resume\n",
+    )
 
 
 def test_a_restart_of_the_daemon_is_waited_for(stopped_daemon: Daemon) -> None:

@@ -163,6 +163,15 @@ def test_the_last_axis_varies_first() -> None:
     assert chosen == ["a1", "a2", "b1", "b2"]
 
 
+@pytest.mark.parametrize(
+    ("first", "stop", "words"),
+    [(0, 8, "0-6:2,10,20-22"), (1, 3, "2-4:2"), (3, 6, "6,10,20"), (4, 5, "10"), (2, 2, "")],
+)
+def test_the_indices_of_some_are_written_as_those_of_all(first: int, stop: int, words: str) -> None:
+    elements = Elements(indices=(range(0, 8, 2), range(10, 11), range(20, 23)))
+    assert elements.words_between(first, stop) == words
+
+
 def test_a_million_elements_are_one_range() -> None:
     assert to_wire("0-999999") == {"indices": [[0, 1_000_000, 1]]}
 

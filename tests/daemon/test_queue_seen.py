@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from gpuq.core.asked.common_name import common_name
 from gpuq.core.asked.elements import Elements
 from gpuq.core.scheduling.queue_order import WaitingRun, considered_in_order
-from gpuq.daemon.requests.common_name import common_name
 from gpuq.daemon.store import Store
 from tests.daemon.test_folding import Desk
 from tests.stored import ALICE, BOB, NOW, spec, submit, submit_one, with_gpus

@@ -128,6 +128,8 @@ def test_a_run_that_is_divided_is_told_on_both_sides(tmp_path: Path) -> None:
             assert {row[2] for row in told.rows()} == whole
             indices = [row["array_index"] for row in told.picture.rows]
             assert indices == [0, 4, 5]
+            spans = [row["indices"] for row in told.picture.rows]
+            assert spans == ["0-3", None, "5-9"]
 
     asked(tmp_path, deed, **KEPT)
 
@@ -323,7 +325,16 @@ def test_after_anything_the_told_picture_is_the_true_one(tmp_path: Path) -> None
                     await told.next()
 
     def described(told: Told) -> list[Any]:
-        kept = ("id", "last_id", "state", "substate", "priority", "outcome", "array_index")
+        kept = (
+            "id",
+            "last_id",
+            "state",
+            "substate",
+            "priority",
+            "outcome",
+            "array_index",
+            "indices",
+        )
         return [[row[name] for name in kept] for row in told.picture.rows]
 
     asked(tmp_path, deed, **KEPT)

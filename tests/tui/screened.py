@@ -23,7 +23,8 @@ from gpuq import protocol
 from gpuq.client import Client
 from gpuq.tui.app import GpuqApp
 from gpuq.tui.looks import Signs
-from tests.cli.said import FakeDaemon, Said, job
+from tests.cli.said import FakeDaemon, Said, in_full, job
+from tests.cli.test_group import group
 from tests.desk import until
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -33,7 +34,7 @@ NOW = 1_790_000_000.0  # 14:13:20 UTC
 
 def row(number: int, *, last: int | None = None, **changes: Any) -> Said:
     """As a subscription tells of a job, or of a run of jobs up to `last`."""
-    return job(id=number, **changes) | {"last_id": last or number}
+    return job(number, **changes) | {"last_id": last or number}
 
 
 class TellingDaemon(FakeDaemon):
@@ -54,9 +55,24 @@ class TellingDaemon(FakeDaemon):
             "gpu_trouble": None,
             "gpu_backend": "sim:4x24G",
             "heads": {},
+            "you": {"user": "alice", "uid": 1000, "is_admin": False, "may_act": True},
+            "undo_for_s": 10.0,
         } | beside
         self._subscribed: dict[socket.socket, Any] = {}
+        self._is_away = False
         super().__init__(folder)
+        self.answers["show"] = lambda asked: {"job": self._in_full(int(asked["ref"]))}
+        self.answers["group"] = lambda asked: {
+            "group": group(name=asked["ref"]),
+            "jobs": [],
+            "after": None,
+        }
+        self.answers["gpu_history"] = {"begin_at": NOW - 300.0, "step_s": 1.0, "gpus": {}}
+
+    def _in_full(self, number: int) -> Said:
+        """As it was told first."""
+        rows = [one for one in self.picture["jobs"] if one["id"] <= number <= one["last_id"]]
+        return in_full(rows[0] if rows else job(number), env_names=[], needed_by=None)
 
     def push(self, **news: Any) -> None:
         """Rows that are otherwise than before are of the picture of who comes later, too."""
@@ -69,10 +85,16 @@ class TellingDaemon(FakeDaemon):
         for connection in list(self._subscribed):
             connection.shutdown(socket.SHUT_RDWR)
 
+    def hold_back(self, is_away: bool = True) -> None:
+        """From now on who calls is sent away; or no longer."""
+        self._is_away = is_away
+
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection, connection.makefile("rb") as lines:
                 for line in lines:
+                    if self._is_away:
+                        return
                     message = json.loads(line)
                     if message.get("do") == "subscribe":
                         self.asked.append(message)
@@ -100,6 +122,13 @@ class Screened:
         strips = self.app.screen._compositor.render_strips()
         return "\n".join("".join(part.text for part in strip).rstrip() for strip in strips)
 
+    def text_of(self, selector: str) -> str:
+        """What is seen of one widget."""
+        region = self.app.screen.query_one(selector).region
+        strips = self.app.screen._compositor.render_strips()[region.y : region.bottom]
+        parts = [strip.crop(region.x, region.right) for strip in strips]
+        return "\n".join("".join(part.text for part in strip).rstrip() for strip in parts)
+
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
         await self.settle()
@@ -114,13 +143,22 @@ class Screened:
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         await until(condition, f"{what}; the screen shows\n{self.text()}")
 
-    async def shows(self, words: str) -> None:
-        await self.until(lambda: words in self.text(), f"{words!r} to be seen")
+    def flowing(self) -> str:
+        """The same as one line: what was wrapped, in a box or not, is together again."""
+        return " ".join(self.text().replace("│", " ").split())
 
-    async def is_golden(self, name: str) -> None:
-        """It looks as it is written down in goldens/; with GPUQ_WRITE_GOLDENS=1 it is written down."""
+    async def shows(self, words: str) -> None:
+        def are_seen() -> bool:
+            return words in self.text() or " ".join(words.split()) in self.flowing()
+
+        await self.until(are_seen, f"{words!r} to be seen")
+
+    async def is_golden(self, name: str, of: str | None = None) -> None:
+        """It looks as it is written down in goldens/, all of it or one widget; with
+        GPUQ_WRITE_GOLDENS=1 it is written down."""
         await self.settle()
-        path, seen = GOLDENS / f"{name}.txt", self.text() + "\n"
+        seen = (self.text() if of is None else self.text_of(of)) + "\n"
+        path = GOLDENS / f"{name}.txt"
         if os.environ.get(WRITE):
             path.write_text(seen)
         assert seen == path.read_text()
@@ -145,15 +183,17 @@ def screened(
     async def main() -> None:
         daemon = TellingDaemon(folder, jobs=jobs or [], gpus=gpus or [], **beside or {})
         daemon.answers |= answers or {}
+        client = Client(socket=daemon.path)
         try:
             asked = {"user": "alice", "host": "box7", "signs": Signs(now=lambda: NOW)} | options
-            app = GpuqApp(Client(socket=daemon.path), **asked)
+            app = GpuqApp(client, **asked)
             async with app.run_test(size=size) as pilot:
                 screen = Screened(app, pilot, daemon)
                 await screen.until(lambda: app.picture.is_whole, "the first picture")
                 await screen.settle()
                 await deed(screen)
         finally:
+            client.close()
             daemon.close()
 
     os.environ["TZ"] = "UTC"

@@ -34,6 +34,15 @@ class Elements:
         """The indices as one writes them: "0-9", "0-90:10,200"."""
         return ",".join(_words(span) for span in self.indices)
 
+    def words_between(self, first: int, stop: int) -> str:
+        """The same of those of these numbers, counted from 0."""
+        words = []
+        for span in self.indices:
+            if part := span[max(first, 0) : max(stop, 0)]:
+                words.append(_words(part))
+            first, stop = first - len(span), stop - len(span)
+        return ",".join(words)
+
     def at(self, number: int, row: Sequence[str] = ()) -> Element:
         """The element of that number, counted from 0, with its row of the table; IndexError."""
         parameters = self._on_axes(number) | dict(zip(self.columns, row, strict=bool(row)))

@@ -71,6 +71,11 @@ def most(numbers: Iterable[int | None]) -> int | None:
     return max((number for number in numbers if number is not None), default=None)
 
 
+def mean(numbers: Collection[float]) -> float | None:
+    """None of none."""
+    return fsum(numbers) / len(numbers) if numbers else None
+
+
 def total(numbers: Iterable[float | None]) -> float | None:
     """Of those that are known; None where none is."""
     known = [number for number in numbers if number is not None]

@@ -92,11 +92,12 @@ def after_words(needs: Sequence[Awaited]) -> str:
     return f"{said}: {ended} of {total} {'has' if ended == 1 else 'have'} ended"
 
 
-def stranded_words(ended: range, waiting: Sequence[range]) -> str:
-    """Of jobs that wait for others, which somebody ends: "186 waits for 184 and will never start"."""
+def stranded_words(ended: range, waiting: Sequence[range], will: str = "will") -> str:
+    """Of jobs that wait for others, which somebody ends: "186 waits for 184 and will never start"; or
+    "would", where nobody has done it yet."""
     many = sum(map(len, waiting)) > 1
     waits = "wait" if many else "waits"
-    return f"{_named(waiting)} {waits} for {_named([ended])} and will never start"
+    return f"{_named(waiting)} {waits} for {_named([ended])} and {will} never start"
 
 
 def alike(needs: Sequence[Awaited]) -> dict[tuple[When, bool, NeedState], str]:

@@ -56,9 +56,14 @@ class Peer:
     def is_self(self, uid: int) -> bool:
         return self.uid == uid != NOBODY
 
+    @property
+    def may_act(self) -> bool:
+        """False for who may only look, whatever it is about."""
+        return self.uid != NOBODY
+
     def require_change(self) -> None:
-        """NotPermitted for who may only look, whatever it is about."""
-        if self.uid == NOBODY:
+        """NotPermitted for who may only look."""
+        if not self.may_act:
             raise NotPermitted(CONTAINER)
 
     def require_admin(self, what: str) -> None:

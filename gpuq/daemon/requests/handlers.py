@@ -18,8 +18,10 @@ from gpuq.daemon.linux import investigate, processes
 from gpuq.daemon.linux.sentences import sentences
 from gpuq.daemon.requests import fields, views
 from gpuq.daemon.requests.changes import Changes
+from gpuq.daemon.requests.consequences import Consequences, done_by_kill
 from gpuq.daemon.requests.editing import Editing
 from gpuq.daemon.requests.expectations import Expectations
+from gpuq.daemon.requests.gpu_past import tell_history
 from gpuq.daemon.requests.gpu_requests import GpuRequests
 from gpuq.daemon.requests.groups import Groups
 from gpuq.daemon.requests.known_gpus import KnownGpus
@@ -27,6 +29,7 @@ from gpuq.daemon.requests.limit_requests import LimitRequests
 from gpuq.daemon.requests.listing import Listing
 from gpuq.daemon.requests.long_looks import LongLooks
 from gpuq.daemon.requests.looking_back import LookingBack
+from gpuq.daemon.requests.looking_into import LookingInto
 from gpuq.daemon.requests.metrics import Metrics
 from gpuq.daemon.requests.needing import stranded_by
 from gpuq.daemon.requests.noticing import Noticing
@@ -59,10 +62,13 @@ LOOKS = {
     "wait",
     "gpus",
     "why_gpu",
+    "gpu_history",
     "metrics",
 }
 LOOKS |= {"editable", "prunable", "pruning", "limits", "queues", "usage", "reservations"}
 LOOKS |= {"history", "stats", "errors", "notices", "extract", "subscribe"}
+LOOKS |= {"processes", "series"}
+LOOKS |= {"consequences"}
 
 Answer = dict[str, Any]
 News = AsyncGenerator[Answer, None]
@@ -89,6 +95,7 @@ class Handlers:
         )
         self._expectations = Expectations(world)
         self._changes = Changes(store, self._refs, config, world, self._find_own)
+        self._consequences = Consequences(store, self._refs)
         self._editing = Editing(store, world, self._find_own, self._submissions.read_specs)
         self._listing = Listing(store, self._refs, self._discretion, self._job_view)
         self._waiting = Waiting(store.found, self._refs, watchers)
@@ -105,9 +112,10 @@ class Handlers:
         self._looking_back = LookingBack(
             store, config, self._long_looks, self._refs, self._discretion, self._job_view
         )
+        self._looking_into = LookingInto(store, self._refs, world, self._discretion)
         self._groups = Groups(store, self._refs, self._discretion, self._long_looks)
         self._subscriptions = Subscriptions(
-            store, world, watchers, self._job_view, self._beside_the_jobs
+            store, world, watchers, self._job_view, self._beside_a_screen
         )
         self.metrics = Metrics(store, config, world, self._long_looks, self._discretion)
         self.host_notes: Callable[[], list[str]] = list  # of what the machine does not let us do
@@ -123,9 +131,12 @@ class Handlers:
             "status": self.status,
             "subscribe": self._subscriptions.subscribe,
             "show": self.show,
+            "processes": self._looking_into.processes,
+            "series": self._looking_into.series,
             "group": self._groups.group,
             "wait": self._waiting.wait,
             "kill": self.kill,
+            "consequences": self._consequences.consequences,
             "pause": self.pause,
             "hold": self._changes.hold,
             "priority": self._changes.priority,
@@ -144,6 +155,7 @@ class Handlers:
             "resume_gpus": self._gpu_requests.resume,
             "test_gpus": self._gpu_requests.test,
             "why_gpu": self._gpu_requests.why,
+            "gpu_history": self.gpu_history,
             "events": self._telling.events,
             "metrics": self.metrics.metrics,
             "notices": self._noticing.notices,
@@ -302,15 +314,13 @@ class Handlers:
         return {"jobs": done, "stranded": stranded}
 
     def _stop(self, row: Row, grace: float | None, peer: Peer, now: float) -> Answer:
-        run = {"id": row["id"], "last_id": row["last_id"]}
-        if "grace_s" not in row:  # of those that are over
-            return run | {"done": "already_ended", "grace_s": None}
+        done, span = done_by_kill(row, grace), (row["id"], row["last_id"])
+        if done["done"] == "already_ended":
+            return done
         grace_s = float(row["grace_s"] if grace is None else grace)
-        if not self._store.wished.stop(*run.values(), grace_s=grace_s, actor=peer.user, now=now):
-            return run | {"done": "already_ended", "grace_s": None}
-        if row["state"] in ("queued", "ended"):  # which was to be queued again
-            return run | {"done": "cancelled", "grace_s": None}
-        return run | {"done": "stopping" if grace_s else "killing", "grace_s": grace_s}
+        if self._store.wished.stop(*span, grace_s=grace_s, actor=peer.user, now=now):
+            return done
+        return done | {"done": "already_ended", "grace_s": None}
 
     def _send_signal(self, row: Row, number: int, peer: Peer) -> Answer:
         sent = self._store.wished.signal(row["id"], number, actor=peer.user, now=time.time())
@@ -342,6 +352,18 @@ class Handlers:
     def _beside_the_jobs(self, peer: Peer) -> Answer:
         counts = self._store.counted.for_user(peer.uid)
         return {"counts": counts, "drained": self._drained()} | self._gpus(peer)
+
+    def _beside_a_screen(self, peer: Peer) -> Answer:
+        """With who is looking: keys are off that would do what they may not."""
+        you = {
+            "user": peer.user,
+            "uid": peer.uid,
+            "is_admin": peer.is_admin,
+            "may_act": peer.may_act,
+        }
+        return {"you": you, "undo_for_s": float(self._config.undo_for)} | self._beside_the_jobs(
+            peer
+        )
 
     def _job_view(self, row: Row, peer: Peer) -> Answer:
         row = self._with_latest_use(self._store.found.with_values(row), row["id"])
@@ -421,6 +443,9 @@ class Handlers:
     async def gpus(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         await self._world.first_reading(FIRST_READING_S)
         return self._gpus(peer)
+
+    async def gpu_history(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        return tell_history(request, self._world.gpu_history)
 
     def _gpus(self, peer: Peer) -> Answer:
         self._world.look_closely()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from gpuq.core.asked.common_name import common_name
 from gpuq.core.asked.elements import read_elements
 from gpuq.core.model import JobState, Outcome
 from gpuq.core.scheduling.queue_order import considered_in_order
@@ -12,7 +13,6 @@ from gpuq.core.units import format_spans
 from gpuq.daemon.callers.discretion import Discretion
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests import fields
-from gpuq.daemon.requests.common_name import common_name
 from gpuq.daemon.requests.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row

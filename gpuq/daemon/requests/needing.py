@@ -82,10 +82,14 @@ class Needing:
 
 
 def stranded_by(
-    waiting: Waiting, done: Sequence[Mapping[str, Any]], rows: Sequence[Row]
+    waiting: Waiting,
+    done: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
+    *,
+    foreseen: bool = False,
 ) -> list[str]:
     """Who waits for jobs that are to end now, and cannot start after that, in sentences; of very many
-    only the first. `done` says to each of the rows what was done."""
+    only the first. `done` says to each of the rows what was done, or (`foreseen`) what would be."""
     ending = [
         range(row["id"], row["last_id"] + 1)
         for row, answer in zip(rows, done, strict=True)
@@ -99,7 +103,7 @@ def stranded_by(
             if not any(span[0] in other and span[-1] in other for other in ending)
         ]
         if left:
-            sentences.append(stranded_words(jobs, left))
+            sentences.append(stranded_words(jobs, left, "would" if foreseen else "will"))
     return sentences
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from gpuq.core.asked.elements import read_elements
 from gpuq.core.decisions import Plan
 from gpuq.core.model import JobState
 from gpuq.core.units import merged, parse_ranges
@@ -293,6 +294,7 @@ class _Teller:
         whole = self._job_view(row, self._peer)
         view = {name: whole[name] for name in _IN_A_ROW.split()}
         view |= {"last_id": row["last_id"], "command": _short(view["command"])}
+        view["indices"] = _indices(row)
         waits = views.waits_in(row, self._world.plan)
         if waits is not None:
             view |= {"reason": None, "waits_in": waits}
@@ -319,6 +321,14 @@ def _jobs_of(events: Sequence[Row]) -> list[range]:
         elif event["kind"] == "pruned":
             spans += parse_ranges(detail["jobs"])
     return merged(spans)
+
+
+def _indices(row: Row) -> str | None:
+    """Those of a run of an array; None where it is no run, or of another thing."""
+    number = row["last_id"] - row["id"] + 1
+    if row["element"] is None or number == 1:
+        return None
+    return read_elements(row["elements"]).words_between(row["element"], row["element"] + number)
 
 
 def _short(command: Sequence[str]) -> list[str]:

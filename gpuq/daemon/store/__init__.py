@@ -34,6 +34,7 @@ from gpuq.daemon.store.pruned import Pruned
 from gpuq.daemon.store.reported import Reported
 from gpuq.daemon.store.reserved import Reserved
 from gpuq.daemon.store.returned import Returned
+from gpuq.daemon.store.series import SeriesRows
 from gpuq.daemon.store.shares import Shares
 from gpuq.daemon.store.snapshots import Snapshots
 from gpuq.daemon.store.tallies import Tallies
@@ -46,7 +47,7 @@ __all__ = ["Store"]
 class Store:
     """The open database. `asked`, `wished`, `changed` and `limited` are the handlers' to write,
     `happened`, `falling`, `giving_up`, `machine`, `durations`, `health`, `measured`, `learned`,
-    `needs`, `notices`, `pruned`, `returned` and `shares` the loop's; the others only read."""
+    `needs`, `notices`, `pruned`, `returned`, `series` and `shares` the loop's; the others only read."""
 
     def __init__(self, path: Path | str) -> None:
         """Opens, creates or migrates the file; StoreRefused names what is wrong with it."""
@@ -59,6 +60,7 @@ class Store:
         self.machine = Machine(self.database)
         self.measured = Measured(self.database)
         self.reported = Reported(self.database)
+        self.series = SeriesRows(self.database)
         self.learned = Learned(self.database)
         self.durations = Durations(self.database)
         self.health = Health(self.database)

@@ -11,6 +11,7 @@ from gpuq.core.ends.beside import on_kill_words
 from gpuq.core.ends.bounds import CpuBound, MemBound
 from gpuq.core.gpus.usage import GpuUse
 from gpuq.core.model import EndCause, Exit, Lease, Outcome, Request
+from gpuq.core.results.series import Series
 from gpuq.daemon.store.classes import reclassify
 from gpuq.daemon.store.connection import Database, LeaseRefused
 from gpuq.daemon.store.elements import single_out, span_detail
@@ -18,6 +19,7 @@ from gpuq.daemon.store.events import record_event
 from gpuq.daemon.store.falling import ask_for_gpus_again
 from gpuq.daemon.store.measured import use_columns
 from gpuq.daemon.store.needs import touch
+from gpuq.daemon.store.series import write_series
 from gpuq.daemon.store.tallies import waits_before
 
 
@@ -49,8 +51,8 @@ class NewAttempt:
 class Ended:
     """An attempt that is over, and what that was. `open_reason` is the reason as others are told it
     who may not read the log. `cooling` is since when (CLOCK_MONOTONIC, boot id)
-    its GPUs cool down; None where they are cool at once. `gpu_use` is what was measured; None leaves
-    what is written down of it."""
+    its GPUs cool down; None where they are cool at once. `gpu_use` and `series` are what was
+    measured; None leaves what is written down of it."""
 
     job: int
     attempt: int
@@ -61,6 +63,7 @@ class Ended:
     error_signature: str | None = None  # None: it did what was wanted of it
     cooling: tuple[float, str] | None = None
     gpu_use: GpuUse | None = None
+    series: Series | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -441,6 +444,8 @@ class Happened:
             f"update attempts set {setting} where job = :job and attempt = :attempt",
             facts | {"job": ended.job, "attempt": ended.attempt},
         )
+        if ended.series is not None:
+            write_series(self._db, ended.job, ended.attempt, ended.series)
         self._let_go(ended.job, ended.attempt, ended.cooling, exit.ended_at or now)
 
     def _tell_end(self, kind: str, ended: Ended, now: float) -> None:

@@ -51,18 +51,19 @@ class Measured:
     def write(self, job: int, attempt: int, use: GpuUse) -> None:
         self._set(job, attempt, use_columns(use))
 
-    def watched(self) -> list[tuple[int, int, int]]:
-        """(job, attempt, bytes that it may use) of each whose memory the daemon has to watch."""
+    def watched(self) -> list[tuple[int, int, int, float | None]]:
+        """(job, attempt, bytes that it may use, when it began to run on CLOCK_MONOTONIC) of each whose
+        memory the daemon has to watch."""
         rows = self._db.rows(
             """
-            select a.job, a.attempt, s.mem_bytes
+            select a.job, a.attempt, s.mem_bytes, a.started_mono
             from jobs j indexed by jobs_active
             join specs s on s.id = j.spec
             join attempts a on a.job = j.id and a.attempt = j.attempt
             where j.state in ('starting', 'running') and a.mem_bound_by = 'watched'
             """
         )
-        return [(row["job"], row["attempt"], row["mem_bytes"]) for row in rows]
+        return [(row["job"], row["attempt"], row["mem_bytes"], row["started_mono"]) for row in rows]
 
     def memory_peak(self, job: int, attempt: int, peak_bytes: int) -> None:
         """What an attempt whose memory is watched was seen to use at the most."""

@@ -407,6 +407,16 @@ create table reports (
   check ((progress is null) = (progress_from is null))
 ) without rowid;
 
+-- How an attempt went: what was measured of it, in up to 240 stretches of equal length. Only of those
+-- of which there is more than one point.
+create table series (
+  job           integer not null,
+  attempt       integer not null,
+  points        blob    not null,   -- JSON, packed by zlib: as the request `series` has it
+  primary key (job, attempt),
+  foreign key (job, attempt) references attempts (job, attempt) on delete cascade
+) without rowid;
+
 -- Every GPU this machine has shown: what can never run here is judged against these.
 create table gpus (
   uuid                 text    primary key,

@@ -34,17 +34,19 @@ class Picture:
         self.counts: dict[str, int] = {}  # queued, running, queued_yours
         self.finished: dict[str, int] = {}  # by outcome, since the moment that was asked for
         self.drained: dict[str, Any] | None = None
+        self.you: dict[str, Any] = {}  # user, uid, is_admin, may_act; empty where it is not told
+        self.undo_for_s = 0.0
         self.gpu_trouble: str | None = None
         self.gpu_backend = ""
         self.gpus: list[Gpu] = []
         self._gpus: dict[str, Gpu] = {}
-        self._heads: dict[str, int] = {}
+        self.heads: dict[str, int] = {}  # of those who wait in one class
         self._coming: Rows | None = None  # of a picture that is not whole yet
 
     def take(self, told: Told) -> Change:
         jobs = self._take_part(told) if told.get("is_picture") else self._take_news(told)
-        if "heads" in told and told["heads"] != self._heads:
-            self._heads = told["heads"]
+        if "heads" in told and told["heads"] != self.heads:
+            self.heads = told["heads"]
             if jobs is not None:
                 jobs |= {row["id"] for row in self.rows if row.get("waits_in") is not None}
         return Change(jobs=jobs, gpus=self._take_gpus(told), beside=self._take_beside(told))
@@ -55,7 +57,7 @@ class Picture:
         if (waits_in := row.get("waits_in")) is None:
             reason: str | None = row["reason"]
             return reason
-        head = self._heads.get(str(waits_in))
+        head = self.heads.get(str(waits_in))
         return "about to be considered" if head is None else f"behind {head}"
 
     def _take_part(self, told: Told) -> frozenset[int] | None:
@@ -102,7 +104,7 @@ class Picture:
         return "gpus" in told or "gpu_order" in told
 
     def _take_beside(self, told: Told) -> bool:
-        names = ("counts", "finished", "drained", "gpu_trouble", "gpu_backend")
+        names = ("counts", "finished", "drained", "gpu_trouble", "gpu_backend", "you", "undo_for_s")
         said = [name for name in names if name in told]
         for name in said:
             setattr(self, name, told[name])

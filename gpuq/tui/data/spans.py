@@ -20,11 +20,42 @@ class Rows:
     def __iter__(self) -> Iterator[Row]:
         return (self._by_id[job] for job in self._ids)
 
+    def at(self, first: int) -> Row | None:
+        """The row that begins with this job."""
+        return self._by_id.get(first)
+
     def holding(self, job: int) -> Row | None:
         """The row that this job is in."""
         at = bisect_right(self._ids, job) - 1
         row = self._by_id[self._ids[at]] if at >= 0 else None
         return row if row is not None and job <= row["last_id"] else None
+
+    @property
+    def last_id(self) -> int:
+        """Of the last job; 0: there is none."""
+        return int(self._by_id[self._ids[-1]]["last_id"]) if self._ids else 0
+
+    def within(self, first: int, last: int) -> Iterator[Row]:
+        """The rows that have any of these jobs."""
+        begin = max(bisect_right(self._ids, first) - 1, 0)
+        for job in self._ids[begin : bisect_right(self._ids, last)]:
+            row = self._by_id[job]
+            if row["last_id"] >= first:
+                yield row
+
+    def copy(self) -> "Rows":
+        other = Rows()
+        other._by_id, other._ids = self._by_id.copy(), self._ids.copy()
+        return other
+
+    def since(self, before: "Rows") -> tuple[list[Row], list[Row]]:
+        """The rows that are otherwise than before or new, and those before that are no more."""
+        known, now = before._by_id, self._by_id
+        changed = [row for job, row in now.items() if known.get(job) is not row]
+        old = [known[row["id"]] for row in changed if row["id"] in known]
+        if len(now) - len(changed) != len(known) - len(old):
+            old += [row for job, row in known.items() if job not in now]
+        return changed, old
 
     def put(self, row: Row) -> bool:
         """True: it took the place of one of the same stretch, so nothing else has moved."""

@@ -1,17 +1,186 @@
 """The GPUs, each with the graph of its readings."""
 
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from textual import events, on
 from textual.app import ComposeResult
+from textual.containers import Container, Vertical
+from textual.timer import Timer
 
+from gpuq.core.gpus.ring import MOST_BUCKETS
 from gpuq.tui import keys
-from gpuq.tui.screens.base import GpuqScreen
+from gpuq.tui.data.gpu_detail import gpu_detail
+from gpuq.tui.data.gpu_graphs import WHAT, WINDOWS_S, pace_s, rows, title
+from gpuq.tui.data.gpu_line import tenants_of
+from gpuq.tui.data.picture import Change, Gpu
+from gpuq.tui.gpu_deeds import checked_reason, consequence, drain, is_kept_back, resume
+from gpuq.tui.looks import BOLD, BY_CODE, DIM, Line
+from gpuq.tui.screens.dialog import Prompt
+from gpuq.tui.screens.taking_along import TakesAlong
+from gpuq.tui.widgets.gpu_plots import LABEL_CELLS, GpuPlots
+from gpuq.tui.widgets.key_line import KeyLine
+from gpuq.tui.widgets.line_table import LineTable
+from gpuq.tui.widgets.message_line import MessageLine
 from gpuq.tui.widgets.one_line import OneLine
+from gpuq.tui.widgets.text_view import TextView
+from gpuq.tui.widgets.top_line import TopLine
+
+SETTLE_S = 0.05
 
 
-class GpusScreen(GpuqScreen):
-    BINDINGS = keys.bindings(keys.GPUS_SCREEN)
+class GpusScreen(TakesAlong):
+    """Asks for the history while it is up, as often as its graphs can show something new."""
+
+    BINDINGS = keys.bindings((*keys.GPUS_SCREEN, *keys.MENUS))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._what = 0
+        self._window = 0
+        self._history: Mapping[str, Any] | None = None
+        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         signs = self.gpuq.signs
-        yield OneLine(signs, self.gpuq.write_top, id="top")
-        yield OneLine(signs, self.write_message, id="message")
-        yield OneLine(signs, self.gpuq.write_keys, id="keys")
+        yield TopLine(signs, id="top")
+        with Container(id="gpu-body"):
+            with Vertical(id="graphs"):
+                yield OneLine(signs, self._write_title, id="graph-title")
+                yield GpuPlots(signs, id="plots")
+                yield OneLine(signs, self._write_times, id="graph-times")
+            yield TextView(signs, id="gpu-detail")
+        yield MessageLine(signs, self.write_status, id="message")
+        yield KeyLine(signs, id="keys")
+
+    def on_mount(self) -> None:
+        self.plots.focus()
+
+    @property
+    def plots(self) -> GpuPlots:
+        return self.query_one(GpuPlots)
+
+    @property
+    def window_s(self) -> float:
+        return WINDOWS_S[self._window]
+
+    def graph_rows(self) -> list[dict[str, Any]]:
+        """What the graphs are made of: at (s since the epoch), gpu, uuid, simulated, and each reading
+        as a mean over a step; None: it was not read."""
+        return [] if self._history is None else list(rows(self._history, self.gpuq.picture.gpus))
+
+    # ── what is told and asked ──
+
+    def show(self, change: Change) -> None:
+        """What the app's picture holds by now."""
+        if change.gpus or change.jobs is None:
+            self.plots.show(self.gpuq.picture)
+            self._show_detail()
+        if change.beside:
+            self.query_one("#top").refresh()
+        if self._timer is None and self.is_current:
+            self._ask_soon()
+
+    @on(events.Resize)
+    def _ask_soon(self) -> None:
+        """Once it is known how many dots there is room for; of many sizes in a row for the last."""
+        self._stop_asking()
+        self._timer = self.set_timer(SETTLE_S, self._ask)
+
+    def _ask(self) -> None:
+        """Now, and again when there is something new, unless nobody could see or answer it."""
+        self._stop_asking()
+        dots = self.plots.dots
+        self._timer = self.set_timer(pace_s(self.window_s, dots), self._ask)
+        if self.gpuq.lost is None and self.gpuq.is_seen:
+            window_s, buckets = self.window_s, min(dots, MOST_BUCKETS)
+            self.gpuq.ask(
+                lambda client: client.gpu_history(window_s, buckets), self._load, group="graphs"
+            )
+
+    def _load(self, history: Mapping[str, Any]) -> None:
+        self._history = history
+        self.plots.load(history)
+        self._redraw_frame()
+
+    def _stop_asking(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    @on(events.ScreenSuspend)
+    def _rest(self) -> None:
+        self._stop_asking()
+
+    @on(LineTable.Moved, "#plots")
+    def _show_detail(self) -> None:
+        gpu, view = self.plots.current, self.query_one(TextView)
+        if gpu is None:
+            trouble = self.gpuq.picture.gpu_trouble
+            view.write([((f" no GPUs: {trouble}" if trouble else " no GPUs", BY_CODE["33"]),)])
+            return
+        lines = gpu_detail(
+            gpu,
+            tenants_of(gpu, self.gpuq.picture),
+            now=self.gpuq.signs.now(),
+            width=view.size.width,
+            unicode=self.gpuq.signs.unicode,
+        )
+        view.write([[(text, BY_CODE[code]) for text, code in line] for line in lines])
+
+    # ── the lines around the graphs ──
+
+    def _write_title(self, line: Line) -> None:
+        step_s = None if self._history is None else self._history["step_s"]
+        line.add(f" {title(WHAT[self._what], self.window_s, step_s)}", BOLD)
+
+    def _write_times(self, line: Line) -> None:
+        """When the graphs begin and end."""
+        if (history := self._history) is None:
+            return
+        length = max(
+            (len(row) for one in history["gpus"].values() for row in one.values()), default=0
+        )
+        begin, end = history["begin_at"], history["begin_at"] + length * history["step_s"]
+        words = [time.strftime("%H:%M:%S", time.localtime(at)) for at in (begin, end)]
+        line.add("", wide=LABEL_CELLS).add(words[0], DIM)
+        line.add(words[1], DIM, wide=line.left, right=True)
+
+    def _redraw_frame(self) -> None:
+        self.query_one("#graph-title").refresh()
+        self.query_one("#graph-times").refresh()
+
+    # ── keys ──
+
+    def action_what(self, by: int) -> None:
+        self._what = (self._what + by) % len(WHAT)
+        self.plots.plot(WHAT[self._what])
+        self._redraw_frame()
+
+    def action_window(self, by: int) -> None:
+        window = max(0, min(self._window + by, len(WINDOWS_S) - 1))
+        if window != self._window:
+            self._window = window
+            self._ask()
+            self._redraw_frame()
+
+    def action_drain(self) -> None:
+        gpu = self.plots.current
+        if gpu is None:
+            self.gpuq.say("there is no GPU to drain")
+        elif is_kept_back(gpu):
+            self.gpuq.do(resume(gpu))
+        else:
+            kind = " (simulated)" if gpu["simulated"] else ""
+            prompt = Prompt(
+                f"Drain GPU {gpu['index']}{kind}: why?",
+                [consequence(gpu)],
+                does="drain",
+                tell=lambda reason: checked_reason(gpu, reason),
+            )
+            self.gpuq.push_screen(prompt, lambda reason: self._drain(gpu, reason))
+
+    def _drain(self, gpu: Gpu, reason: str | None) -> None:
+        if reason is not None:
+            self.gpuq.do(drain(gpu, reason))

@@ -1,9 +1,173 @@
-"""Keys of the jobs screen that shape the list: filter, order, marks."""
+"""Keys of the jobs screen that shape the list: folding, marks, filter, order."""
 
+from dataclasses import replace
+
+from textual import on
+
+from gpuq.cli.render import moment
+from gpuq.core.units import count
+from gpuq.errors import UsageError
+from gpuq.tui.data.filters import Filter, next_choice, parse_filter
+from gpuq.tui.data.listing import Entry
+from gpuq.tui.data.orders import FROM_THE_END, next_order
+from gpuq.tui.looks import BOLD, DIM, YELLOW, Line
 from gpuq.tui.screens.jobs_base import JobsBase
+from gpuq.tui.widgets.filter_line import FilterLine
+from gpuq.tui.widgets.job_table import JobTable
 
 
 class ShapesTheList(JobsBase):
+    _status = ""
+    _filtered_on: Entry | None = None  # where the cursor was when a filter began to be typed
+
+    # ── what the list is like, in a line ──
+
+    def write_status(self, line: Line) -> None:
+        words = self.status_words()
+        if self.table.frozen_at is not None:
+            line.add(f" {words[0]}", YELLOW + BOLD)
+        elif self.table.marks:
+            line.add(f" {words[0]}", BOLD)
+        else:
+            line.add(f" {words[0]}", DIM)
+        for word in words[1:]:
+            line.add(f" · {word}", DIM)
+
+    def status_words(self) -> list[str]:
+        table, view = self.table, self.table.listing.view
+        words = [self._frozen_words(), table.marks_words(), table.range_words()]
+        words.append("" if view.only_of is None else "mine")
+        words.append("" if view.state == "all" else f"state: {view.state}")
+        words.append(f"filter: {view.filter.text or 'none'}")
+        words.append(f"sort: {view.order} {'▼' if view.is_descending else '▲'}")
+        hidden = self._hidden()
+        count_words = count(table.listing.shown, "job")
+        words.append(count_words + (f" ({hidden} done today hidden: c)" if hidden else ""))
+        return [word for word in words if word]
+
+    def show_status(self) -> None:
+        """Drawn only where it says something else."""
+        words = " · ".join(self.status_words())
+        if words != self._status:
+            self._status = words
+            self.query_one("#message").refresh()
+
+    @property
+    def is_frozen(self) -> bool:
+        return self.table.frozen_at is not None
+
+    def view_words(self) -> str:
+        return "all users" if self.table.listing.view.only_of is None else "mine"
+
+    def _frozen_words(self) -> str:
+        table = self.table
+        if table.frozen_at is None:
+            return ""
+        at = moment(table.frozen_at, table.frozen_at)
+        return f"frozen at {at}, {count(table.missed, 'change')} since; z goes on"
+
+    def _hidden(self) -> int:
+        """With those that are not even told of, since there are so many."""
+        listing, finished = self.table.listing, self.gpuq.picture.finished
+        if listing.view.is_narrow or listing.view.shows_finished:
+            return listing.hidden
+        return listing.hidden + max(sum(finished.values()) - listing.ended, 0)
+
+    # ── keys ──
+
+    def action_fold(self, is_open: bool) -> None:
+        self.table.fold(is_open=is_open)
+        self._shaped()
+
+    def action_mark(self) -> None:
+        self.table.toggle_mark()
+        self._shaped()
+
+    def action_mark_range(self) -> None:
+        self.table.mark_range()
+        self._shaped()
+
+    def action_mark_all(self) -> None:
+        self.table.mark_all()
+        self._shaped()
+
+    def action_mine(self) -> None:
+        is_mine = self.table.listing.view.only_of is not None
+        self._see(only_of=None if is_mine else self.gpuq.user)
+        self.query_one("#top").refresh()
+
+    def action_state(self, by: int) -> None:
+        self._see(state=next_choice(self.table.listing.view.state, by))
+
+    def action_sort(self) -> None:
+        order = next_order(self.table.listing.view.order)
+        self._see(order=order, is_descending=order in FROM_THE_END)
+
+    def action_sort_turn(self) -> None:
+        self._see(is_descending=not self.table.listing.view.is_descending)
+
+    def action_finished(self) -> None:
+        self._see(shows_finished=not self.table.listing.view.shows_finished)
+
+    def action_freeze(self) -> None:
+        self.table.freeze(is_frozen=not self.is_frozen)
+        self.query_one("#top").refresh()
+        self._shaped()
+
     def action_back(self) -> None:
-        """Back to the list."""
+        """Back to the list; there first the marks are forgotten, then the filter."""
+        if not self.table.has_focus:
+            self.table.focus()
+        elif not self.table.forget_marks() and self.table.listing.view.filter.text:
+            self._see(filter=Filter())
+        self.show_status()
+
+    def _see(self, **changes: object) -> None:
+        self.table.see(replace(self.table.listing.view, **changes))  # type: ignore[arg-type]
+        self._shaped()
+
+    def _shaped(self) -> None:
+        self.show_status()
+        self.show_current_soon()
+
+    # ── the filter ──
+
+    def action_filter(self) -> None:
+        self._filtered_on = self.table.entry
+        self.query_one("#message").display = False
+        self.filter_line.open(self.table.listing.view.filter.text)
+        self._say_found()
+
+    @property
+    def filter_line(self) -> FilterLine:
+        return self.query_one(FilterLine)
+
+    @on(FilterLine.Typed)
+    def _filter(self, typed: FilterLine.Typed) -> None:
+        """A filter that is wrong changes nothing, and says how it should be."""
+        try:
+            asked = parse_filter(typed.text)
+        except UsageError as error:
+            self.filter_line.say(str(error), is_wrong=True)
+        else:
+            view = replace(self.table.listing.view, filter=asked)
+            self.table.see(view, on=self._filtered_on)
+            self._shaped()
+            self._say_found()
+
+    @on(FilterLine.Closed)
+    def _close_filter(self, closed: FilterLine.Closed) -> None:
+        if not closed.is_kept:
+            self._see(filter=Filter())
+        elif self.filter_line.is_wrong:
+            return
+        self.filter_line.close(self.table.listing.view.filter.text)
+        self.query_one("#message").display = True
         self.table.focus()
+
+    def _say_found(self) -> None:
+        self.filter_line.say(count(self.table.listing.shown, "job"))
+
+    @on(JobTable.Widened)
+    def _widen(self) -> None:
+        self.query_one("#columns").refresh()

@@ -4,6 +4,8 @@ Textual's own DataTable measures every cell of every row: 50 ms for a changed ro
 where this takes 2.
 """
 
+from typing import Self
+
 from rich.style import Style
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -11,10 +13,10 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from gpuq.tui import keys
-from gpuq.tui.looks import CURSOR, PLAIN_STYLE, Line, Signs
+from gpuq.tui.looks import CURSOR, Line, Signs
 
 
-class LineTable(ScrollView, can_focus=True):
+class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
     """A subclass says how many `lines` there are, and draws one of them: `draw`."""
 
     BINDINGS = keys.bindings(keys.TABLE)
@@ -35,6 +37,9 @@ class LineTable(ScrollView, can_focus=True):
         self.signs = signs
         self.lines = 0
         self.cursor = 0
+        self._drawn: dict[int, Strip] = {}  # by y
+        self._drawn_as: tuple[object, ...] = ()
+        self._style: Style | None = None  # which takes long to be asked for
 
     # ── for subclasses ──
 
@@ -48,13 +53,18 @@ class LineTable(ScrollView, can_focus=True):
         self.virtual_size = Size(self.size.width, number)
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, number - 1))
         self._show_cursor()
-        self.refresh()
+        for y in range(self.size.height):
+            self._redraw_at(y)
 
     def redraw(self, number: int) -> None:
-        """One line says something else."""
+        """One line may say something else. No more is drawn than what is otherwise in it."""
+        self._redraw_at(number - int(self.scroll_y))
+
+    @property
+    def seen(self) -> range:
+        """The lines that are seen."""
         top = int(self.scroll_y)
-        if top <= number < top + self.size.height:
-            self.refresh(Region(0, number - top, self.size.width, 1))
+        return range(top, min(top + self.size.height, self.lines))
 
     def move_to(self, number: int) -> None:
         number = max(0, min(number, self.lines - 1))
@@ -68,7 +78,30 @@ class LineTable(ScrollView, can_focus=True):
 
     # ── what Textual calls ──
 
+    def refresh(self, *regions: Region, **options: bool) -> Self:
+        if not regions:
+            self._drawn, self._style = {}, None
+        return super().refresh(*regions, **options)
+
     def render_line(self, y: int) -> Strip:
+        drawn_as = (int(self.scroll_y), self.size.width, self.has_focus)
+        if drawn_as != self._drawn_as:
+            self._drawn, self._drawn_as = {}, drawn_as
+        if (strip := self._drawn.get(y)) is None:
+            strip = self._drawn[y] = self._draw_at(y)
+        return strip
+
+    def _redraw_at(self, y: int) -> None:
+        if not 0 <= y < self.size.height:
+            return
+        before = self._drawn.pop(y, None)
+        now = self.render_line(y)
+        # What was drawn of another stretch of lines is no measure for it.
+        first, last = (0, self.size.width) if before is None else otherwise(before, now)
+        if last > first:
+            self.refresh(Region(first, y, last - first, 1))
+
+    def _draw_at(self, y: int) -> Strip:
         number = int(self.scroll_y) + y
         if number >= self.lines:
             return Line(self.size.width, self.signs, self._base()).strip()
@@ -77,10 +110,10 @@ class LineTable(ScrollView, can_focus=True):
         return line.strip()
 
     def _base(self, number: int | None = None) -> Style:
-        base = self.rich_style
-        if number == self.cursor and number is not None:
-            return base + (CURSOR if self.has_focus else PLAIN_STYLE)
-        return base
+        if self._style is None:
+            self._style = self.rich_style
+        has_cursor = number == self.cursor and self.has_focus
+        return self._style + CURSOR if has_cursor else self._style
 
     def on_resize(self) -> None:
         self.virtual_size = Size(self.size.width, self.lines)
@@ -117,3 +150,16 @@ class LineTable(ScrollView, can_focus=True):
 
     def action_last(self) -> None:
         self.move_to(self.lines - 1)
+
+
+def otherwise(before: Strip, now: Strip) -> tuple[int, int]:
+    """From which cell on, and up to which, they are not the same."""
+    ours, theirs = list(now), list(before)
+    first, last = 0, now.cell_length
+    while ours and theirs and ours[0] == theirs[0]:
+        first += ours.pop(0).cell_length
+        theirs.pop(0)
+    while ours and theirs and ours[-1] == theirs[-1]:
+        last -= ours.pop().cell_length
+        theirs.pop()
+    return first, last

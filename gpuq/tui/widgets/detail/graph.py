@@ -1,11 +1,27 @@
 """Its memory and how busy its GPUs were, over its life."""
 
-from gpuq.tui.data.spans import Row
-from gpuq.tui.looks import PLAIN_STYLE
-from gpuq.tui.widgets.text_view import TextView
+from collections.abc import Sequence
+from typing import Any
+
+from gpuq.tui.data.job_graph import graph_lines, graph_rows
+from gpuq.tui.data.job_summary import waiting_for_answer
+from gpuq.tui.data.pieces import Pieces, sentences
+from gpuq.tui.widgets.detail.procs import OF_ONE
+from gpuq.tui.widgets.detail.view import DetailView
 
 
-class GraphView(TextView):
-    def show(self, row: Row | None) -> None:
-        """Of the row under the cursor."""
-        self.write([] if row is None else [[(str(row["state"]), PLAIN_STYLE)]])
+class GraphView(DetailView):
+    def make(self, room: int, height: int) -> Sequence[Pieces]:
+        known = self.known
+        if known.is_folded:
+            return sentences([OF_ONE], room)
+        found = known.answer("series")
+        if found is None:
+            return waiting_for_answer(known.trouble("series"), room)
+        now, unicode = self.signs.now(), self.signs.unicode
+        return graph_lines(found, now, room, height, unicode=unicode)
+
+    def graph_rows(self) -> list[dict[str, Any]]:
+        """What is plotted, a row for each stretch of time; empty where there is nothing."""
+        found = self.known.answer("series")
+        return [] if found is None or self.known.is_folded else graph_rows(found)

@@ -5,13 +5,16 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import ContentSwitcher
 
-from gpuq.cli.render import printable
+from gpuq.cli.render import printable, width
+from gpuq.tui.data.known import Known
 from gpuq.tui.data.spans import Row
 from gpuq.tui.looks import BOLD, DIM, PLAIN_STYLE, Line, Signs
 from gpuq.tui.widgets.detail.env import EnvView
 from gpuq.tui.widgets.detail.graph import GraphView
+from gpuq.tui.widgets.detail.head import HeadView
 from gpuq.tui.widgets.detail.procs import ProcsView
 from gpuq.tui.widgets.detail.summary import SummaryView
+from gpuq.tui.widgets.detail.view import DetailView
 from gpuq.tui.widgets.log.pane import LogPane
 from gpuq.tui.widgets.one_line import OneLine
 
@@ -27,10 +30,26 @@ class DetailPane(Vertical):
     def __init__(self, signs: Signs, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._signs = signs
-        self.row: Row | None = None
+        self.known = Known()
         self.tab = TABS[0]
+        self._titled: object = None
+
+    @property
+    def row(self) -> Row | None:
+        """The row under the cursor."""
+        return self.known.row
+
+    @property
+    def log_pane(self) -> LogPane:
+        return self.query_one(LogPane)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the first of what is to be known stands above the tabs."""
+        return self.screen.has_class("-wide")
 
     def compose(self) -> ComposeResult:
+        yield HeadView(self._signs, id="head")
         yield OneLine(self._signs, self._write_tabs, id="tabs")
         with ContentSwitcher(initial=TABS[0]):
             yield SummaryView(self._signs, id="detail")
@@ -39,26 +58,66 @@ class DetailPane(Vertical):
             yield EnvView(self._signs, id="env")
             yield GraphView(self._signs, id="graph")
 
-    def show(self, row: Row | None) -> None:
-        """The row under the cursor, as it is now."""
-        self.row = row
-        self.query_one(f"#{self.tab}").show(row)  # type: ignore[attr-defined]
-        self.query_one("#tabs").refresh()
+    def show(self, known: Known) -> None:
+        """What is known by now of the row under the cursor."""
+        self.known = known
+        is_wide = self.has_head
+        if is_wide:
+            self.query_one(HeadView).show(known)
+        view = self.query_one(f"#{self.tab}")
+        if isinstance(view, SummaryView):
+            view.has_head = is_wide
+        if isinstance(view, DetailView):
+            view.show(known)
+        elif isinstance(view, LogPane):
+            view.show(known.row)
+        titled = (self.tab, is_wide, known.row and (known.row["id"], known.row["name"]))
+        if titled != self._titled:
+            self._titled = titled
+            self.query_one("#tabs").refresh()
 
     def open(self, tab: str) -> None:
         self.tab = tab
         self.query_one(ContentSwitcher).current = tab
-        self.show(self.row)
+        self.show(self.known)
         self.post_message(self.Opened())
 
     def open_next(self, by: int) -> None:
         self.open(TABS[(TABS.index(self.tab) + by) % len(TABS)])
 
+    def focus_tab(self) -> None:
+        """Its keys are for reading, from now on."""
+        self.log_pane.view.focus() if self.tab == "log" else self.query_one(f"#{self.tab}").focus()
+
+    def switch(self) -> None:
+        """To the other way to show this: what a job waits for, processes by what they use."""
+        summary, procs = self.query_one(SummaryView), self.query_one(ProcsView)
+        if self.tab == "detail":
+            summary.shows_tree = not summary.shows_tree
+        elif self.tab == "procs":
+            procs.is_tree = not procs.is_tree
+        self.show(self.known)
+
+    @property
+    def shows_tree(self) -> bool:
+        return self.tab == "detail" and self.query_one(SummaryView).shows_tree
+
     def _write_tabs(self, line: Line) -> None:
         row = self.row
-        named = "" if row is None else f" {row['id']} {printable(row['name'])} "
-        line.add("──", DIM).add(named, BOLD).add("─ ", DIM)
+        line.add("──", DIM)
+        room = line.left - sum(len(tab) + 2 for tab in TABS)
+        if row is not None and not self.has_head:
+            number = f" {row.get('jobs', row['id'])} "
+            named = f"{number}{printable(row['name'])} "
+            found = [name for name in (named, number) if width(name) + len("─ ") <= room]
+            line.add("".join(found[:1]), BOLD).add("─ " if found else "", DIM)
+        else:
+            line.add(" ", DIM)
         for tab in TABS:
             is_open = tab == self.tab
             line.add(f"[{tab}]" if is_open else f" {tab} ", BOLD if is_open else PLAIN_STYLE)
-        line.add(" " + "─" * max(line.left - 1, 0), DIM)
+        status = f" {self.log_pane.status()} ──" if self.tab == "log" else ""
+        line.add(" " + "─" * max(line.left - len(status) - 1, 0), DIM).add(status, DIM)
+
+    def on_log_pane_changed(self) -> None:
+        self.query_one("#tabs").refresh()

@@ -1,11 +1,40 @@
-"""What the job asked for, how it goes, and how its attempts went."""
+"""What the job asked for, how it goes, and how its attempts went; or what it waits for."""
 
-from gpuq.tui.data.spans import Row
-from gpuq.tui.looks import PLAIN_STYLE
-from gpuq.tui.widgets.text_view import TextView
+from collections.abc import Sequence
+
+from gpuq.tui.data.group_summary import group_lines
+from gpuq.tui.data.job_summary import head, rest, waiting_for_answer
+from gpuq.tui.data.need_tree import need_lines
+from gpuq.tui.data.pieces import Pieces
+from gpuq.tui.widgets.detail.view import DetailView
 
 
-class SummaryView(TextView):
-    def show(self, row: Row | None) -> None:
-        """Of the row under the cursor."""
-        self.write([] if row is None else [[(str(row["state"]), PLAIN_STYLE)]])
+class SummaryView(DetailView):
+    """`shows_tree`: what it waits for and what waits for it. `has_head`: what comes first in it stands
+    elsewhere already."""
+
+    shows_tree = False
+    has_head = False
+
+    def make(self, room: int, height: int) -> Sequence[Pieces]:
+        known = self.known
+        if known.is_folded:
+            group = known.answer("group")
+            if group is None:
+                return waiting_for_answer(known.trouble("group"), room)
+            return group_lines(group, self.signs.now(), room)
+        if self.shows_tree:
+            needs = known.answer("needs")
+            if needs is None:
+                return waiting_for_answer(known.trouble("needs"), room)
+            return need_lines(needs, room)
+        return self._of_one(room)
+
+    def _of_one(self, room: int) -> list[Pieces]:
+        known, now = self.known, self.signs.now()
+        first = [] if self.has_head else head(known.job, now, room)
+        if (trouble := known.trouble("show")) is not None:
+            return [*waiting_for_answer(trouble, room), *first]
+        if known.answer("show") is None:
+            return [*first, *waiting_for_answer(None, room)]
+        return [*first, *rest(known.job, now, room)]

@@ -1,0 +1,1 @@
+"""What is shown, as files: a picture, or tables for other programs."""

@@ -1,0 +1,106 @@
+"""Keys as a person has them: those of the tables, but where the settings say others.
+
+What is wrong is said before the screen starts: a key that does something else than is thought, beside
+one that ends jobs, is worse than no screen.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+from textual.app import App
+from textual.keys import Keys, _character_to_key
+
+from gpuq.config.top import Written
+from gpuq.errors import UsageError
+from gpuq.tui import keys
+from gpuq.tui.keys import Key
+
+Keymap = Mapping[str, str]  # keys by the id of what they do, several with commas between
+
+MODIFIERS = ("ctrl", "shift", "alt")
+_NAMES = {key.value for key in Keys if "<" not in key.value and "+" not in key.value}
+
+
+def read_keymap(written: Mapping[str, Written]) -> Keymap:
+    """UsageError where an id or a key is not known, or one key would do two things in one place."""
+    keymap = {name: _read_keys(name, value) for name, value in written.items()}
+    for scope in keys.scopes():
+        _find_clash(scope, keymap, written)
+    return keymap
+
+
+def keys_of(key: Key, keymap: Keymap) -> list[str]:
+    return normal(keymap.get(key.id, key.keys))
+
+
+def normal(text: str) -> list[str]:
+    """As Textual calls them: "question_mark" for "?"."""
+    return [_normal_key(one) for one in _parts(text)]
+
+
+def shown(names: Iterable[str], app: App[None]) -> str:
+    """As they stand on a keyboard."""
+    from textual.binding import Binding
+
+    return " ".join(app.get_key_display(Binding(name, "")) for name in names)
+
+
+def _parts(text: str) -> list[str]:
+    """A comma between keys, or the key of that name: "," and "a,,"."""
+    if text == ",":
+        return [text]
+    if text.endswith(",,"):
+        return [*_parts(text[:-2]), ","]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _normal_key(key: str) -> str:
+    *modifiers, base = key.split("+") if len(key) > 1 and not key.endswith("++") else [key]
+    return "+".join([*modifiers, _character_to_key(base) if len(base) == 1 else base])
+
+
+def _read_keys(name: str, written: Written) -> str:
+    known = {key.id for key in keys.all_keys()}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        raise UsageError(f"{written.where}: there is no such key to set; {hint}")
+    for part in _parts(written.value):
+        if not _is_key(part):
+            raise UsageError(
+                f"{written.where}: {part!r} is no key. Write x, X, ctrl+x, f5, delete, space, ..., "
+                "several with commas between"
+            )
+    return ",".join(normal(written.value))
+
+
+def _is_key(text: str) -> bool:
+    *modifiers, base = text.split("+") if len(text) > 1 else [text]
+    if any(modifier not in MODIFIERS for modifier in modifiers):
+        return False
+    return (len(base) == 1 and base.isprintable()) or base in _NAMES or _is_name_of_sign(base)
+
+
+def _is_name_of_sign(base: str) -> bool:
+    try:
+        unicodedata.lookup(base.replace("_", " "))
+    except KeyError:
+        return False
+    return True
+
+
+def _find_clash(scope: Iterable[Key], keymap: Keymap, written: Mapping[str, Written]) -> None:
+    """Only what the settings bring about: where two tables have the same key, the pane that has the
+    focus goes first, and that is meant."""
+    taken: dict[str, Key] = {}
+    ordered = sorted(scope, key=lambda key: key.id in keymap)
+    for key in ordered:
+        for name in keys_of(key, keymap):
+            other = taken.get(name)
+            if other is not None and other.id != key.id and key.id in keymap:
+                raise UsageError(
+                    f"{written[key.id].where}: {name} is {other.id} already ({other.about}). "
+                    f"Take another one, or set {other.id} too"
+                )
+            taken.setdefault(name, key)

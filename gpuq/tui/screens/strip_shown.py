@@ -1,0 +1,40 @@
+"""The part of the jobs screen that shows the GPUs above the jobs."""
+
+from textual import events, on
+
+from gpuq.tui.data.gpu_past import WINDOW_S, rings_of
+from gpuq.tui.screens.jobs_base import JobsBase
+from gpuq.tui.widgets.gpu_strip import GpuStrip
+
+
+class ShowsGpus(JobsBase):
+    """How busy GPUs were is asked once when the screen comes up, and whenever something was missed."""
+
+    _has_past = False
+
+    @property
+    def strip(self) -> GpuStrip:
+        return self.query_one(GpuStrip)
+
+    def show_gpus(self) -> None:
+        """What the app's picture holds of them by now."""
+        is_told = self.gpuq.lost is None
+        self.strip.show(self.gpuq.picture, is_told=is_told)
+        if not is_told:
+            self._has_past = False
+        elif self.gpuq.picture.gpus and not self._has_past:
+            self._has_past = True
+            self.gpuq.ask(
+                lambda client: rings_of(client.gpu_history(WINDOW_S)),
+                self.strip.load,
+                group="gpu history",
+            )
+
+    @on(events.ScreenSuspend)
+    def _miss_something(self) -> None:
+        self._has_past = False
+        self.strip.forget_last()
+
+    @on(events.Resize)
+    def _lay_out_strip(self) -> None:
+        self.strip.lay_out()

@@ -1,0 +1,59 @@
+"""A tab of text about one job, as wide as its pane."""
+
+from collections.abc import Sequence
+
+from textual.geometry import Region, Size
+
+from gpuq.tui.data.known import Known
+from gpuq.tui.data.pieces import Pieces
+from gpuq.tui.looks import BY_CODE, Line
+from gpuq.tui.widgets.text_view import TextView
+
+
+class DetailView(TextView):
+    """A subclass says what there is to read: `make`. Lines that say the same are not drawn again."""
+
+    known = Known()
+
+    def show(self, known: Known) -> None:
+        """Of another job it begins at the first line."""
+        is_other = _id(known) != _id(self.known)
+        self.known = known
+        if is_other:
+            self.scroll_to(y=0, animate=False)
+        self.lay_out()
+
+    def make(self, room: int, height: int) -> Sequence[Pieces]:
+        """The lines for a pane of so many cells."""
+        raise NotImplementedError
+
+    def lay_out(self) -> None:
+        if self.size.width <= 0:
+            return  # it is not seen yet, and told again when it is
+        made = self.make(self.size.width - 1, self.size.height) if self.known.row else ()
+        lines = [[(text, BY_CODE[code]) for text, code in line] for line in made]
+        before, self._lines = self._lines, lines
+        if len(before) != len(lines):
+            self.virtual_size = Size(self.size.width, len(lines))
+            self.refresh()
+            return
+        for number, line in enumerate(lines):
+            if line != before[number]:
+                self._redraw(number)
+
+    def _redraw(self, number: int) -> None:
+        y = number - int(self.scroll_y)
+        if 0 <= y < self.size.height:
+            self.refresh(Region(0, y, self.size.width, 1))
+
+    def on_resize(self) -> None:
+        self.lay_out()
+
+
+def _id(known: Known) -> object:
+    return None if known.row is None else (known.row["id"], known.is_folded)
+
+
+def draw(line: Line, pieces: Pieces) -> None:
+    for text, code in pieces:
+        line.add(text, BY_CODE[code])

@@ -1,0 +1,111 @@
+"""The help, the palette and the foot are the tables of keys, and so are the bindings."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from textual.binding import Binding
+from textual.dom import DOMNode
+
+import gpuq.tui
+from gpuq.errors import GpuqError
+from gpuq.tui import keys
+from gpuq.tui.screens.help import by_panel
+from gpuq.tui.widgets.key_line import Entry, fitting
+from tests.cli.said import in_full, simulated
+from tests.tui.screened import Screened, row, screened
+
+
+def bound() -> Iterator[tuple[type, Binding]]:
+    """What every class of the screen binds by itself."""
+    for module in pkgutil.walk_packages(gpuq.tui.__path__, "gpuq.tui."):
+        if ".web" in module.name:
+            continue
+        for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if issubclass(found, DOMNode) and found.__module__ == module.name:
+                for binding in found.__dict__.get("BINDINGS", ()):
+                    assert isinstance(binding, Binding), f"{found.__name__} binds {binding} by hand"
+                    yield found, binding
+
+
+def test_every_binding_is_in_the_help_as_it_is_bound() -> None:
+    told = {(key.id, key.keys, key.action) for found in by_panel().values() for key in found}
+    shared = {(key.keys, key.about): key for found in by_panel().values() for key in found}
+    known = {key.id: key for key in keys.all_keys()}
+    for found, binding in bound():
+        key = known[binding.id or ""]
+        assert (binding.key, binding.action) == (key.keys, key.action), found.__name__
+        assert (key.id, key.keys, key.action) in told or (key.keys, key.about) in shared
+
+
+def test_every_key_of_the_help_is_bound_somewhere() -> None:
+    there = {(binding.id, binding.key, binding.action) for _, binding in bound()}
+    for found in by_panel().values():
+        for key in found:
+            assert (key.id, key.keys, key.action) in there, f"{key.id} is bound nowhere"
+
+
+def test_ids_are_unique_or_mean_the_same() -> None:
+    seen: dict[str, Any] = {}
+    for key in keys.all_keys():
+        assert seen.setdefault(key.id, key) == key
+
+
+def answers() -> dict[str, Any]:
+    others = {do: GpuqError("not told here") for do in ("history", "stats", "usage")}
+    return {"show": {"job": in_full(row(181))}, **others}
+
+
+def test_the_help_can_be_read_to_its_end_and_left(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("question_mark")
+        await screen.shows("All keys")
+        await screen.shows("esc goes back")
+        await screen.press("end")
+        await screen.shows("[top.keys]")
+        await screen.press("question_mark")
+        await screen.until(lambda: "[top.keys]" not in screen.text(), "the help to be closed")
+
+    screened(tmp_path, deed, jobs=[row(181)], gpus=[simulated(0)], answers=answers())
+
+
+def test_the_palette_finds_by_name_and_does_it(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("ctrl+p")
+        await screen.shows("screen.gpus: the GPUs")
+        await screen.press(*"screen.hist")
+        await screen.shows("what has ended")
+        await screen.press("down", "enter")
+        await screen.until(lambda: screen.app.current_mode == "history", "the history")
+
+    screened(tmp_path, deed, jobs=[row(181)], answers=answers(), size=(100, 40))
+
+
+def test_the_palette_says_why_something_is_off(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("colon")
+        await screen.press(*"kill")
+        await screen.shows("off: this screen only looks")
+
+    screened(tmp_path, deed, jobs=[row(181)], is_readonly=True, answers=answers(), size=(100, 40))
+
+
+def test_the_foot_says_the_most_wanted_keys_and_each_action_once(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        foot = screen.text().splitlines()[-1]
+        for label in ("Detail", "Log", "Kill", "Hold", "Filter", "Help"):
+            assert foot.count(label) == 1, foot
+
+    screened(tmp_path, deed, jobs=[row(181)], answers=answers())
+
+
+def test_what_has_no_room_at_the_foot_gives_way_by_want() -> None:
+    entries = [Entry("d", "Duplicate", "duplicate"), Entry("x", "Kill", "kill")]
+    entries += [Entry("?", "Help", "help")]
+    assert [one.id for one in fitting(entries, 80, 1)] == ["duplicate", "kill", "help"]
+    assert [one.id for one in fitting(entries, 14, 1)] == ["kill", "help"]
+    assert [one.id for one in fitting(entries, 6, 1)] == ["help"]
+    assert fitting(entries, 5, 1) == []
