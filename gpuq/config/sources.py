@@ -10,9 +10,10 @@ from typing import Any
 
 from gpuq import paths
 from gpuq.config import table
-from gpuq.config.file import is_there, read_file
+from gpuq.config.file import read_file
 from gpuq.config.in_force import Config, Value
 from gpuq.config.setting import Setting
+from gpuq.toml_file import is_there
 
 # The origin of GPUs that nobody named this time.
 AS_LAST_STARTED = "as it was last started"

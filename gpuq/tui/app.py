@@ -4,7 +4,7 @@ deeds."""
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from textual.message import Message
 from textual.worker import get_current_worker
@@ -13,22 +13,42 @@ from gpuq.client import Client
 from gpuq.errors import GpuqError
 from gpuq.tui import keys
 from gpuq.tui.acting import Deed
-from gpuq.tui.data.form import Form
 from gpuq.tui.data.picture import Change, Picture
 from gpuq.tui.feed import Feed, midnight
 from gpuq.tui.keymap import Keymap
 from gpuq.tui.looks import Signs
-from gpuq.tui.palette import KeyCommands
 from gpuq.tui.saying import SayingApp
 from gpuq.tui.screens.base import GpuqScreen
 from gpuq.tui.screens.dialog import Dialog
-from gpuq.tui.screens.gpus import GpusScreen
-from gpuq.tui.screens.help import HelpScreen
-from gpuq.tui.screens.history import HistoryScreen
 from gpuq.tui.screens.jobs import JobsScreen
-from gpuq.tui.screens.messages import MessagesDialog
+
+if TYPE_CHECKING:
+    from textual.command import Provider
+
+    from gpuq.tui.data.form import Form
 
 Answer = TypeVar("Answer")
+
+
+# Loaded when they are asked for: the first picture does not wait for them.
+
+
+def _gpus() -> GpuqScreen:
+    from gpuq.tui.screens.gpus import GpusScreen
+
+    return GpusScreen()
+
+
+def _history() -> GpuqScreen:
+    from gpuq.tui.screens.history import HistoryScreen
+
+    return HistoryScreen()
+
+
+def _key_commands() -> "type[Provider]":
+    from gpuq.tui.palette import KeyCommands
+
+    return KeyCommands
 
 
 class GpuqApp(SayingApp, inherit_bindings=False):
@@ -40,8 +60,8 @@ class GpuqApp(SayingApp, inherit_bindings=False):
     CSS_PATH = "gpuq.tcss"
     BINDINGS = keys.bindings(keys.EVERYWHERE)
     ENABLE_COMMAND_PALETTE = False  # its key is in our table
-    COMMANDS = {KeyCommands}  # noqa: RUF012
-    MODES = {"jobs": JobsScreen, "gpus": GpusScreen, "history": HistoryScreen}  # noqa: RUF012
+    COMMANDS = {_key_commands}  # noqa: RUF012
+    MODES = {"jobs": JobsScreen, "gpus": _gpus, "history": _history}  # noqa: RUF012
 
     class Told(Message):
         def __init__(self, part: dict[str, Any]) -> None:
@@ -203,10 +223,14 @@ class GpuqApp(SayingApp, inherit_bindings=False):
         self.switch_mode(name)
 
     def action_help(self) -> None:
+        from gpuq.tui.screens.help import HelpScreen
+
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
 
     def action_messages(self) -> None:
+        from gpuq.tui.screens.messages import MessagesDialog
+
         if not isinstance(self.screen, MessagesDialog):
             self.push_screen(MessagesDialog())
 

@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from textual.app import App
 from textual.keys import Keys, _character_to_key
 
-from gpuq.config.top import Written
 from gpuq.errors import UsageError
 from gpuq.tui import keys
 from gpuq.tui.keys import Key
+from gpuq.tui.settings import Written
 
 Keymap = Mapping[str, str]  # keys by the id of what they do, several with commas between
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from textual.theme import BUILTIN_THEMES
 
 from gpuq.client import Client
-from gpuq.config.top import TopSettings, read_top
 from gpuq.errors import UsageError
 from gpuq.tui.app import GpuqApp
 from gpuq.tui.keymap import read_keymap
 from gpuq.tui.looks import Signs
+from gpuq.tui.settings import TopSettings, read_top
 from gpuq.tui.terminal import Terminal
 
 LEAVING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)

@@ -224,7 +224,8 @@ def test_elements_are_counted_and_not_rows(store: Store) -> None:
     submit(store, elements=array(10), by=BOB)
     start(store, jobs[0])
     assert store.counted.totals() == (1, 109)
-    assert store.counted.for_user(ALICE.uid) == {"queued": 109, "running": 1, "queued_yours": 99}
+    counts = {"queued": 109, "running": 1, "queued_yours": 99, "held": 0}
+    assert store.counted.for_user(ALICE.uid) == counts
     assert store.counted.queued(ALICE.uid) == 99
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from gpuq import config
+from gpuq.core.gpus.ring import History, Rings
 from gpuq.daemon.callers import names, peer
 from gpuq.daemon.callers.names import Lookup
 from gpuq.daemon.callers.peer import NOBODY, Callers, Credentials, Heard, Peer
@@ -436,6 +437,8 @@ class Quiet(Still):
 
     def wish_tests(self, uuids: Sequence[str], actor: str) -> None: ...
     def gpu_use(self, job: int, attempt: int) -> None: ...
+    def gpu_history(self, window_s: float, buckets: int) -> History:
+        return Rings().history(window_s, buckets, 0.0)
 
 
 CONTAINER_ROOT = Peer(uid=NOBODY, gid=NOBODY, pid=1, user="root of a container")

@@ -621,7 +621,8 @@ def test_jobs_are_found_by_what_they_do_meanwhile(store: Store) -> None:
     assert found("delayed") == []
     assert found("queued") == [waiting, held, again]
     assert found("backoff", "paused") == [again, paused]
-    assert store.counted.for_user(ALICE.uid) == {"queued": 3, "running": 5, "queued_yours": 3}
+    counts = {"queued": 3, "running": 5, "queued_yours": 3, "held": 1}
+    assert store.counted.for_user(ALICE.uid) == counts
 
 
 def test_a_job_that_waits_again_counts_as_waiting(store: Store) -> None:

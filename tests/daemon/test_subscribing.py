@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpuq.daemon.callers.peer import Peer
-from gpuq.daemon.requests import subscribing
+from gpuq.daemon.requests import subscribing, teller
 from gpuq.daemon.store.asked import Submitter
 from gpuq.errors import GpuqError, UsageError
 from gpuq.tui.data.picture import Picture
@@ -186,8 +186,8 @@ def test_who_cannot_be_told_all_that_he_missed_is_told_anew(tmp_path: Path, numb
 
 
 def test_much_news_becomes_a_new_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscribing, "MOST_EVENTS", 20)
-    monkeypatch.setattr(subscribing, "PAGE", 7)
+    monkeypatch.setattr(teller, "MOST_EVENTS", 20)
+    monkeypatch.setattr(teller, "PAGE", 7)
 
     async def deed(at: Asked) -> None:
         async with subscribed(at) as told:

@@ -50,14 +50,15 @@ def _requirements_of(wheel: Path) -> list[str]:
     return [line.partition(": ")[2] for line in lines if line.startswith("Requires-Dist: ")]
 
 
-def _required_by(requirements: list[str], seen: set[str]) -> set[str]:
+def _required_by(requirements: list[str], seen: set[tuple[str, str]], extra: str = "") -> set[str]:
+    """The names of all that is needed, with what is needed for the extras that somebody asks for."""
     for requirement in map(Requirement, requirements):
         name = requirement.name.lower()
-        is_needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if is_needed and name not in seen:
-            seen.add(name)
-            _required_by(distribution(name).requires or [], seen)
-    return seen
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            for asked in {"", *requirement.extras} - {e for n, e in seen if n == name}:
+                seen.add((name, asked))
+                _required_by(distribution(name).requires or [], seen, asked)
+    return {name for name, _ in seen}
 
 
 def _pack(installed: Distribution, folder: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.config.top import TOP, TopSettings, read_top
 from gpuq.errors import UsageError
 from gpuq.tui.keymap import normal, read_keymap
+from gpuq.tui.settings import TOP, TopSettings, read_top
 from tests.cli.said import in_full
 from tests.tui.screened import Screened, row, screened
 
@@ -133,8 +133,7 @@ def test_the_page_has_every_setting_of_the_screen() -> None:
     lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("| `")]
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert found == [
-        [f"`{setting.name}`", setting.form, setting.shown(setting.default), setting.help]
-        for setting in TOP
+        [f"`{setting.name}`", setting.form, setting.shown_default, setting.help] for setting in TOP
     ]
 
 

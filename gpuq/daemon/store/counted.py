@@ -22,13 +22,16 @@ class Counted:
         return row["running"], row["queued"]
 
     def for_user(self, uid: int) -> Row:
-        """How many are queued and running, how many of the queued are this user's."""
+        """How many are queued and running; of the queued, how many are this user's, and how many of
+        anybody's are held."""
         row = self._db.row(
             """
             select coalesce(sum(j.last_id - j.id + 1) filter (where j.state = 'queued'), 0) as queued,
                    count(*) filter (where j.state in ('starting', 'running')) as running,
                    coalesce(sum(j.last_id - j.id + 1)
-                            filter (where j.state = 'queued' and s.uid = ?), 0) as queued_yours
+                            filter (where j.state = 'queued' and s.uid = ?), 0) as queued_yours,
+                   coalesce(sum(j.last_id - j.id + 1)
+                            filter (where j.state = 'queued' and j.held_by is not null), 0) as held
             from jobs j indexed by jobs_unended join specs s on s.id = j.spec
             where j.state <> 'ended'
             """,

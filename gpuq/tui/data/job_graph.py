@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gpuq.cli.render import DIM, moment
-from gpuq.core.gpus.usage import LONGEST_STRETCH_S
 from gpuq.core.units import format_bytes, format_seconds
 from gpuq.tui.data.braille import plot
 from gpuq.tui.data.pieces import BOLD, Pieces, facts, sentences
@@ -110,6 +109,8 @@ def held(
 ) -> list[float | None]:
     """The mean of each stretch. A measurement holds until the next one, where that comes soon: after a
     longer silence nobody knows."""
+    from gpuq.core.gpus.usage import LONGEST_STRETCH_S  # the first picture does not wait for it
+
     values: list[float | None] = [None] * max(int(-(-until_s // width_s)), 1)
     for (number, mean, *_), following in zip(points, [*points[1:], None], strict=True):
         holds = max(int(LONGEST_STRETCH_S // width_s), 1)

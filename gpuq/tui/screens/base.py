@@ -44,6 +44,9 @@ class GpuqScreen(Screen[None]):
         """Whose jobs are shown, in a word or two; empty where there is no choice."""
         return ""
 
+    def on_mount(self) -> None:
+        self.set_class(not self.gpuq.signs.unicode, "-ascii")
+
     def on_screen_resume(self) -> None:
         self.show(Change(jobs=None, gpus=True, beside=True))
 

@@ -1,11 +1,13 @@
 """Keys that open the form: a new job, one like the job under the cursor, or that job changed."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from gpuq.cli.render import Job, printable
-from gpuq.tui.data.form import NEW, Form, duplicate_of, edit_of
 from gpuq.tui.screens.base import GpuqScreen
-from gpuq.tui.screens.form import FormScreen
+
+if TYPE_CHECKING:
+    from gpuq.tui.data.form import Form
 
 
 class OpensForms(GpuqScreen):
@@ -21,7 +23,11 @@ class OpensForms(GpuqScreen):
     def submitted(self, job: int) -> None:
         """It was queued or changed a moment ago."""
 
+    # The form reads its options as the command line does: it is loaded when it is opened.
+
     def action_new_job(self) -> None:
+        from gpuq.tui.data.form import NEW, Form
+
         self._open(self.gpuq.drafts.get(NEW, Form()))
 
     def action_duplicate(self) -> None:
@@ -36,6 +42,8 @@ class OpensForms(GpuqScreen):
         )
 
     def _open_duplicate(self, job: Job) -> None:
+        from gpuq.tui.data.form import duplicate_of
+
         if job.get("hidden"):
             whose = f"job {job['id']} is {printable(job['user'])}'s"
             self.gpuq.say(f"{whose}, and what it runs is not told: there is nothing to duplicate")
@@ -43,6 +51,8 @@ class OpensForms(GpuqScreen):
             self._open(duplicate_of(job, self.gpuq.user))
 
     def action_edit(self) -> None:
+        from gpuq.tui.data.form import edit_of
+
         ref = self.ref_for_edit()
         if ref is None:
             self.gpuq.say("there is no job under the cursor to edit")
@@ -53,13 +63,15 @@ class OpensForms(GpuqScreen):
             group="form",
         )
 
-    def _kept_or(self, form: Form) -> Form:
+    def _kept_or(self, form: "Form") -> "Form":
         """The draft that was left, if the job is still what it was of."""
         kept = self.gpuq.drafts.get(form.key)
         if kept is None or kept.edits != form.edits:
             return form
         return replace(form, draft=kept.draft)
 
-    def _open(self, form: Form) -> None:
+    def _open(self, form: "Form") -> None:
+        from gpuq.tui.screens.form import FormScreen
+
         if self.is_current:
             self.gpuq.push_screen(FormScreen(form, self.submitted))

@@ -173,7 +173,7 @@ class JobTable(LineTable):
 
     @property
     def columns(self) -> Columns:
-        return columns(self.size.width, self._digits, self._has_runs, self._has_progress)
+        return columns(self.room, self._digits, self._has_runs, self._has_progress)
 
     def redraw_all(self) -> None:
         for number in self.seen:

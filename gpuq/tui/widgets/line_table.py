@@ -43,6 +43,11 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     # ── for subclasses ──
 
+    @property
+    def room(self) -> int:
+        """Cells of a line, beside the scroll bar where there is one."""
+        return self.scrollable_content_region.width
+
     def draw(self, number: int, line: Line) -> None:
         """Adds what stands in the line of that number, from 0 on."""
         raise NotImplementedError
@@ -50,7 +55,7 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
     def set_lines(self, number: int, cursor: int | None = None) -> None:
         """There are so many lines now, any of them may be new."""
         self.lines = number
-        self.virtual_size = Size(self.size.width, number)
+        self.virtual_size = Size(self.room, number)
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, number - 1))
         self._show_cursor()
         for y in range(self.size.height):
@@ -84,7 +89,7 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
         return super().refresh(*regions, **options)
 
     def render_line(self, y: int) -> Strip:
-        drawn_as = (int(self.scroll_y), self.size.width, self.has_focus)
+        drawn_as = (int(self.scroll_y), self.room, self.has_focus)
         if drawn_as != self._drawn_as:
             self._drawn, self._drawn_as = {}, drawn_as
         if (strip := self._drawn.get(y)) is None:
@@ -97,15 +102,15 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
         before = self._drawn.pop(y, None)
         now = self.render_line(y)
         # What was drawn of another stretch of lines is no measure for it.
-        first, last = (0, self.size.width) if before is None else otherwise(before, now)
+        first, last = (0, self.room) if before is None else otherwise(before, now)
         if last > first:
             self.refresh(Region(first, y, last - first, 1))
 
     def _draw_at(self, y: int) -> Strip:
         number = int(self.scroll_y) + y
         if number >= self.lines:
-            return Line(self.size.width, self.signs, self._base()).strip()
-        line = Line(self.size.width, self.signs, self._base(number))
+            return Line(self.room, self.signs, self._base()).strip()
+        line = Line(self.room, self.signs, self._base(number))
         self.draw(number, line)
         return line.strip()
 
@@ -116,7 +121,7 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
         return self._style + CURSOR if has_cursor else self._style
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, self.lines)
+        self.virtual_size = Size(self.room, self.lines)
         self._show_cursor()
 
     def on_focus(self) -> None:

@@ -22,20 +22,25 @@ class TextView(ScrollView, can_focus=True):
         self.signs = signs
         self._lines: Sequence[Text] = ()
 
+    @property
+    def room(self) -> int:
+        """Cells of a line, beside the scroll bar where there is one."""
+        return self.scrollable_content_region.width
+
     def write(self, lines: Sequence[Text]) -> None:
         """What it says from now on; where it says that already, nothing is drawn."""
         if lines == self._lines:
             return
         self._lines = lines
-        self.virtual_size = Size(self.size.width, len(lines))
+        self.virtual_size = Size(self.room, len(lines))
         self.refresh()
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._lines))
+        self.virtual_size = Size(self.room, len(self._lines))
 
     def render_line(self, y: int) -> Strip:
         number = int(self.scroll_y) + y
-        line = Line(self.size.width, self.signs, self.rich_style)
+        line = Line(self.room, self.signs, self.rich_style)
         for text, style in self._lines[number] if number < len(self._lines) else ():
             line.add(text, style)
         return line.strip()

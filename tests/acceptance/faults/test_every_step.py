@@ -500,7 +500,7 @@ def _pause(client: Any, job: int) -> None:
 
 def marked_steps() -> set[str]:
     sources = Path(gpuq.__file__).parent.rglob("*.py")
-    return {step for file in sources for step in re.findall(r'here\("(.+?)"\)', file.read_text())}
+    return {step for file in sources for step in re.findall(r'\bhere\("(.+?)"\)', file.read_text())}
 
 
 def test_no_step_is_left_out() -> None:

@@ -71,7 +71,11 @@ class DetailPane(Vertical):
             view.show(known)
         elif isinstance(view, LogPane):
             view.show(known.row)
-        titled = (self.tab, is_wide, known.row and (known.row["id"], known.row["name"]))
+        titled = (
+            self.tab,
+            is_wide,
+            known.row and (known.row.get("jobs", known.row["id"]), known.row["name"]),
+        )
         if titled != self._titled:
             self._titled = titled
             self.query_one("#tabs").refresh()

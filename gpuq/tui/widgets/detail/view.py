@@ -34,7 +34,7 @@ class DetailView(TextView):
         lines = [[(text, BY_CODE[code]) for text, code in line] for line in made]
         before, self._lines = self._lines, lines
         if len(before) != len(lines):
-            self.virtual_size = Size(self.size.width, len(lines))
+            self.virtual_size = Size(self.room, len(lines))
             self.refresh()
             return
         for number, line in enumerate(lines):
@@ -44,7 +44,7 @@ class DetailView(TextView):
     def _redraw(self, number: int) -> None:
         y = number - int(self.scroll_y)
         if 0 <= y < self.size.height:
-            self.refresh(Region(0, y, self.size.width, 1))
+            self.refresh(Region(0, y, self.room, 1))
 
     def on_resize(self) -> None:
         self.lay_out()

@@ -7,21 +7,44 @@ an option of `gpuq top`, then the user's file, then the machine's, then the defa
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpuq import paths
-from gpuq.config.file import is_there, read_table
-from gpuq.config.forms import read_bool, read_text, show_bool
-from gpuq.config.setting import Setting
 from gpuq.errors import UsageError
+from gpuq.toml_file import is_there, read_table
 
+
+class Setting(NamedTuple):
+    """What may be set: `form` is what kind of value it takes, in a word."""
+
+    name: str
+    form: str
+    default: str | bool | None
+    help: str
+
+    @property
+    def shown_default(self) -> str:
+        return "–" if self.default is None else str(self.default).lower()
+
+    def checked(self, value: Any, where: str) -> str | bool:
+        """The value that was written at this place; UsageError names the place and what is wrong."""
+        if self.form == TEXT:
+            if isinstance(value, str):
+                return value
+            raise UsageError(f"{where}: {value!r} is not text")
+        flag = _FLAGS.get(value.lower()) if isinstance(value, str) else value
+        if isinstance(flag, bool):
+            return flag
+        raise UsageError(f"{where}: {value!r} is neither true nor false")
+
+
+TEXT, FLAG = "TEXT", "BOOL"
+_FLAGS = {"true": True, "false": False, "yes": True, "no": False}
 TOP = (
-    Setting("theme", read_text, None, "its colours; ansi-dark or ansi-light, unless said"),
-    Setting("ascii", read_bool, False, "draw with plain signs", show=show_bool),
-    Setting("mouse", read_bool, True, "the mouse moves the cursor and scrolls", show=show_bool),
-    Setting(
-        "readonly", read_bool, False, "only look: what changes something is off", show=show_bool
-    ),
+    Setting("theme", TEXT, None, "its colours; ansi-dark or ansi-light, unless said"),
+    Setting("ascii", FLAG, False, "draw with plain signs"),
+    Setting("mouse", FLAG, True, "the mouse moves the cursor and scrolls"),
+    Setting("readonly", FLAG, False, "only look: what changes something is off"),
 )
 KEYS = "keys"
 
