@@ -270,14 +270,17 @@ def clean() -> dict[str, str]:
 
 @contextmanager
 def box(folder: Path, *, gpus: int, jobs: int) -> Iterator[dict[str, str]]:
-    """A daemon with so many GPUs, each with a job, and the rest of the jobs in the queue."""
+    """A daemon with so many GPUs, each with a job, and the rest of the jobs in the queue. All of it
+    ends with this process, however that ends."""
     folder.mkdir()
+    held, leash = os.pipe()
     env = clean() | {"GPUQ_STATE_DIR": str(folder / "state"), "GPUQ_AUTOSTART": "0"}
     env["HOME"] = str(folder)
     backend = f"scenario:{story(folder, gpus)}" if gpus else "none"
     command = [BIN / "gpuqd", "--state-dir", folder / "state", "--gpus", backend]
+    command += ["--throwaway", str(held)]
     with (folder / "gpuqd.log").open("wb") as log:
-        daemon = subprocess.Popen(command, env=env, stderr=log)
+        daemon = subprocess.Popen(command, env=env, stderr=log, pass_fds=[held])
     try:
         while not (folder / "state" / "gpuq.sock").exists():
             if daemon.poll() is not None:
@@ -286,10 +289,9 @@ def box(folder: Path, *, gpus: int, jobs: int) -> Iterator[dict[str, str]]:
         with Client(state_dir=str(folder / "state")) as client:
             fill(client, gpus, jobs)
             yield env
-            if running := client.jobs(states=["running"]):
-                client.kill([job["id"] for job in running], grace_s=0)
     finally:
-        daemon.terminate()
+        os.close(held)
+        os.close(leash)
         daemon.wait()
 
 

@@ -27,9 +27,11 @@ def ended(box: ManyUsers, job: int) -> dict[str, Any]:
     return job_
 
 
-def running(box: ManyUsers, job: int) -> None:
+def running(box: ManyUsers, job: int) -> int:
+    """Its pid, once it runs."""
     root = box.client("root")
     until(lambda: root.job(job)["state"] == "running", f"job {job} to run")
+    return int(root.job(job)["pid"])
 
 
 def engine_of_alice(box: ManyUsers) -> StubEngine:
@@ -61,12 +63,12 @@ def test_a_container_is_removed_by_its_user(box: ManyUsers, whom: str) -> None:
     job = box.client("alice").submit(
         ["docker", "run", "image", "deaf"], gpus=0, env={"PATH": engine.path}, grace_s=0.2
     )
-    running(box, job)
+    pid = running(box, job)
     until(lambda: engine.is_ready, "the container")
     if whom == "job":
         box.client("alice").kill([job])
     else:
-        os.kill(runner_of(job), signal.SIGKILL)
+        os.kill(runner_of(pid), signal.SIGKILL)
     row = ended(box, job)
     assert "container" not in row["reason"]
     assert not engine.is_running
@@ -74,14 +76,6 @@ def test_a_container_is_removed_by_its_user(box: ManyUsers, whom: str) -> None:
     assert owners == {ALICE}
 
 
-def runner_of(job: int) -> int:
-    """By the mark of its job, which is a child of its."""
-    mark = f"GPUQ_MARK={job}.".encode()
-    for name in sorted(map(int, filter(str.isdecimal, os.listdir("/proc")))):
-        try:
-            if mark in Path(f"/proc/{name}/environ").read_bytes():
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-                return int(fields[1])
-        except OSError:
-            continue
-    raise AssertionError(f"job {job} has no process")
+def runner_of(pid: int) -> int:
+    """Whose child the main process of a job is."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -2,7 +2,9 @@
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from textual.widgets import Input
@@ -170,6 +172,13 @@ def test_where_it_cannot_go_is_said_before(tmp_path: Path) -> None:
             files.forecast(path)
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path finds room in a dialog."""
+    with TemporaryDirectory(prefix="gpuq", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 async def save(screen: Screened, kind: str, path: Path) -> None:
     await screen.press("ctrl+s")
     await screen.shows("Save")
@@ -179,8 +188,8 @@ async def save(screen: Screened, kind: str, path: Path) -> None:
     await screen.settle()
 
 
-def test_the_table_is_saved_as_it_is_filtered(tmp_path: Path) -> None:
-    path = tmp_path / "jobs.csv"
+def test_the_table_is_saved_as_it_is_filtered(short: Path) -> None:
+    path = short / "jobs.csv"
 
     async def deed(screen: Screened) -> None:
         await screen.press("ctrl+s")
@@ -203,11 +212,11 @@ def test_the_table_is_saved_as_it_is_filtered(tmp_path: Path) -> None:
         await screen.press("escape")
 
     jobs = [row(number) for number in range(100, 140)]
-    screened(tmp_path, deed, jobs=jobs, is_readonly=True)
+    screened(short, deed, jobs=jobs, is_readonly=True)
 
 
-def test_the_screen_is_saved_without_the_menu(tmp_path: Path) -> None:
-    path = tmp_path / "screen.svg"
+def test_the_screen_is_saved_without_the_menu(short: Path) -> None:
+    path = short / "screen.svg"
 
     async def deed(screen: Screened) -> None:
         await save(screen, "s", path)
@@ -220,16 +229,16 @@ def test_the_screen_is_saved_without_the_menu(tmp_path: Path) -> None:
         assert "job-181" in svg
         assert "SVG" not in svg
 
-    screened(tmp_path, deed, jobs=[row(181, name="job-181")])
+    screened(short, deed, jobs=[row(181, name="job-181")])
 
 
-def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
+def test_what_goes_wrong_is_said(short: Path) -> None:
     async def deed(screen: Screened) -> None:
-        await save(screen, "t", tmp_path / "a.csv")
+        await save(screen, "t", short / "a.csv")
         await screen.shows("a.csv")
-        (tmp_path / "a.csv").write_text("somebody's\n")
+        (short / "a.csv").write_text("somebody's\n")
         await screen.press("enter")
         await screen.shows("has come to be meanwhile")
-        assert (tmp_path / "a.csv").read_text() == "somebody's\n"
+        assert (short / "a.csv").read_text() == "somebody's\n"
 
-    screened(tmp_path, deed, jobs=[row(181)])
+    screened(short, deed, jobs=[row(181)])
