@@ -12,20 +12,20 @@ from textual.worker import get_current_worker
 from gpuq.client import Client
 from gpuq.errors import GpuqError
 from gpuq.tui import keys
-from gpuq.tui.acting import Deed
 from gpuq.tui.data.picture import Change, Picture
+from gpuq.tui.deeds.deed import Deed
 from gpuq.tui.feed import Feed, midnight
 from gpuq.tui.keymap import Keymap
 from gpuq.tui.looks import Signs
 from gpuq.tui.saying import SayingApp
 from gpuq.tui.screens.base import GpuqScreen
-from gpuq.tui.screens.dialog import Dialog
-from gpuq.tui.screens.jobs import JobsScreen
+from gpuq.tui.screens.dialogs.dialog import Dialog
+from gpuq.tui.screens.jobs.screen import JobsScreen
 
 if TYPE_CHECKING:
     from textual.command import Provider
 
-    from gpuq.tui.data.form import Form
+    from gpuq.tui.data.form.form import Form
 
 Answer = TypeVar("Answer")
 
@@ -229,7 +229,7 @@ class GpuqApp(SayingApp, inherit_bindings=False):
             self.push_screen(HelpScreen())
 
     def action_messages(self) -> None:
-        from gpuq.tui.screens.messages import MessagesDialog
+        from gpuq.tui.screens.dialogs.messages import MessagesDialog
 
         if not isinstance(self.screen, MessagesDialog):
             self.push_screen(MessagesDialog())

@@ -16,8 +16,8 @@ from gpuq.cli.logs import check_yours, opened, path_of
 from gpuq.cli.several import attempt_of
 from gpuq.errors import GpuqError
 from gpuq.follow import LogFile, is_ours, rights_of_owner
-from gpuq.tui.data.log_text import painted
-from gpuq.tui.data.log_window import Chunk, LogWindow
+from gpuq.tui.data.log.text import painted
+from gpuq.tui.data.log.window import Chunk, LogWindow
 
 BLOCK = 512 * 1024
 LEAP = 64 * 1024  # of what passes by faster than it is read

@@ -16,7 +16,7 @@ from gpuq.tui.app import GpuqApp
 from gpuq.tui.keymap import read_keymap
 from gpuq.tui.looks import Signs
 from gpuq.tui.settings import TopSettings, read_top
-from gpuq.tui.terminal import Terminal
+from gpuq.tui.terminal.driver import Terminal
 
 LEAVING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 # What is still being asked of a daemon that does not answer may not keep the shell waiting.

@@ -8,14 +8,14 @@ import pytest
 
 from gpuq.cli.render import width
 from gpuq.errors import NothingMatched
-from gpuq.tui.data.env_lines import EVERY_JOB_HAS
-from gpuq.tui.data.group_summary import goal_of
-from gpuq.tui.data.job_graph import graph_lines, graph_rows, held
-from gpuq.tui.data.job_summary import head, rest
-from gpuq.tui.data.known import MOST_KEPT, Kept, Known
-from gpuq.tui.data.need_tree import DEEPEST, MOST_JOBS, need_lines, needs_around
+from gpuq.tui.data.detail.env_lines import EVERY_JOB_HAS
+from gpuq.tui.data.detail.graph import graph_lines, graph_rows, held
+from gpuq.tui.data.detail.group_summary import goal_of
+from gpuq.tui.data.detail.known import MOST_KEPT, Kept, Known
+from gpuq.tui.data.detail.need_tree import DEEPEST, MOST_JOBS, need_lines, needs_around
+from gpuq.tui.data.detail.process_tree import cpu_percents, process_lines
+from gpuq.tui.data.detail.summary import head, rest
 from gpuq.tui.data.pieces import Pieces, facts, said
-from gpuq.tui.data.process_tree import cpu_percents, process_lines
 from tests.cli.said import GIB, Said, attempt, ended, in_full, job, running
 from tests.tui.screened import row
 

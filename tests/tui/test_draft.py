@@ -11,8 +11,15 @@ from gpuq.cli.as_typed import options_of, read_edit, read_submit
 from gpuq.cli.commands import load
 from gpuq.cli.submit_again import submit_line
 from gpuq.errors import UsageError
-from gpuq.tui.data.draft import FIELDS, FLAGS, Draft, draft_of, submit_words
-from gpuq.tui.data.form import SAYS_NOTHING, Form, duplicate_of, edit_of, queued_words, read_form
+from gpuq.tui.data.form.draft import FIELDS, FLAGS, Draft, draft_of, submit_words
+from gpuq.tui.data.form.form import (
+    SAYS_NOTHING,
+    Form,
+    duplicate_of,
+    edit_of,
+    queued_words,
+    read_form,
+)
 from tests.cli.said import ended, in_full, job
 
 EDITABLE = {

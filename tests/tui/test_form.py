@@ -15,7 +15,7 @@ from gpuq.cli.main import run
 from gpuq.cli.render import command_line
 from gpuq.errors import GpuqError, NeverFits, NotPermitted
 from gpuq.tui.screens.form import FormScreen
-from gpuq.tui.screens.jobs import JobsScreen
+from gpuq.tui.screens.jobs.screen import JobsScreen
 from tests.cli.said import Said, ended, in_full, simulated
 from tests.tui.screened import Screened, row, screened
 from tests.tui.test_draft import EDITABLE

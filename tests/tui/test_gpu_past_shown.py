@@ -1,6 +1,6 @@
 """How busy GPUs were, as the strip keeps it."""
 
-from gpuq.tui.data.gpu_past import GpuPast, rings_of
+from gpuq.tui.data.gpus.past import GpuPast, rings_of
 from tests.cli.said import Said, gpu
 
 NOW = 1_790_000_000.0

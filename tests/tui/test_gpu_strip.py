@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from textual.geometry import Region
 
-from gpuq.tui.data.gpu_forms import form, strip_rows
-from gpuq.tui.data.gpu_line import Pieces, folded, gpu_line, head
+from gpuq.tui.data.gpus.forms import form, strip_rows
+from gpuq.tui.data.gpus.line import Pieces, folded, gpu_line, head
 from gpuq.tui.looks import Line, Signs
 from gpuq.tui.widgets.gpu_strip import GpuStrip
 from tests.cli.said import GIB, Said, gpu, process, simulated

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gpuq.errors import NotPermitted
-from gpuq.tui.data.gpu_detail import gpu_detail
-from gpuq.tui.data.gpu_graphs import WHAT, pace_s, scale_label, top_of_scale
-from gpuq.tui.gpu_deeds import LONGEST_REASON, checked_reason, consequence
+from gpuq.tui.data.gpus.detail import gpu_detail
+from gpuq.tui.data.gpus.graphs import WHAT, pace_s, scale_label, top_of_scale
+from gpuq.tui.deeds.gpus import LONGEST_REASON, checked_reason, consequence
 from gpuq.tui.screens.gpus import GpusScreen
 from gpuq.tui.widgets.gpu_plots import LABEL_CELLS, GpuPlots
 from tests.cli.said import GIB, Said, gpu, process, simulated

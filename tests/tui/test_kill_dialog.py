@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpuq.errors import NotPermitted
-from gpuq.tui.screens.kill import KillDialog
+from gpuq.tui.screens.dialogs.kill import KillDialog
 from tests.cli.said import Said, simulated
 from tests.tui.screened import NOW, Screened, row, screened
 

@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.errors import UsageError
-from gpuq.tui.data import filters
-from gpuq.tui.data.filters import CHOICES, FIELDS, HINTS, Recalled, next_choice, parse_filter
+from gpuq.tui.data.listing import filters
+from gpuq.tui.data.listing.filters import (
+    CHOICES,
+    FIELDS,
+    HINTS,
+    Recalled,
+    next_choice,
+    parse_filter,
+)
 from tests.cli.said import ended, job, running
 
 ROW: dict[str, Any] = running(

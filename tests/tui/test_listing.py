@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gpuq.cli.fold_text import ids_of, name_of, reason_of
-from gpuq.tui.data.filters import CHOICES, parse_filter
-from gpuq.tui.data.listing import Entry, Listing, View
-from gpuq.tui.data.marks import Marks, chosen_of
-from gpuq.tui.data.orders import ORDERS
+from gpuq.tui.data.listing.filters import CHOICES, parse_filter
+from gpuq.tui.data.listing.listing import Entry, Listing, View
+from gpuq.tui.data.listing.marks import Marks, chosen_of
+from gpuq.tui.data.listing.orders import ORDERS
 from gpuq.tui.data.picture import Picture
 from tests.cli.said import Said, job
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.cli.render import width
-from gpuq.tui.data.log_lines import LONGEST, Splitter
-from gpuq.tui.data.log_rows import Rows, breaks
-from gpuq.tui.data.log_search import Search
-from gpuq.tui.data.log_text import PLAIN, Paint, painted
-from gpuq.tui.data.log_window import LogWindow, Moved
+from gpuq.tui.data.log.lines import LONGEST, Splitter
+from gpuq.tui.data.log.rows import Rows, breaks
+from gpuq.tui.data.log.search import Search
+from gpuq.tui.data.log.text import PLAIN, Paint, painted
+from gpuq.tui.data.log.window import LogWindow, Moved
 
 PIECES = st.sampled_from(
     [

@@ -5,7 +5,7 @@ import pty
 import select
 import threading
 
-from gpuq.tui.outlet import MOST_BYTES, Outlet
+from gpuq.tui.terminal.outlet import MOST_BYTES, Outlet
 from tests.conftest import until
 
 PIECE = "x" * 65536

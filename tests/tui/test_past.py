@@ -6,8 +6,8 @@ import pytest
 
 from gpuq.cli.render import Look
 from gpuq.errors import UsageError
-from gpuq.tui.data.past import CHOICES, DAY_S, Past, Wanted, window_start, with_filter
-from gpuq.tui.data.totals import as_line, as_table, totals_of
+from gpuq.tui.data.history.past import CHOICES, DAY_S, Past, Wanted, window_start, with_filter
+from gpuq.tui.data.history.totals import as_line, as_table, totals_of
 from gpuq.tui.data.wrapping import wrapped
 from tests.cli.said import ended
 from tests.tui.screened import NOW

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gpuq.tui.app import GpuqApp
-from gpuq.tui.screens.kill import KillDialog
+from gpuq.tui.screens.dialogs.kill import KillDialog
 from tests.conftest import Daemon
 from tests.desk import until
 

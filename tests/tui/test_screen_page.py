@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpuq.client import Client
 from gpuq.tui.app import GpuqApp
-from gpuq.tui.data.filters import HINTS
+from gpuq.tui.data.listing.filters import HINTS
 from gpuq.tui.keymap import keys_of, shown
 from gpuq.tui.screens.help import by_panel
 from tests.tui.screened import WRITE

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuq.cli.render import command_line
-from gpuq.tui.data.shell_text import (
+from gpuq.tui.data.form.shell_text import (
     read_command,
     read_value,
     read_words,

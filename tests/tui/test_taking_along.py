@@ -11,7 +11,7 @@ from textual.widgets import Input
 
 from gpuq.errors import GpuqError
 from gpuq.tui.data.copying import copyable, report
-from gpuq.tui.data.listing import Listing
+from gpuq.tui.data.listing.listing import Listing
 from gpuq.tui.data.picture import Picture
 from gpuq.tui.export import files
 from gpuq.tui.export.files import Export

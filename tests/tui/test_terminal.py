@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gpuq.errors import GpuqError
-from gpuq.tui.terminal import HUNG_UP
+from gpuq.tui.terminal.driver import HUNG_UP
 from tests.cli.said import in_full, simulated
 from tests.conftest import BIN, clean_environment, until
 from tests.tui.screened import TellingDaemon, row

@@ -9,7 +9,7 @@ from gpuq.cli.fold_text import name_of
 from gpuq.cli.job_text import elapsed, words
 from gpuq.cli.render import printable
 from gpuq.core.units import count, format_seconds, format_spans
-from gpuq.tui.data.marks import Marks, span_of
+from gpuq.tui.data.listing.marks import Marks, span_of
 from gpuq.tui.data.spans import Row, Rows
 
 RUNS = ("starting", "running")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from gpuq.core.units import format_spans, merged
-from gpuq.tui.data.marks import span_of
+from gpuq.tui.data.listing.marks import span_of
 from gpuq.tui.data.spans import Row
 
 HIGHEST = 1_000_000  # of priorities; the daemon takes no higher

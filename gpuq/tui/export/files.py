@@ -11,8 +11,8 @@ from gpuq.cli.results.exports import as_csv
 from gpuq.cli.whole_file import write_whole
 from gpuq.core.units import count
 from gpuq.errors import GpuqError
-from gpuq.tui.data.folding import run_folded
-from gpuq.tui.data.listing import Listing
+from gpuq.tui.data.listing.folding import run_folded
+from gpuq.tui.data.listing.listing import Listing
 
 
 class Export(NamedTuple):

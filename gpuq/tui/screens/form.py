@@ -15,10 +15,10 @@ from gpuq.cli.render import command_line
 from gpuq.client import Client
 from gpuq.errors import GpuqError
 from gpuq.tui import keys
-from gpuq.tui.data.draft import FIELDS, OTHER, Draft, with_field
-from gpuq.tui.data.form import COMMAND, Form, Reading, read_form
+from gpuq.tui.data.form.draft import FIELDS, OTHER, Draft, with_field
+from gpuq.tui.data.form.form import COMMAND, Form, Reading, read_form
 from gpuq.tui.data.picture import Change
-from gpuq.tui.form_deeds import edit_job, foretell, submit_job, was_refused
+from gpuq.tui.deeds.forms import edit_job, foretell, submit_job, was_refused
 from gpuq.tui.keymap import shown
 from gpuq.tui.looks import BOLD, DIM, Line
 from gpuq.tui.screens.base import GpuqScreen

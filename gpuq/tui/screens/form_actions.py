@@ -7,7 +7,7 @@ from gpuq.cli.render import Job, printable
 from gpuq.tui.screens.base import GpuqScreen
 
 if TYPE_CHECKING:
-    from gpuq.tui.data.form import Form
+    from gpuq.tui.data.form.form import Form
 
 
 class OpensForms(GpuqScreen):
@@ -26,7 +26,7 @@ class OpensForms(GpuqScreen):
     # The form reads its options as the command line does: it is loaded when it is opened.
 
     def action_new_job(self) -> None:
-        from gpuq.tui.data.form import NEW, Form
+        from gpuq.tui.data.form.form import NEW, Form
 
         self._open(self.gpuq.drafts.get(NEW, Form()))
 
@@ -42,7 +42,7 @@ class OpensForms(GpuqScreen):
         )
 
     def _open_duplicate(self, job: Job) -> None:
-        from gpuq.tui.data.form import duplicate_of
+        from gpuq.tui.data.form.form import duplicate_of
 
         if job.get("hidden"):
             whose = f"job {job['id']} is {printable(job['user'])}'s"
@@ -51,7 +51,7 @@ class OpensForms(GpuqScreen):
             self._open(duplicate_of(job, self.gpuq.user))
 
     def action_edit(self) -> None:
-        from gpuq.tui.data.form import edit_of
+        from gpuq.tui.data.form.form import edit_of
 
         ref = self.ref_for_edit()
         if ref is None:

@@ -11,13 +11,13 @@ from textual.timer import Timer
 
 from gpuq.core.gpus.ring import MOST_BUCKETS
 from gpuq.tui import keys
-from gpuq.tui.data.gpu_detail import gpu_detail
-from gpuq.tui.data.gpu_graphs import WHAT, WINDOWS_S, pace_s, rows, title
-from gpuq.tui.data.gpu_line import tenants_of
+from gpuq.tui.data.gpus.detail import gpu_detail
+from gpuq.tui.data.gpus.graphs import WHAT, WINDOWS_S, pace_s, rows, title
+from gpuq.tui.data.gpus.line import tenants_of
 from gpuq.tui.data.picture import Change, Gpu
-from gpuq.tui.gpu_deeds import checked_reason, consequence, drain, is_kept_back, resume
+from gpuq.tui.deeds.gpus import checked_reason, consequence, drain, is_kept_back, resume
 from gpuq.tui.looks import BOLD, BY_CODE, DIM, Line
-from gpuq.tui.screens.dialog import Prompt
+from gpuq.tui.screens.dialogs.dialog import Prompt
 from gpuq.tui.screens.taking_along import TakesAlong
 from gpuq.tui.widgets.gpu_plots import LABEL_CELLS, GpuPlots
 from gpuq.tui.widgets.key_line import KeyLine

@@ -16,12 +16,20 @@ from gpuq.core.units import count
 from gpuq.errors import GpuqError, UsageError
 from gpuq.past import ANSWER_S
 from gpuq.tui import keys
-from gpuq.tui.data.past import CHOICES, WINDOWS, Past, Wanted, next_of, window_start, with_filter
+from gpuq.tui.data.history.past import (
+    CHOICES,
+    WINDOWS,
+    Past,
+    Wanted,
+    next_of,
+    window_start,
+    with_filter,
+)
+from gpuq.tui.data.history.totals import Totals, as_line, as_table, totals_of
 from gpuq.tui.data.picture import Change
 from gpuq.tui.data.spans import Row
-from gpuq.tui.data.totals import Totals, as_line, as_table, totals_of
 from gpuq.tui.data.wrapping import wrapped
-from gpuq.tui.job_deeds import requeue_jobs
+from gpuq.tui.deeds.jobs import requeue_jobs
 from gpuq.tui.looks import BOLD, DIM, PLAIN_STYLE, YELLOW, Line
 from gpuq.tui.screens.form_actions import OpensForms
 from gpuq.tui.screens.job import JobScreen

@@ -6,7 +6,7 @@ from typing import Any
 from gpuq.cli.fold_text import first_id
 from gpuq.cli.render import Job
 from gpuq.tui.export.files import jobs_shown
-from gpuq.tui.screens.jobs_base import JobsBase
+from gpuq.tui.screens.jobs.base import JobsBase
 from gpuq.tui.screens.log import LogScreen
 from gpuq.tui.screens.taking_along import TakesAlong
 from gpuq.tui.widgets.detail.graph import GraphView

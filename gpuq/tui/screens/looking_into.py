@@ -7,9 +7,9 @@ from typing import Any
 
 from gpuq.client import Client
 from gpuq.errors import GpuqError
-from gpuq.tui.data.group_summary import goal_of
-from gpuq.tui.data.known import Kept, Known
-from gpuq.tui.data.need_tree import Needs, needs_around
+from gpuq.tui.data.detail.group_summary import goal_of
+from gpuq.tui.data.detail.known import Kept, Known
+from gpuq.tui.data.detail.need_tree import Needs, needs_around
 from gpuq.tui.data.spans import Row
 from gpuq.tui.screens.base import GpuqScreen
 from gpuq.tui.widgets.detail.pane import DetailPane

@@ -11,8 +11,8 @@ from gpuq.tui.export import files
 from gpuq.tui.export.files import Export
 from gpuq.tui.log_reader import last_lines
 from gpuq.tui.screens.base import GpuqScreen
-from gpuq.tui.screens.choosing import CopyMenu, ExportMenu
-from gpuq.tui.screens.dialog import Prompt
+from gpuq.tui.screens.dialogs.choosing import CopyMenu, ExportMenu
+from gpuq.tui.screens.dialogs.dialog import Prompt
 
 SHOWN = 60  # signs of what was copied
 

@@ -5,6 +5,7 @@ import os
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from textual_serve.app_service import AppService
@@ -90,7 +91,8 @@ class Session(AppService):
         try:
             await asyncio.wait_for(self._process.wait(), LEAVE_S)
         except TimeoutError:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it left in this very moment
+                os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
         self._task.cancel()  # it may hang in a page that takes nothing more
         await asyncio.gather(self._task, return_exceptions=True)

@@ -7,7 +7,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from gpuq.tui import keys
-from gpuq.tui.data.filters import Recalled
+from gpuq.tui.data.listing.filters import Recalled
 from gpuq.tui.looks import BOLD, RED, Line, Signs
 from gpuq.tui.widgets.one_line import OneLine
 

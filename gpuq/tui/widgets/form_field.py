@@ -4,7 +4,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from gpuq.tui.data.draft import Field
+from gpuq.tui.data.form.draft import Field
 from gpuq.tui.looks import DIM, RED, Line, Signs
 from gpuq.tui.widgets.one_line import OneLine
 

@@ -5,9 +5,9 @@ from operator import ne
 from typing import Any
 
 from gpuq.tui.data.braille import plot
-from gpuq.tui.data.gpu_forms import form
-from gpuq.tui.data.gpu_graphs import WHAT, What, scale_label, top_of_scale
-from gpuq.tui.data.gpu_line import Pieces, gpu_line, tenants_of
+from gpuq.tui.data.gpus.forms import form
+from gpuq.tui.data.gpus.graphs import WHAT, What, scale_label, top_of_scale
+from gpuq.tui.data.gpus.line import Pieces, gpu_line, tenants_of
 from gpuq.tui.data.picture import Gpu, Picture
 from gpuq.tui.looks import BY_CODE, Line, Signs
 from gpuq.tui.widgets.line_table import LineTable

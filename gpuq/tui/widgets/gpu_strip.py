@@ -8,9 +8,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from gpuq.core.gpus.ring import Ring
-from gpuq.tui.data.gpu_forms import Form, form, strip_rows
-from gpuq.tui.data.gpu_line import Pieces, folded, gpu_line, head, hidden, tenants_of
-from gpuq.tui.data.gpu_past import GpuPast
+from gpuq.tui.data.gpus.forms import Form, form, strip_rows
+from gpuq.tui.data.gpus.line import Pieces, folded, gpu_line, head, hidden, tenants_of
+from gpuq.tui.data.gpus.past import GpuPast
 from gpuq.tui.data.picture import Gpu, Picture
 from gpuq.tui.looks import BY_CODE, Line, Signs
 from gpuq.tui.widgets.line_table import otherwise

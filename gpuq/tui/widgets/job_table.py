@@ -4,8 +4,8 @@ from textual.message import Message
 from textual.timer import Timer
 
 from gpuq.cli.fold_text import ids_of
-from gpuq.tui.data.listing import Entry, Listing, Told, View
-from gpuq.tui.data.marks import Chosen, Marks, chosen_of
+from gpuq.tui.data.listing.listing import Entry, Listing, Told, View
+from gpuq.tui.data.listing.marks import Chosen, Marks, chosen_of
 from gpuq.tui.data.picture import Change, Picture
 from gpuq.tui.data.spans import Row
 from gpuq.tui.looks import Line, Signs

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from gpuq.tui.data.env_lines import env_lines
-from gpuq.tui.data.job_summary import waiting_for_answer
+from gpuq.tui.data.detail.env_lines import env_lines
+from gpuq.tui.data.detail.summary import waiting_for_answer
 from gpuq.tui.data.pieces import Pieces, sentences
 from gpuq.tui.widgets.detail.procs import OF_ONE
 from gpuq.tui.widgets.detail.view import DetailView

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gpuq.tui.data.job_graph import graph_lines, graph_rows
-from gpuq.tui.data.job_summary import waiting_for_answer
+from gpuq.tui.data.detail.graph import graph_lines, graph_rows
+from gpuq.tui.data.detail.summary import waiting_for_answer
 from gpuq.tui.data.pieces import Pieces, sentences
 from gpuq.tui.widgets.detail.procs import OF_ONE
 from gpuq.tui.widgets.detail.view import DetailView

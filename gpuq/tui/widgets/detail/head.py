@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from textual.strip import Strip
 from textual.widget import Widget
 
-from gpuq.tui.data.job_summary import head, title
-from gpuq.tui.data.known import Known
+from gpuq.tui.data.detail.known import Known
+from gpuq.tui.data.detail.summary import head, title
 from gpuq.tui.data.pieces import Pieces
 from gpuq.tui.looks import Line, Signs
 from gpuq.tui.widgets.detail.view import draw

@@ -6,7 +6,7 @@ from textual.message import Message
 from textual.widgets import ContentSwitcher
 
 from gpuq.cli.render import printable, width
-from gpuq.tui.data.known import Known
+from gpuq.tui.data.detail.known import Known
 from gpuq.tui.data.spans import Row
 from gpuq.tui.looks import BOLD, DIM, PLAIN_STYLE, Line, Signs
 from gpuq.tui.widgets.detail.env import EnvView

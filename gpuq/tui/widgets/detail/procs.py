@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from gpuq.tui.data.job_summary import waiting_for_answer
+from gpuq.tui.data.detail.process_tree import process_lines
+from gpuq.tui.data.detail.summary import waiting_for_answer
 from gpuq.tui.data.pieces import Pieces, sentences
-from gpuq.tui.data.process_tree import process_lines
 from gpuq.tui.widgets.detail.view import DetailView
 
 OF_ONE = "Of one job: unfold the group, and choose one."

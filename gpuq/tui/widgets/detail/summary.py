@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from gpuq.tui.data.group_summary import group_lines
-from gpuq.tui.data.job_summary import head, rest, waiting_for_answer
-from gpuq.tui.data.need_tree import need_lines
+from gpuq.tui.data.detail.group_summary import group_lines
+from gpuq.tui.data.detail.need_tree import need_lines
+from gpuq.tui.data.detail.summary import head, rest, waiting_for_answer
 from gpuq.tui.data.pieces import Pieces
 from gpuq.tui.widgets.detail.view import DetailView
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from textual.geometry import Region, Size
 
-from gpuq.tui.data.known import Known
+from gpuq.tui.data.detail.known import Known
 from gpuq.tui.data.pieces import Pieces
 from gpuq.tui.looks import BY_CODE, Line
 from gpuq.tui.widgets.text_view import TextView

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from rich.style import Style
 
-from gpuq.tui.data.log_text import NAMES, Paint
+from gpuq.tui.data.log.text import NAMES, Paint
 from gpuq.tui.looks import CURSOR
 
 Layer = tuple[int, int, Style]

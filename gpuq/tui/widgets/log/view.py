@@ -17,10 +17,10 @@ from textual.strip import Strip
 from gpuq.cli.log_times import Index
 from gpuq.cli.render import clock
 from gpuq.tui import keys
-from gpuq.tui.data.log_rows import Rows, breaks
-from gpuq.tui.data.log_search import Search
-from gpuq.tui.data.log_text import painted
-from gpuq.tui.data.log_window import Chunk, LogWindow, Moved
+from gpuq.tui.data.log.rows import Rows, breaks
+from gpuq.tui.data.log.search import Search
+from gpuq.tui.data.log.text import painted
+from gpuq.tui.data.log.window import Chunk, LogWindow, Moved
 from gpuq.tui.looks import BOLD, CURSOR, DIM, PLAIN_STYLE, YELLOW, Line, Signs
 from gpuq.tui.widgets.log.drawing import in_piece, runs, style_of
 

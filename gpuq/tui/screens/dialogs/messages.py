@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from gpuq.cli.render import moment, printable
 from gpuq.tui import keys
 from gpuq.tui.looks import DIM, PLAIN_STYLE, RED, Line
-from gpuq.tui.screens.dialog import Dialog, wrapped
+from gpuq.tui.screens.dialogs.dialog import Dialog, wrapped
 from gpuq.tui.widgets.text_view import Text
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from gpuq.cli.fold_text import ACTIVE
 from gpuq.core.asked.common_name import common_name
 from gpuq.core.units import format_ranges, format_spans, merged
-from gpuq.tui.data.marks import span_of
-from gpuq.tui.data.orders import rank, word_of
+from gpuq.tui.data.listing.marks import span_of
+from gpuq.tui.data.listing.orders import rank, word_of
 from gpuq.tui.data.spans import Row
 
 NAMES_COMPARED = 100

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gpuq.cli.gpu_text import BARRED, COLOURS, census, foreign_processes, reserved_words
 from gpuq.cli.render import DIM, RED, YELLOW, bar, memory, printable
 from gpuq.tui.data.braille import mean, sparkline
-from gpuq.tui.data.gpu_forms import (
+from gpuq.tui.data.gpus.forms import (
     INDEX_CELLS,
     MARK_CELLS,
     MINUTE_S,

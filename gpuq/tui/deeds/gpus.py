@@ -6,8 +6,8 @@ from gpuq.cli.gpu_text import drained_words, resumed_words
 from gpuq.cli.render import printable
 from gpuq.client import Client
 from gpuq.core.units import count, format_ranges
-from gpuq.tui.acting import Deed
 from gpuq.tui.data.picture import Gpu
+from gpuq.tui.deeds.deed import Deed
 
 LONGEST_REASON = 200
 

@@ -22,9 +22,9 @@ from gpuq.tui.data.killing import (
     tell,
 )
 from gpuq.tui.data.picture import Change
-from gpuq.tui.job_deeds import named
+from gpuq.tui.deeds.jobs import named
 from gpuq.tui.looks import BOLD, CYAN, DIM, PLAIN_STYLE, RED, YELLOW, Line
-from gpuq.tui.screens.dialog import Dialog, wrapped
+from gpuq.tui.screens.dialogs.dialog import Dialog, wrapped
 from gpuq.tui.widgets.text_view import Text
 
 MOST_LISTED = 10

@@ -11,7 +11,7 @@ from gpuq.cli.job_text import signal_name
 from gpuq.cli.render import Job
 from gpuq.client import Client
 from gpuq.core.units import count, format_spans, merged
-from gpuq.tui.acting import Deed
+from gpuq.tui.deeds.deed import Deed
 
 Spans = Sequence[range]
 MOST_SENTENCES = 3  # of what came of a deed; beyond them it is counted

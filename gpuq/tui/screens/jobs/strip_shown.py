@@ -2,8 +2,8 @@
 
 from textual import events, on
 
-from gpuq.tui.data.gpu_past import WINDOW_S, rings_of
-from gpuq.tui.screens.jobs_base import JobsBase
+from gpuq.tui.data.gpus.past import WINDOW_S, rings_of
+from gpuq.tui.screens.jobs.base import JobsBase
 from gpuq.tui.widgets.gpu_strip import GpuStrip
 
 

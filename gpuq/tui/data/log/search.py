@@ -4,7 +4,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
-from gpuq.tui.data.log_window import Moved
+from gpuq.tui.data.log.window import Moved
 
 
 class Search:

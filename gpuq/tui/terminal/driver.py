@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
-from gpuq.tui.outlet import Outlet
+from gpuq.tui.terminal.outlet import Outlet
 
 if TYPE_CHECKING:
     from gpuq.tui.app import GpuqApp

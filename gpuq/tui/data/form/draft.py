@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gpuq.cli.edit_text import FIELDS as EDITED
 from gpuq.cli.edit_text import NOT_EDITED
 from gpuq.cli.render import command_line
-from gpuq.tui.data.shell_text import (
+from gpuq.tui.data.form.shell_text import (
     Command,
     read_command,
     read_value,

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuq.cli.jobs import read_since
 from gpuq.errors import UsageError
-from gpuq.tui.data.filters import ENDS, WORD_OF, Filter, parse_filter, state_words, tokens
+from gpuq.tui.data.listing.filters import ENDS, WORD_OF, Filter, parse_filter, state_words, tokens
 from gpuq.tui.data.spans import Row
 
 DAY_S = 86400.0

@@ -13,7 +13,7 @@ from gpuq.cli.render import Job, printable
 from gpuq.cli.submit_again import left_out, submit_line
 from gpuq.core.units import count
 from gpuq.errors import UsageError
-from gpuq.tui.data.draft import (
+from gpuq.tui.data.form.draft import (
     FIELDS,
     OTHER,
     Draft,

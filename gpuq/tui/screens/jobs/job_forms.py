@@ -3,9 +3,9 @@ that came of it."""
 
 from gpuq.cli.fold_text import first_id, ids_of, is_folded, span_of
 from gpuq.core.units import format_spans
-from gpuq.tui.data.listing import Entry
+from gpuq.tui.data.listing.listing import Entry
 from gpuq.tui.screens.form_actions import OpensForms
-from gpuq.tui.screens.jobs_base import JobsBase
+from gpuq.tui.screens.jobs.base import JobsBase
 
 
 class OpensJobForms(JobsBase, OpensForms):

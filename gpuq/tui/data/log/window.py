@@ -7,7 +7,7 @@ what is beyond the bounds is let go at the other side, and read again when it is
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gpuq.tui.data.log_lines import LogLine, Splitter
+from gpuq.tui.data.log.lines import LogLine, Splitter
 
 MOST_LINES = 20_000
 MOST_BYTES = 8 * 2**20

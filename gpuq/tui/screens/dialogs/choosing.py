@@ -7,7 +7,7 @@ from gpuq.tui import keys
 from gpuq.tui.keymap import keys_of, shown
 from gpuq.tui.keys import Key
 from gpuq.tui.looks import BOLD, DIM, PLAIN_STYLE, Line
-from gpuq.tui.screens.dialog import Dialog
+from gpuq.tui.screens.dialogs.dialog import Dialog
 from gpuq.tui.widgets.text_view import Text
 
 

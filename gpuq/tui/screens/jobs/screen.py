@@ -6,12 +6,12 @@ from textual.containers import Vertical
 
 from gpuq.tui import keys
 from gpuq.tui.data.picture import Change
-from gpuq.tui.screens.job_actions import ActsOnJobs
-from gpuq.tui.screens.job_forms import OpensJobForms
-from gpuq.tui.screens.list_actions import ShapesTheList
+from gpuq.tui.screens.jobs.job_actions import ActsOnJobs
+from gpuq.tui.screens.jobs.job_forms import OpensJobForms
+from gpuq.tui.screens.jobs.list_actions import ShapesTheList
+from gpuq.tui.screens.jobs.pane_actions import OpensThePane
+from gpuq.tui.screens.jobs.strip_shown import ShowsGpus
 from gpuq.tui.screens.log_actions import ShowsTheLog
-from gpuq.tui.screens.pane_actions import OpensThePane
-from gpuq.tui.screens.strip_shown import ShowsGpus
 from gpuq.tui.widgets.detail.body import Body
 from gpuq.tui.widgets.detail.pane import DetailPane
 from gpuq.tui.widgets.filter_line import FilterLine

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from gpuq.cli.render import width
-from gpuq.tui.data.log_window import Moved
+from gpuq.tui.data.log.window import Moved
 
 
 def breaks(text: str, room: int) -> list[int]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from gpuq.tui.data.filters import Filter, state_test
-from gpuq.tui.data.folding import Members, run_folded
-from gpuq.tui.data.marks import span_of
-from gpuq.tui.data.orders import Key, key_of
+from gpuq.tui.data.listing.filters import Filter, state_test
+from gpuq.tui.data.listing.folding import Members, run_folded
+from gpuq.tui.data.listing.marks import span_of
+from gpuq.tui.data.listing.orders import Key, key_of
 from gpuq.tui.data.spans import Row, Rows
 
 ANEW_BEYOND = 300  # rows that are otherwise, all units at once cost less

@@ -8,16 +8,16 @@ from textual import on
 from gpuq.cli.change import BEGINS_ANEW
 from gpuq.client import Client
 from gpuq.core.units import count
-from gpuq.tui import job_deeds
-from gpuq.tui.acting import Deed
 from gpuq.tui.data.killing import RUNS, Target, forbidden, parts_of, settle
-from gpuq.tui.data.marks import span_of
+from gpuq.tui.data.listing.marks import span_of
 from gpuq.tui.data.places import passing_words, swapped, wanted_priority
 from gpuq.tui.data.spans import Row
-from gpuq.tui.job_deeds import named
-from gpuq.tui.screens.dialog import Prompt, Question
-from gpuq.tui.screens.jobs_base import JobsBase
-from gpuq.tui.screens.kill import Kill, KillDialog
+from gpuq.tui.deeds import jobs as job_deeds
+from gpuq.tui.deeds.deed import Deed
+from gpuq.tui.deeds.jobs import named
+from gpuq.tui.screens.dialogs.dialog import Prompt, Question
+from gpuq.tui.screens.dialogs.kill import Kill, KillDialog
+from gpuq.tui.screens.jobs.base import JobsBase
 from gpuq.tui.widgets.line_table import LineTable
 
 Spans = Sequence[range]

@@ -10,8 +10,8 @@ from gpuq.cli.edit import EDIT
 from gpuq.cli.fold_text import together
 from gpuq.client import Client
 from gpuq.submitting import Submitting
-from gpuq.tui.acting import Deed
-from gpuq.tui.data.form import queued_words
+from gpuq.tui.data.form.form import queued_words
+from gpuq.tui.deeds.deed import Deed
 
 Answer = Mapping[str, Any]
 

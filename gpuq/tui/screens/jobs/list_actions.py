@@ -7,11 +7,11 @@ from textual import on
 from gpuq.cli.render import moment
 from gpuq.core.units import count
 from gpuq.errors import UsageError
-from gpuq.tui.data.filters import Filter, next_choice, parse_filter
-from gpuq.tui.data.listing import Entry
-from gpuq.tui.data.orders import FROM_THE_END, next_order
+from gpuq.tui.data.listing.filters import Filter, next_choice, parse_filter
+from gpuq.tui.data.listing.listing import Entry
+from gpuq.tui.data.listing.orders import FROM_THE_END, next_order
 from gpuq.tui.looks import BOLD, DIM, YELLOW, Line
-from gpuq.tui.screens.jobs_base import JobsBase
+from gpuq.tui.screens.jobs.base import JobsBase
 from gpuq.tui.widgets.filter_line import FilterLine
 from gpuq.tui.widgets.job_table import JobTable
 

@@ -1,7 +1,7 @@
 """Keys of the jobs screen that open the pane about the job under the cursor, and leave it."""
 
 from gpuq.tui.data.spans import Row
-from gpuq.tui.screens.jobs_base import JobsBase
+from gpuq.tui.screens.jobs.base import JobsBase
 from gpuq.tui.screens.looking_into import LooksInto
 from gpuq.tui.widgets.detail.body import Body
 

@@ -1,0 +1,1 @@
+"""The GPUs as lines and graphs."""

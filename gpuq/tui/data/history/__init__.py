@@ -1,0 +1,1 @@
+"""What has ended, page by page, and what it came to."""

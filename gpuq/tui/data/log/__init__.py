@@ -1,0 +1,1 @@
+"""The log of a job: bytes, lines, rows on the screen, hits."""

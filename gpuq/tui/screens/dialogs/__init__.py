@@ -1,0 +1,1 @@
+"""What asks on top of a screen."""

@@ -1,0 +1,1 @@
+"""The jobs screen, in the parts that a person sees: list, pane, GPUs, what acts."""
