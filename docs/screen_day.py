@@ -211,7 +211,8 @@ def photograph(environment: dict[str, str], columns: int, rows: int) -> None:
 @contextmanager
 def screen(environment: dict[str, str], columns: int, rows: int) -> Iterator[Window]:
     words = [str(BIN / "gpuq"), "top"]
-    with Window(words, columns=columns, rows=rows, environment=environment) as window:
+    here = environment["HOME"]  # so that the form, too, begins in the folder of the jobs
+    with Window(words, columns=columns, rows=rows, environment=environment, cwd=here) as window:
         yield window
 
 

@@ -101,17 +101,20 @@ class Client(LookingBack):
         self,
         *,
         since: int | None = None,
+        mark: str | None = None,
         finished_since: float | None = None,
         pace_s: float | None = None,
     ) -> Stream:
         """A picture of queue and GPUs in parts, and then whatever changes: what a screen shows. Each
-        part is a dict; `number` is where to go on from (`since`) after the connection was lost. Parts
-        that say `is_picture` begin anew, and with the one that has `more` False it is whole; in the
-        others `jobs` are rows as they are now, each for the jobs `id` to `last_id`, and of the spans
-        in `looked_at` what is in no row is gone. `finished_since` (s since the epoch): also who ended
-        since then; `pace_s`: news at most so often. Ends when it is closed; DaemonUnreachable where
-        the daemon leaves."""
-        asked = {"since": since, "finished_since": finished_since, "pace_s": pace_s}
+        part is a dict; `number` is where to go on from (`since`) after the connection was lost, with
+        the `mark` that came with it: where that is of another queue, because another database is there
+        by now, a new picture comes, and the first part of it says `is_other`. Parts that say
+        `is_picture` begin anew, and with the one that has `more` False it is whole; in the others
+        `jobs` are rows as they are now, each for the jobs `id` to `last_id`, and of the spans in
+        `looked_at` what is in no row is gone. `finished_since` (s since the epoch): also who ended
+        since then; `pace_s`: news at most so often. Ends when it is closed; DaemonUnreachable where the
+        daemon leaves."""
+        asked = {"since": since, "mark": mark, "finished_since": finished_since, "pace_s": pace_s}
         given = {name: value for name, value in asked.items() if value is not None}
         return self._link.stream("subscribe", given, SILENCE_S)
 

@@ -188,22 +188,16 @@ def is_ours(job: Job) -> bool:
 @contextmanager
 def rights_of_owner(job: Job) -> Iterator[None]:
     """For root, who opens what a user may have put there: with that user's rights, so that a link
-    which leads to a secret, or to a device that acts when it is opened, leads root nowhere. Others have
-    their own rights anyway. FileNotFoundError where nobody knows who the owner is."""
-    if os.geteuid() != 0 or job["user"] == "root":
+    which leads to a secret, or to a device that acts when it is opened, leads root nowhere. Only the
+    calling thread has them. Others have their own rights anyway. FileNotFoundError where nobody knows
+    who the owner is."""
+    if 0 not in os.getresuid() or job["user"] == "root":
         yield
         return
-    uid, gid, its_groups = _identity_of_owner(job)
-    groups = os.getgroups()
-    os.setgroups(its_groups)
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
+    from gpuq.rights import Identity, acting_as  # not on anybody else's start-up path
+
+    with acting_as(Identity(*_identity_of_owner(job))):
         yield
-    finally:
-        os.seteuid(0)
-        os.setegid(os.getgid())
-        os.setgroups(groups)
 
 
 def _identity_of_owner(job: Job) -> tuple[int, int, list[int]]:
@@ -219,15 +213,26 @@ def _identity_of_owner(job: Job) -> tuple[int, int, list[int]]:
 
 
 def open_log(path: str) -> int:
-    """A descriptor of a log. A pipe would keep its reader waiting, and holds nothing of the past."""
+    """A descriptor of a log: a file, or the device that is always empty. A pipe would keep its reader
+    waiting, and holds nothing of the past; another device may have no end."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) or os.path.samestat(found, os.stat(os.devnull)):
+        return fd
     try:
-        os.lseek(fd, 0, os.SEEK_CUR)
-    except OSError:
-        kind = "pipe" if stat.S_ISFIFO(os.fstat(fd).st_mode) else "terminal"
+        raise GpuqError(f"{path} is {_what(fd, found.st_mode)}")
+    finally:
         os.close(fd)
-        raise GpuqError(f"{path} is a {kind}: what went through it cannot be read again") from None
-    return fd
+
+
+def _what(fd: int, mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a pipe: what went through it cannot be read again"
+    if stat.S_ISDIR(mode):
+        return "a folder, and no log"
+    if os.isatty(fd):
+        return "a terminal: what went through it cannot be read again"
+    return "a device, and no log: it may have no end"
 
 
 class LogFile:

@@ -92,10 +92,7 @@ class Link:
             kept.append(line)
         else:
             line.close()
-        if "error" in answer:
-            protocol.raise_failure(answer["error"])
-        result: protocol.Message = answer["ok"]
-        return result
+        return protocol.result_of(answer)
 
     def _forget_those_of_our_parent(self) -> None:
         """After a fork two processes would read each other's answers from one connection."""
@@ -149,7 +146,8 @@ class Link:
 
 class Stream:
     """The answers to one request, as they come, until it is closed, which any thread may do.
-    DaemonUnreachable where the daemon leaves, or is silent for so long."""
+    DaemonUnreachable where the daemon leaves, or is silent for so long; GpuqError where it says what
+    is no answer."""
 
     def __init__(self, line: Connection, request: protocol.Message, silence_s: float) -> None:
         self._line = line
@@ -162,9 +160,7 @@ class Stream:
             self._line.send(protocol.encode(self._request))
             while True:
                 answer = self._line.receive(self._silence_s, self._request["id"])
-                if "error" in answer:
-                    protocol.raise_failure(answer["error"])
-                yield answer["ok"] if "ok" in answer else answer["more"]
+                yield protocol.result_of(answer)
         except Gone as gone:
             if not self._is_closed:
                 raise DaemonUnreachable(str(gone)) from None

@@ -54,6 +54,11 @@ LIMITS = (
     *("RLIMIT_RSS", "RLIMIT_RTPRIO", "RLIMIT_SIGPENDING", "RLIMIT_STACK"),
 )
 
+NO_ANSWER = (
+    "the daemon said something that is no answer; it may be of another version: see gpuq --version "
+    "and gpuq daemon status"
+)
+
 Message = dict[str, Any]
 
 
@@ -85,10 +90,22 @@ def failure(request_id: Any, error: GpuqError) -> Message:
     return {"id": request_id, "error": {"code": error.code, "message": str(error)}}
 
 
-def raise_failure(error: Message) -> None:
+def result_of(answer: Message) -> Message:
+    """What a request came to; raised where it failed, or where that is no answer."""
+    if "error" in answer:
+        raise_failure(answer["error"])
+    result = answer.get("ok", answer.get("more"))
+    if not isinstance(result, dict):
+        raise GpuqError(NO_ANSWER)
+    return result
+
+
+def raise_failure(error: Any) -> None:
     """Raises on this side what went wrong on the other."""
-    kind = BY_CODE.get(error.get("code", ""), GpuqError)
-    raise kind(error.get("message") or "the daemon gave no reason")
+    if not isinstance(error, dict):
+        raise GpuqError(NO_ANSWER)
+    kind = BY_CODE.get(str(error.get("code", "")), GpuqError)
+    raise kind(str(error.get("message") or "the daemon gave no reason"))
 
 
 def is_dropped(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from gpuq import rights
 from gpuq.daemon.attempt.joblog import JobLog
 from gpuq.daemon.linux import syscalls as linux
 from gpuq.errors import GpuqError, NothingMatched
 from gpuq.follow import CHUNK, Follow, LogFile, open_log
+from gpuq.rights import Identity, acting_as
 from tests.cli.said import attempt, in_full, job
 
 KIB, MIB = 2**10, 2**20
@@ -319,6 +322,81 @@ def test_what_cannot_be_read_again_is_said(tmp_path: Path) -> None:
         open_log(str(tmp_path / "fifo"))
     with pytest.raises(GpuqError, match="ptmx is a terminal"):
         open_log("/dev/ptmx")
+
+
+def test_a_log_is_a_file_and_nothing_that_may_have_no_end(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to("/dev/zero")
+    with pytest.raises(GpuqError, match="log is a device, and no log: it may have no end"):
+        open_log(str(tmp_path / "log"))
+    with pytest.raises(GpuqError, match="is a folder, and no log"):
+        open_log(str(tmp_path))
+    assert content(Path(os.devnull)) == b""
+
+
+# ── the rights it is read with ──
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts as others")
+NOBODY = Identity(65534, 65534, ())
+
+
+@AS_ROOT
+@pytest.mark.parametrize("of_thread", [True, False], ids=["thread", "process"])
+def test_readers_in_several_threads_have_no_rights_of_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_thread: bool
+) -> None:
+    """The process as a whole is changed where the kernel's numbers are not known: one after another."""
+    monkeypatch.setattr(rights, "_can_call", rights._can_call and of_thread)
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    opened: list[str] = []
+
+    def read(user: Identity) -> None:
+        for _ in range(200):
+            with acting_as(user):
+                try:
+                    os.close(os.open(secret, os.O_RDONLY))
+                    opened.append("with the rights of root")
+                except PermissionError:
+                    pass
+
+    users = [NOBODY, Identity(1, 1, (1, 2))]
+    readers = [threading.Thread(target=read, args=(user,)) for user in users]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert opened == []
+    assert 0 in (os.geteuid(), os.getegid())
+
+
+@AS_ROOT
+@pytest.mark.skipif(platform.machine() not in rights._NUMBERS, reason="of the whole process there")
+def test_who_acts_as_a_user_leaves_the_other_threads_root_and_is_root_again() -> None:
+    is_user, is_looked_at = threading.Event(), threading.Event()
+    seen: list[Any] = []
+
+    def act() -> None:
+        before = os.getgroups()
+        with acting_as(Identity(65534, 65533, (1, 2))):
+            seen.extend([os.getresuid(), os.getresgid(), os.getgroups(), capabilities()])
+            is_user.set()
+            is_looked_at.wait()
+        seen.extend([os.getresuid(), os.getresgid(), os.getgroups() == before])
+
+    mine, thread = capabilities(), threading.Thread(target=act)
+    thread.start()
+    is_user.wait()
+    assert (os.geteuid(), os.getegid(), capabilities()) == (0, 0, mine)
+    is_looked_at.set()
+    thread.join()
+    assert seen[:4] == [(0, 65534, 0), (0, 65533, 0), [1, 2], 0]
+    assert seen[4:] == [(0, 0, 0), (0, 0, 0), True]
+
+
+def capabilities() -> int:
+    """Those in force in this thread, as bits."""
+    status = Path("/proc/thread-self/status").read_text()
+    return int(status.partition("CapEff:")[2].split()[0], 16)
 
 
 # ── holes ──

@@ -189,7 +189,7 @@ def tell(context: typer.Context, done: Sequence[Job], sentences: Sentences, json
 def sentence(run: Job, sentences: Sentences) -> str:
     """What was done to a job, or to those together to which the same was done."""
     if run["done"] == "refused":
-        return printable(f"{called(run)}: {run['why']}")
+        return printable(f"{called(run)}: {verb(run, run['why'], of_several(run['why']))}")
     said = sentences.get(run["done"])
     return printable(f"{called(run)} {said(run) if said else run['done']}")
 
@@ -205,6 +205,17 @@ def _with_it(run: Job) -> str:
 
 def verb(run: Job, one: str, several: str) -> str:
     return one if run_of(run) == str(run["id"]) else several
+
+
+def of_several(why: str) -> str:
+    """Why something cannot be done to one job, said of several to which it all applies."""
+    import re
+
+    verbs = {"is": "are", "has": "have", "was": "were", "runs": "run"}
+    why = re.sub(r"\bit (is|has|was|runs)\b", lambda found: f"they {verbs[found[1]]}", why)
+    return re.sub(
+        r"\bit (did|ended)\b", r"they \1", why.replace("runs it again", "runs them again")
+    )
 
 
 HOLD: Sentences = {
@@ -247,7 +258,9 @@ REQUEUE: Sentences = {
     ),
 }
 UNDO: Sentences = {
-    "undone": lambda run: f"{verb(run, 'is', 'are')} queued again, as before",
+    "undone": lambda run: (
+        f"{verb(run, 'is', 'are')} {'held' if run.get('held') else 'queued'} again, as before"
+    ),
     "ran": lambda run: (
         f"ran and {verb(run, 'was', 'were')} ended by that kill: gpuq requeue {run_of(run)} runs "
         f"{verb(run, 'it', 'them')} again"

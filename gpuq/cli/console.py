@@ -19,6 +19,8 @@ from gpuq.errors import UsageError
 from gpuq.protocol import SCHEMA
 
 _KEPT = "gpuq.kept_notes"
+# What TERM says where a terminal, or what takes its place, can do no more than print lines.
+LINES_ONLY = ("", "dumb", "unknown")
 
 
 class Chosen(NamedTuple):
@@ -68,6 +70,11 @@ def look(context: typer.Context) -> Look:
         user=_user(),
         now=time.time(),
     )
+
+
+def draws() -> bool:
+    """Whether what stands on the output can be drawn over: a terminal that knows how."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "") not in LINES_ONLY
 
 
 def _wants_colour(color: str, is_terminal: bool) -> bool:

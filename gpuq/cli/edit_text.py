@@ -104,14 +104,6 @@ def _show_signal(number: int) -> str | int:
         return number
 
 
-def _show_time(seconds: float) -> str:
-    """ "20m", and "90s" for what is no whole minute."""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds and seconds % length == 0:
-            return f"{seconds / length:g}{unit}"
-    return exact_time(seconds)
-
-
 def _path(value: Any) -> str:
     return os.path.abspath(_text(value))
 
@@ -130,11 +122,11 @@ FIELDS = (
     Field("visible", "visible", _text, _as_it_is, "auto"),
     Field("cpus", "cpus", _number, _as_it_is, 4),
     Field("mem", "mem_bytes", _size, exact_size, "8G"),
-    Field("time", "time_limit_s", _time, _show_time, "2h"),
-    Field("heartbeat", "heartbeat_s", _time, _show_time, "10m"),
-    Field("cpu_after", "cpu_after_s", _time, _show_time, "10m"),
+    Field("time", "time_limit_s", _time, exact_time, "2h"),
+    Field("heartbeat", "heartbeat_s", _time, exact_time, "10m"),
+    Field("cpu_after", "cpu_after_s", _time, exact_time, "10m"),
     Field("on_kill", "on_kill", _text, _as_it_is, "rm -f /scratch/lock"),
-    Field("grace", "grace_s", _time, _show_time, "10s"),
+    Field("grace", "grace_s", _time, exact_time, "10s"),
     Field("stop_to", "stop_to", _text, _as_it_is, "all"),
     Field("retries", "retries", _number, _as_it_is, 3),
     Field("backoff", "backoff", _text, _as_it_is, "exp:10s:10m"),

@@ -30,6 +30,22 @@ COLOURS = {
     "lost": RED,
 }
 DAY_S = 86400.0
+# Of a pipe.
+GPU_COLUMNS = (
+    "index",
+    "uuid",
+    "model",
+    "kind",
+    "state",
+    "memory_used_bytes",
+    "memory_total_bytes",
+    "utilization_percent",
+    "temperature_c",
+    "power_w",
+    "jobs",
+    "reason",
+)
+GONE = "gone"
 BARRED = ("drained", "quarantined")  # whose reason says it all
 
 
@@ -159,27 +175,27 @@ def process_row(gpu: Gpu, process: Job) -> str:
     return tabbed([gpu["index"], gpu["uuid"], kind(gpu), *values])
 
 
+def gone_process_row(gpu: Gpu, process: Job) -> str:
+    """The same of one that was there and is no more: it holds nothing, and that is said at the end."""
+    return process_row(gpu, {**process, "memory_bytes": None}) + f"\t{GONE}"
+
+
+def gone_gpu_row(gpu: Gpu) -> str:
+    """The columns of `gpu_row` for one that is no more among them: what it is stays, and nothing is
+    read from it."""
+    read = ("memory_used_bytes", "utilization_percent", "temperature_c", "power_w", "reason")
+    return gpu_row({**gpu, **dict.fromkeys(read), "jobs": [], "state": GONE})
+
+
 def gpu_row(gpu: Gpu) -> str:
     """For a pipe: the same columns always."""
-    readings = [
-        "memory_used_bytes",
-        "memory_total_bytes",
-        "utilization_percent",
-        "temperature_c",
-        "power_w",
-    ]
-    return tabbed(
-        [
-            gpu["index"],
-            gpu["uuid"],
-            gpu["model"],
-            kind(gpu),
-            gpu["state"],
-            *(gpu[name] for name in readings),
-            ",".join(map(str, gpu["jobs"])),
-            gpu["reason"],
-        ]
-    )
+    return tabbed(list(gpu_values(gpu).values()))
+
+
+def gpu_values(gpu: Gpu) -> dict[str, object]:
+    """What a pipe is told of it, by column."""
+    made = {"kind": kind(gpu), "jobs": ",".join(map(str, gpu["jobs"]))}
+    return {name: made[name] if name in made else gpu[name] for name in GPU_COLUMNS}
 
 
 def drained_words(gpu: Gpu) -> str:

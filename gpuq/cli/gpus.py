@@ -1,6 +1,5 @@
 """`gpuq gpus`: the GPUs and who is on them; one of them drained, and given out again."""
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -11,6 +10,8 @@ from gpuq.cli import console
 from gpuq.cli.commands import Command, Verbs, family
 from gpuq.cli.gpu_text import (
     drained_words,
+    gone_gpu_row,
+    gone_process_row,
     gpu_row,
     gpu_table,
     process_row,
@@ -59,6 +60,8 @@ def gpus_(
     On a pipe the columns are index, uuid, model, simulated or real, state, memory used and in all,
     utilisation, temperature, power, jobs, reason. With --watch a pipe gets each GPU, and again
     whenever one of these is otherwise, with the time in front; with --json a line of all of them.
+    One that is no more among them is told once more, its state gone; with --procs a process that
+    has left is, with gone as one column more.
     All about one of them: gpuq why gpu:3
     """
     if context.invoked_subcommand is not None:
@@ -95,10 +98,10 @@ def _watch(context: typer.Context, client: Client, procs: bool, json: bool) -> N
 
     if json:
         watch.print_answers(lambda: {"gpus": client.gpus()["gpus"]})
-    elif sys.stdout.isatty():
+    elif console.draws():
         watch.redraw(lambda columns, rows: _picture(context, client, procs, columns, rows))
     else:
-        watch.append_changes(lambda: _rows(client.gpus()["gpus"], procs))
+        _append(client, procs)
 
 
 def _picture(
@@ -116,18 +119,31 @@ def _picture(
     return [clip(line, columns) for line in lines[:rows]] or [NO_GPU]
 
 
-def _rows(gpus: Sequence[Any], procs: bool) -> dict[Any, Any]:
-    from gpuq.cli.watch import Told
+def _append(client: Client, procs: bool) -> None:
+    from gpuq.cli import watch
 
-    if procs:
-        rows = {
-            (gpu["uuid"], process["pid"]): process_row(gpu, process)
-            for gpu in gpus
-            for process in gpu["processes"]
-        }
-    else:
-        rows = {gpu["uuid"]: gpu_row(gpu) for gpu in gpus}
-    return {key: Told(row, row) for key, row in rows.items()}
+    last_rows: dict[Any, str] = {}
+
+    def ask() -> dict[Any, watch.Told]:
+        gpus = client.gpus()["gpus"]
+        rows = _process_rows(gpus) if procs else _gpu_rows(gpus)
+        last_rows.update((key, last) for key, (_, last) in rows.items())
+        return {key: watch.Told(row, row) for key, (row, _) in rows.items()}
+
+    watch.append_changes(ask, lambda gone: [last_rows.pop(key) for key in gone])
+
+
+def _process_rows(gpus: Sequence[Any]) -> dict[Any, tuple[str, str]]:
+    """Each with the one that says that it has left."""
+    return {
+        (gpu["uuid"], process["pid"]): (process_row(gpu, process), gone_process_row(gpu, process))
+        for gpu in gpus
+        for process in gpu["processes"]
+    }
+
+
+def _gpu_rows(gpus: Sequence[Any]) -> dict[Any, tuple[str, str]]:
+    return {gpu["uuid"]: (gpu_row(gpu), gone_gpu_row(gpu)) for gpu in gpus}
 
 
 @gpus.command("drain", cls=Command)

@@ -1,6 +1,5 @@
 """`gpuq status`: what runs, what waits, and for what."""
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -282,7 +281,7 @@ def _watch(
     if json:
         watch.print_changes(lambda: _listed(client, query, console.look(context).now, limit))
         return
-    if not sys.stdout.isatty():
+    if not console.draws():
         _append(context, client, query, limit)
         return
 

@@ -110,13 +110,15 @@ def _report(context: typer.Context, done: Sequence[Job], signal: int | None) -> 
         console.say(*(tabbed([run_of(run), run["done"]]) for run in done))
 
 
-def sentence(job: Job, signal: int | None) -> str:
-    """What was done to a job, or to those together to which the same was done."""
+def sentence(job: Job, signal: int | None, *, tells_undo: bool = True) -> str:
+    """What was done to a job, or to those together to which the same was done; and the command that
+    would undo it."""
     from gpuq.cli.job_text import signal_name
 
     grace = f", KILL in {job['grace_s']:g} s" if job.get("grace_s") else ""
+    undo = f" (undo: gpuq undo {run_of(job)})" if tells_undo else ""
     what = {
-        "cancelled": f"cancelled: it never started (undo: gpuq undo {run_of(job)})",
+        "cancelled": f"cancelled: it never started{undo}",
         "stopping": f"stopping{grace}",
         "killing": "stopping: KILL",
         "signalled": f"got {signal_name(signal or 0)}",

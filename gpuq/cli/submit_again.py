@@ -145,7 +145,10 @@ def _ends(job: Job) -> list[str]:
 
 
 def exact_time(seconds: float) -> str:
-    """As the options of a time read it, and reads back to the same."""
+    """ "2h", "20m", "90s": as the options of a time read it, and reads back to the same."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 

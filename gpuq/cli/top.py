@@ -10,9 +10,6 @@ from typer import Option
 from gpuq.cli import console
 from gpuq.errors import UsageError
 
-# What TERM says where a terminal, or what takes its place, can do no more than print lines.
-LINES_ONLY = ("", "dumb", "unknown")
-
 
 def top(
     context: typer.Context,
@@ -51,10 +48,10 @@ def top(
     no terminal it does not start; on one that can only print lines it is gpuq status.
     """
     if web:
-        return _serve(context, port, theme, ascii_)
+        return _serve(context, port, theme, ascii_, no_mouse)
     if "TEXTUAL_DRIVER" not in os.environ:  # it draws elsewhere
         _find_terminal()
-        if os.environ.get("TERM", "") in LINES_ONLY:
+        if os.environ.get("TERM", "") in console.LINES_ONLY:
             return _print_status(context)
     if context.obj.color == "never":
         os.environ["NO_COLOR"] = "1"
@@ -89,12 +86,16 @@ def _print_status(context: typer.Context) -> int:
     return status(context) or 0
 
 
-def _serve(context: typer.Context, port: int, theme: str | None, ascii_: bool) -> int:
+def _serve(
+    context: typer.Context, port: int, theme: str | None, ascii_: bool, no_mouse: bool
+) -> int:
     try:
+        from gpuq.tui.start import Options, check
         from gpuq.tui.web.site import serve
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"top --web needs {error.name}, which is not here: pip install 'gpuqd[web]'"
+            f"top --web needs {error.name}, which is not here: pip install '.[web]' in the folder of "
+            "the source"
         ) from None
 
     def say(address: str) -> None:
@@ -102,8 +103,9 @@ def _serve(context: typer.Context, port: int, theme: str | None, ascii_: bool) -
         sys.stdout.flush()
         console.note("read-only, for whoever has that address; Ctrl-C ends it")
 
-    shown = ["top", "--readonly", *(["--theme", theme] if theme else [])]
-    shown += ["--ascii"] if ascii_ else []
-    return serve(
-        [sys.executable, "-P", "-m", "gpuq", *console.daemon_options(context), *shown], port, say
-    )
+    check(Options(theme=theme))  # nobody sees what a screen behind a page complains of
+    color = context.obj.color
+    before = [*console.daemon_options(context), *(["--color", color] if color != "auto" else [])]
+    shown = ["top", "--readonly", *(["--theme", theme] if theme is not None else [])]
+    shown += (["--ascii"] if ascii_ else []) + (["--no-mouse"] if no_mouse else [])
+    return serve([sys.executable, "-P", "-m", "gpuq", *before, *shown], port, say)

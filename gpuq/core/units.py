@@ -80,6 +80,18 @@ def format_seconds(seconds: float | None) -> str:
     return f"{max(seconds, 0):.1f}s"
 
 
+def in_words(seconds: float) -> str:
+    """As a person says it, to its two largest units: "10 s", "1 h", "1 h 30 min", "3 d"."""
+    whole, said = max(int(seconds), 0), list[str]()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, whole = divmod(whole, length)
+        if number:
+            said.append(f"{number} {unit}")
+        elif said:
+            break
+    return " ".join(said[:2]) or "0 s"
+
+
 def format_energy(joules: float | None) -> str:
     """ "3.1 Wh", "85 Wh", "0.42 kWh", "120 kWh"; "–" where nobody knows."""
     if joules is None:

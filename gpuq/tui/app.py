@@ -2,22 +2,22 @@
 deeds."""
 
 import os
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
-from textual.worker import get_current_worker
+from textual.screen import Screen
 
 from gpuq.client import Client
 from gpuq.errors import GpuqError
 from gpuq.tui import keys
+from gpuq.tui.asking_app import AskingApp
 from gpuq.tui.data.picture import Change, Picture
-from gpuq.tui.deeds.deed import Deed
-from gpuq.tui.feed import Feed, midnight
+from gpuq.tui.data.understood import check_part
+from gpuq.tui.feed import Feed, Place, midnight
 from gpuq.tui.keymap import Keymap
 from gpuq.tui.looks import Signs
-from gpuq.tui.saying import SayingApp
 from gpuq.tui.screens.base import GpuqScreen
 from gpuq.tui.screens.dialogs.dialog import Dialog
 from gpuq.tui.screens.jobs.screen import JobsScreen
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from gpuq.tui.data.form.form import Form
 
-Answer = TypeVar("Answer")
-
+BETWEEN = "between"  # the mode while the others are made anew
+OTHER_QUEUE = (
+    "another queue is there now, of another database: what was open or marked was of the one before"
+)
 
 # Loaded when they are asked for: the first picture does not wait for them.
 
@@ -40,7 +42,7 @@ def _gpus() -> GpuqScreen:
 
 
 def _history() -> GpuqScreen:
-    from gpuq.tui.screens.history import HistoryScreen
+    from gpuq.tui.screens.history.screen import HistoryScreen
 
     return HistoryScreen()
 
@@ -51,7 +53,7 @@ def _key_commands() -> "type[Provider]":
     return KeyCommands
 
 
-class GpuqApp(SayingApp, inherit_bindings=False):
+class GpuqApp(AskingApp, inherit_bindings=False):
     """`picture` is what the daemon told last; `lost` says why nothing more comes at present, None: it
     does. `is_readonly`: keys that change something are off. `daemon_options` are those of the command
     line that tell which daemon is meant.
@@ -97,6 +99,11 @@ class GpuqApp(SayingApp, inherit_bindings=False):
         self.picture = Picture()
         self.lost: GpuqError | None = None
         self.told_at: float | None = None  # s since the epoch
+        self._lost_at = 0.0
+        self._is_behind = False  # until a new picture comes
+        self._is_between = False  # the queue before and another one
+        # For what is drawn of the picture: how long a job runs is as of then, too.
+        self.picture_signs = replace(self.signs, now=self.picture_now)
         self.daemon_options = daemon_options
         self.is_seen = True
         self._is_up = False
@@ -109,8 +116,8 @@ class GpuqApp(SayingApp, inherit_bindings=False):
             client,
             tell=lambda part: self._post(self.Told(part)),
             lose=lambda error: self._post(self.Lost(error)),
-            since=lambda: self.picture.number,
-            finished_since=midnight(time.time()),
+            place=lambda: Place(self.picture.number, self.picture.mark),
+            finished_since=lambda: midnight(self.signs.now()),
         )
 
     async def on_mount(self) -> None:
@@ -119,21 +126,82 @@ class GpuqApp(SayingApp, inherit_bindings=False):
 
     def on_unmount(self) -> None:
         self._feed.stop()
+        self.stop_asking()
 
     # ── what the daemon tells ──
 
-    def on_gpuq_app_told(self, told: Told) -> None:
-        self._feed.taken()
+    async def on_gpuq_app_told(self, told: Told) -> None:
+        part = told.part
+        if self._is_behind and not part.get("first"):
+            self._feed.taken(is_understood=False)  # it goes on from what was not understood
+            return
+        if not self.understand(lambda: check_part(part)):
+            self._not_taken()
+        elif part.get("is_other"):
+            await self._begin_anew(part)
+        else:
+            self._take(part)
+
+    def _take(self, part: dict[str, Any]) -> None:
+        if self.understand(lambda: self._show_part(part)):
+            self._is_behind = False
+            self._feed.taken()
+        else:
+            self._not_taken()
+
+    def _not_taken(self) -> None:
+        self._is_behind = True
+        self._feed.taken(is_understood=False)
+
+    def _show_part(self, part: dict[str, Any]) -> None:
         was_lost, self.lost, self.told_at = self.lost is not None, None, self.signs.now()
-        change = self.picture.take(told.part)
+        change = self.picture.take(part)
         if was_lost:
+            self.forget_loss()
             change = Change(jobs=None, gpus=True, beside=True)
         if not change.is_none:
             self._show(change)
 
     def on_gpuq_app_lost(self, lost: Lost) -> None:
+        if self.lost is None:
+            self._lost_at = self.signs.now()
         self.lost = lost.error
         self._show(Change(jobs=None, gpus=True, beside=True))
+
+    async def _begin_anew(self, part: dict[str, Any]) -> None:
+        """With another queue. Of the one before nothing is left: its ids are those of other jobs now.
+        Whatever is open goes before anybody else comes to do something."""
+        self._queue += 1
+        self._is_between, mode = True, self.current_mode
+        for stack in self._screen_stacks.values():
+            for screen in stack:
+                if isinstance(screen, GpuqScreen):
+                    screen.keep_draft()
+        self.add_mode(BETWEEN, Screen)
+        blank = self.switch_mode(BETWEEN)
+        self.picture = Picture()
+        self._forget_drafts()
+        await blank
+        for name, screen_of in self.MODES.items():
+            self.remove_mode(name)
+            self.add_mode(name, screen_of)
+        self._take(part)
+        await self.switch_mode(mode)
+        self.remove_mode(BETWEEN)
+        self._is_between = False
+        self.hush()
+        self.say(OTHER_QUEUE, is_error=True)
+
+    def _forget_drafts(self) -> None:
+        """All but that of a new job."""
+        if self.drafts:
+            from gpuq.tui.data.form.form import NEW
+
+            self.drafts = {key: form for key, form in self.drafts.items() if key == NEW}
+
+    def picture_now(self) -> float:
+        """When the picture was so (s since the epoch): now, or when the daemon was lost."""
+        return self.signs.now() if self.lost is None else self._lost_at
 
     def _show(self, change: Change) -> None:
         for screen in self.screen_stack:
@@ -156,63 +224,22 @@ class GpuqApp(SayingApp, inherit_bindings=False):
         self.is_seen = is_seen
         self._feed.set_seen(is_seen)
 
-    # ── asking and doing ──
+    # ── what may be done ──
 
-    def ask(
-        self, call: Callable[[Client], Answer], then: Callable[[Answer], None], *, group: str
-    ) -> None:
-        """`call` in a thread, then `then` with its answer, unless something else of the same group was
-        asked for meanwhile. What goes wrong is said."""
-
-        def work() -> None:
-            try:
-                answer = call(self.client)
-            except GpuqError as error:
-                why = str(error)
-                self._from_thread(lambda: self.say(why, is_error=True))
-            else:
-                self._from_thread(lambda: then(answer))
-
-        self.run_worker(work, thread=True, exclusive=True, group=group)
-
-    def do(self, deed: Deed, then: Callable[[Any], None] | None = None) -> None:
-        """Carries it out in a thread, and says the line of it with what came of it."""
-        line = deed.line_for(self.daemon_options)
-        if (why := self.why_off()) is not None:
-            self.say(f"{line}: {why}", is_error=True)
-            return
-
-        def tell(answer: Any) -> None:
-            undo_for_s = self.picture.undo_for_s if deed.can_undo(answer) else 0.0
-            self.say(
-                f"{line}: {deed.said(answer)}", is_error=deed.failed(answer), undo_for_s=undo_for_s
-            )
-            if then is not None:
-                then(answer)
-
-        def work() -> None:
-            try:
-                answer = deed.ask(self.client)
-            except GpuqError as error:
-                why = f"{line}: {error}"
-                self._from_thread(lambda: self.say(why, is_error=True))
-            else:
-                self._from_thread(lambda: tell(answer))
-
-        self.say(f"{line} …", is_passing=True)
-        self.run_worker(work, thread=True, group="deeds")
-
-    def _from_thread(self, deed: Callable[[], None]) -> None:
-        """On the thread of the screen; nobody is told any more who has left."""
-        if self.is_running and not get_current_worker().is_cancelled:
-            self.call_from_thread(deed)
-
-    def why_off(self) -> str | None:
-        """Why nothing can be changed just now; None: it can."""
+    def why_only_looks(self) -> str | None:
+        """Why this screen never changes anything; None: it may."""
         if self.is_readonly:
             return "this screen only looks (--readonly)"
         if not self.picture.you.get("may_act", True):
             return "you are root of a container, who may only look"
+        return None
+
+    def why_off(self) -> str | None:
+        """Why nothing can be changed just now; None: it can."""
+        if (why := self.why_only_looks()) is not None:
+            return why
+        if self._is_between:
+            return OTHER_QUEUE
         if self.lost is not None:
             return f"not while the daemon does not answer: {self.lost}"
         return None
@@ -220,6 +247,7 @@ class GpuqApp(SayingApp, inherit_bindings=False):
     # ── keys ──
 
     def action_screen(self, name: str) -> None:
+        self.hush()
         self.switch_mode(name)
 
     def action_help(self) -> None:

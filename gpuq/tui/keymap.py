@@ -4,22 +4,34 @@ What is wrong is said before the screen starts: a key that does something else t
 one that ends jobs, is worse than no screen.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from textual.app import App
-from textual.keys import Keys, _character_to_key
+from textual.keys import Keys, _character_to_key, key_to_character
 
 from gpuq.errors import UsageError
 from gpuq.tui import keys
 from gpuq.tui.keys import Key
+from gpuq.tui.looks import Signs
 from gpuq.tui.settings import Written
 
 Keymap = Mapping[str, str]  # keys by the id of what they do, several with commas between
 
+_COMMAND = re.compile(r"gpuq (pause|resume|requeue|hold|release|undo) [\d,-]*\d")
+_KEY_OF = {"resume": "pause", "release": "hold"}  # where it has another id
 MODIFIERS = ("ctrl", "shift", "alt")
+NEAR = 0.5  # how much alike a name and a slip of it are
+MOST_NAMED = 3  # keys of one action, where a sentence tells of them
 _NAMES = {key.value for key in Keys if "<" not in key.value and "+" not in key.value}
+
+
+class KeyedApp(App[None]):
+    """`keymap` has the keys that the settings say."""
+
+    keymap: Keymap
 
 
 def read_keymap(written: Mapping[str, Written]) -> Keymap:
@@ -40,10 +52,44 @@ def normal(text: str) -> list[str]:
 
 
 def shown(names: Iterable[str], app: App[None]) -> str:
-    """As they stand on a keyboard."""
+    """As they stand on a keyboard; in words where only ASCII can be drawn."""
+    return " ".join(_shown(name, app) for name in names)
+
+
+def _shown(name: str, app: App[None]) -> str:
     from textual.binding import Binding
 
-    return " ".join(app.get_key_display(Binding(name, "")) for name in names)
+    sign = app.get_key_display(Binding(name, ""))
+    signs: Signs | None = getattr(app, "signs", None)
+    is_drawn = sign.isascii() or signs is None or signs.unicode
+    return sign if is_drawn else name.replace("_", " ")
+
+
+def name_of(id: str, app: KeyedApp) -> str:
+    """What a sentence calls the key that does this: the first of those in force."""
+    return shown(keys_of(keys.BY_ID[id], app.keymap)[:1], app)
+
+
+def names_of(id: str, app: KeyedApp, between: str = " / ") -> str:
+    """The first few of those in force."""
+    names = keys_of(keys.BY_ID[id], app.keymap)[:MOST_NAMED]
+    return between.join(shown([name], app) for name in names)
+
+
+def with_keys(text: str, app: KeyedApp) -> str:
+    """A sentence that tells of commands, with the keys that do the same: "gpuq pause 13 (P)"."""
+
+    def tell(found: re.Match[str]) -> str:
+        return f"{found[0]} ({name_of(_KEY_OF.get(found[1], found[1]), app)})"
+
+    return _COMMAND.sub(tell, text)
+
+
+def name_while_typing(id: str, app: KeyedApp) -> str:
+    """The first of those in force that no field takes for a letter; empty where there is none."""
+    names = keys_of(keys.BY_ID[id], app.keymap)
+    free = [name for name in names if not (key_to_character(name) or "\0").isprintable()]
+    return shown(free[:1], app)
 
 
 def _parts(text: str) -> list[str]:
@@ -63,8 +109,8 @@ def _normal_key(key: str) -> str:
 def _read_keys(name: str, written: Written) -> str:
     known = {key.id for key in keys.all_keys()}
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        near = get_close_matches(name.lower(), sorted(known), n=3, cutoff=NEAR)
+        hint = f"did you mean {' or '.join(near)}?" if near else "? in gpuq top shows all names"
         raise UsageError(f"{written.where}: there is no such key to set; {hint}")
     for part in _parts(written.value):
         if not _is_key(part):

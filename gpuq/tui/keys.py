@@ -57,7 +57,7 @@ THE_LIST = (
         "filter",
         "slash",
         "filter",
-        "words, user:bob state:f gpu:3 !text; Up recalls",
+        "words, user:bob state:f gpu:3 !text",
         LIST,
         "Filter",
     ),
@@ -109,7 +109,7 @@ FORM = (
 # Of dialogs: what asks yes or no, what asks for a line of text, the end of jobs, and what only tells.
 ASKED = (
     Key("dialog.yes", "y", "yes", "yes", ACT),
-    Key("dialog.no", "n,escape,enter,ctrl+c", "no", "no", ACT),
+    Key("dialog.no", "n,escape,enter,q,ctrl+c", "no", "no", ACT),
 )
 WRITTEN = (Key("dialog.leave", "escape,ctrl+c", "no", "leave, and change nothing", ACT),)
 ENDING = (Key("dialog.signal", "s", "signal", "send another signal, and end nothing", ACT),)
@@ -128,14 +128,14 @@ LOG_FIRST = (
     Key("log.find", "slash", "find", "find in the log", LOG, "Find"),
     Key("log.hit_after", "n", "hit(1)", "the next place that was found", LOG),
     Key("log.hit_before", "N", "hit(-1)", "the one before", LOG),
-    Key("log.enlarge", "enter", "enlarge", "on the whole screen, or back; l does so, too", LOG),
+    Key("log.enlarge", "enter", "enlarge", "on the whole screen, or back", LOG),
     Key("log.left", "left", "sideways(-1)", "to the left", LOG),
     Key("log.right", "right", "sideways(1)", "to the right", LOG),
 )
 LOG_SCREEN = (Key("log.back", "escape,l", "back", "back from the whole screen", LOG),)
 # Of each screen: what can be taken along, and what of it.
 MENUS = (
-    Key("copy", "y", "copy_menu", "copy id, command, paths, a report", REST, "Copy"),
+    Key("copy", "y", "copy_menu", "copy id, command, report; uuid of a GPU", REST, "Copy"),
     Key("export", "ctrl+s", "export", "save the screen, the table, the graph", REST),
 )
 COPYING = (
@@ -147,6 +147,14 @@ COPYING = (
     Key("copy.report", "r", "take('report')", "report on it", REST),
     Key("copy.marked", "m", "take('marked')", "the marked text", REST),
     Key("copy.leave", "escape,y,ctrl+c", "no", "copy nothing", REST),
+)
+COPYING_GPU = (
+    Key("copy.gpu_index", "i", "take('index')", "its index", REST),
+    Key("copy.gpu_uuid", "u", "take('uuid')", "its uuid", REST),
+    Key("copy.gpu_model", "m", "take('model')", "its model", REST),
+    Key("copy.gpu_drain", "d", "take('drain')", "gpuq gpus drain …", REST),
+    Key("copy.gpu_why", "w", "take('why')", "gpuq why …", REST),
+    Key("copy.gpu_leave", "escape,y,ctrl+c", "no", "copy nothing", REST),
 )
 EXPORTING = (
     Key("export.picture", "s", "take('picture')", "screen as SVG", REST),
@@ -165,9 +173,20 @@ HISTORY_SCREEN = (
     *(key for key in THE_LIST if key.id == "filter"),
     Key("past.end", "s", "state(1)", "any end, bad ones, succeeded, failed, ...", LIST, "State"),
     Key("past.end.back", "S", "state(-1)", "the same backwards", LIST),
+    *(key for key in THE_LIST if key.id in ("mark", "mark.range", "mark.all", "mine", "sort.turn")),
+    Key(
+        "past.sort",
+        "o",
+        "sort",
+        "by end, id, start, priority, time, user, name, state",
+        LIST,
+        "Sort",
+    ),
     Key("past.window", "w", "window(1)", "today, 7 days, 30 days, all", LIST, "Window"),
     Key("past.window.back", "W", "window(-1)", "the same backwards", LIST),
     *(key for key in DEEDS if key.id in ("requeue", "new", "duplicate")),
+    Key("past.over", "x,h,p,P,e", "say_over", "nothing: it has ended; run it once more", ACT),
+    Key("past.still", "z", "say_still", "nothing: what has ended stands still", LIST),
 )
 # Of one job that has ended, on the whole screen.
 JOB_SCREEN = tuple(
@@ -198,6 +217,33 @@ TEXT = (
 
 # Of the help.
 HELP = (Key("help.close", "escape,q,question_mark,f1", "close", "back from the help", LOOK),)
+
+# Where the keys of each table can be pressed.
+PLACES = {
+    "EVERYWHERE": "every screen",
+    "JOBS_SCREEN": "jobs",
+    "THE_LIST": "jobs",
+    "FILTER": "where the filter is typed",
+    "DEEDS": "jobs",
+    "FORM": "the form of a job",
+    "ASKED": "a question",
+    "WRITTEN": "a question for text",
+    "ENDING": "the question of a kill",
+    "TOLD": "the messages",
+    "THE_LOG": "the log",
+    "LOG_FIRST": "the log",
+    "LOG_SCREEN": "the log on the whole screen",
+    "MENUS": "every screen but the form",
+    "COPYING": "the menu of y, of a job",
+    "COPYING_GPU": "the menu of y, of a GPU",
+    "EXPORTING": "the menu of ctrl+s",
+    "GPUS_SCREEN": "GPUs",
+    "HISTORY_SCREEN": "history",
+    "JOB_SCREEN": "a job of the history",
+    "TABLE": "lists",
+    "TEXT": "text",
+    "HELP": "the help",
+}
 
 Bindings = list[Binding | tuple[str, str] | tuple[str, str, str]]
 
@@ -230,6 +276,7 @@ def scopes() -> list[tuple[Key, ...]]:
         (*jobs, *TEXT, *THE_LOG),
         (*EVERYWHERE, *MENUS, *LOG_SCREEN, *TEXT, *THE_LOG, *LOG_FIRST),
         (*COPYING, *TEXT),
+        (*COPYING_GPU, *TEXT),
         (*EXPORTING, *TEXT),
         (*EVERYWHERE, *MENUS, *GPUS_SCREEN, *TABLE),
         (*EVERYWHERE, *MENUS, *HISTORY_SCREEN, *TABLE),
@@ -240,5 +287,6 @@ def scopes() -> list[tuple[Key, ...]]:
     ]
 
 
+BY_ID = {key.id: key for key in all_keys()}
 # The actions that change something.
 ACTING = frozenset(key.action for key in all_keys() if key.acts)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from gpuq.cli.log_times import Index
 from gpuq.cli.logs import check_yours, opened, path_of
 from gpuq.cli.several import attempt_of
-from gpuq.errors import GpuqError
+from gpuq.errors import DaemonUnreachable, GpuqError
 from gpuq.follow import LogFile, is_ours, rights_of_owner
 from gpuq.tui.data.log.text import painted
 from gpuq.tui.data.log.window import Chunk, LogWindow
@@ -66,14 +66,22 @@ class News:
 
 class LogReader:
     """`show` asks the daemon for the job; `tell` hears the news, both in the reader's own thread. Who
-    was told a block says that it is shown: `shown`."""
+    was told a block says that it is shown: `shown`. `known` is what was told of the job so far: while
+    no daemon answers the log is read by that, `is_on_its_own`."""
 
     def __init__(
-        self, which: Which, *, show: Callable[[int], Job], tell: Callable[[News], object]
+        self,
+        which: Which,
+        *,
+        show: Callable[[int], Job],
+        tell: Callable[[News], object],
+        known: Job | None = None,
     ) -> None:
         self.which = which
         self._show = show
         self._tell = tell
+        self._known = known
+        self.is_on_its_own = False
         self._wake = threading.Event()
         self._is_over = False
         self._is_seen = True
@@ -115,7 +123,8 @@ class LogReader:
         self._wake.set()
 
     def ask(self, place: str, offset: int = 0) -> None:
-        """For what lies "before" or "behind" that offset, for the "head" or the "tail"."""
+        """For what lies "before" or "behind" that offset, or on both sides of it ("at"), for the "head"
+        or the "tail"."""
         self._asked = (place, offset)
         self._wake.set()
 
@@ -167,7 +176,13 @@ class LogReader:
     def _job_now(self) -> Job:
         if self._is_otherwise or self._job is None:
             self._is_otherwise = False
-            self._job = self._show(self.which.job)
+            try:
+                self._job, self.is_on_its_own = self._show(self.which.job), False
+            except DaemonUnreachable:
+                self.is_on_its_own = True
+                self._job = self._job or self._known
+                if self._job is None:
+                    raise
             self._send(None)
         return self._job
 
@@ -233,9 +248,11 @@ class LogReader:
         assert log is not None
         size = log.size()
         asked, self._asked = self._asked, None
+        if asked is not None and asked[0] == "at" and asked[1] <= size:
+            return self._around(asked[1])
         if position is None or size < position or (asked and asked[0] == "tail"):
             return self._tail()
-        if asked is not None:
+        if asked is not None and asked[0] != "at":
             return self._asked_for(*asked)
         if not self._reads_on or size == position:
             return None
@@ -256,6 +273,14 @@ class LogReader:
             begin = self._log.start_of_last_lines(MOST_LINES, offset)
             chunks = self._read(begin, offset)
         return Block("before", begin, chunks)
+
+    def _around(self, offset: int) -> Block:
+        assert self._log is not None
+        begin = max(
+            self._log.start_of_last_lines(MOST_LINES // 2, offset),
+            self._log.start_of_block(BLOCK // 2, offset),
+        )
+        return Block("anew", begin, list(_first_lines(self._read(begin, None))))
 
     def _tail(self, size: int = BLOCK) -> Block:
         assert self._log is not None

@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from gpuq.cli.render import PLAIN, cut, in_ascii
+from gpuq.cli.render import PLAIN, cut, in_ascii, printable
 
 PLAIN_STYLE = Style()
 BOLD = Style(bold=True)
@@ -68,11 +68,12 @@ class Line:
     def add(
         self, text: str, style: Style = PLAIN_STYLE, *, wide: int | None = None, right: bool = False
     ) -> "Line":
-        """`wide`: in so many cells, cut or filled up."""
+        """`wide`: in so many cells, cut or filled up. No text moves the terminal: what cannot be
+        printed is written out."""
         room = self.left if wide is None else min(wide, self.left)
         if room <= 0:
             return self
-        text = _cut(text, room)
+        text = _cut(printable(text), room)
         used = cell_len(text)
         if wide is not None and used < room:
             gap = " " * (room - used)

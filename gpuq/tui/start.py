@@ -66,6 +66,13 @@ def make_app(
     return app
 
 
+def check(options: Options) -> None:
+    """UsageError where an option or a setting is none: before anything is begun that needs them."""
+    settings = read_top(os.environ)
+    _theme(settings, options, os.environ)
+    read_keymap(settings.keys)
+
+
 async def _run(app: GpuqApp, *, is_mouse: bool) -> None:
     """Signals come from here on through the app, which gives the terminal back before it goes."""
     loop = asyncio.get_running_loop()

@@ -56,5 +56,5 @@ def test_it_is_submitted_again_with_all_that_it_asked_for() -> None:
     line = shlex.join(submit_line(in_full(job(7, **FALLEN), **FALLEN, on_kill=command)))
     assert "submit -g 2 " in line
     assert "--gpu-mem 8G --gpu-model H100" in line
-    assert "--cpu-after 600s" in line
+    assert "--cpu-after 10m" in line
     assert f"--on-kill {shlex.quote(command)}" in line

@@ -26,7 +26,7 @@ from gpuq.daemon.requests import fields
 from gpuq.daemon.store import Store
 from gpuq.errors import UsageError
 from tests.cli.conftest import Gpuq
-from tests.cli.said import FakeDaemon, Said, ended, gpu, job, page, running
+from tests.cli.said import FakeDaemon, Said, ended, gpu, job, page, process, running
 from tests.conftest import BIN, Daemon, clean_environment, until
 from tests.daemon.test_store import NOW, end, start, submit_one
 
@@ -219,7 +219,7 @@ def test_since_means_submitted_started_or_ended_and_pages() -> None:
 class Window:
     """A terminal with a command in it: what is drawn there, as a person sees it."""
 
-    def __init__(self, words: list[str], columns: int, rows: int) -> None:
+    def __init__(self, words: list[str], columns: int, rows: int, term: str) -> None:
         self._ours, theirs = pty.openpty()
         self.columns, self.rows = columns, rows
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
@@ -228,10 +228,11 @@ class Window:
             stdin=theirs,
             stdout=theirs,
             stderr=subprocess.PIPE,
-            env=clean_environment(LC_ALL="C.UTF-8", NO_COLOR="1"),
+            env=clean_environment(LC_ALL="C.UTF-8", NO_COLOR="1", TERM=term),
         )
         os.close(theirs)
         self._lines = [""]
+        self.drawn = ""
         self._row = 0
         self.deepest = 0
 
@@ -259,6 +260,7 @@ class Window:
                 drawn = os.read(self._ours, 1 << 16).decode()
             except OSError:
                 return  # the command has left
+            self.drawn += drawn
             for piece in re.findall(r"\x1b\[\d*[A-Z]|\r|\n|[^\x1b\r\n]+", drawn):
                 self._show(piece)
 
@@ -279,11 +281,14 @@ class Window:
 
 @contextmanager
 def window(
-    fake: FakeDaemon, *words: str, columns: int = 80, rows: int = 24, command: str = "status"
+    fake: FakeDaemon,
+    *words: str,
+    columns: int = 80,
+    rows: int = 24,
+    command: str = "status",
+    term: str = "xterm",
 ) -> Iterator[Window]:
-    there = Window(
-        [str(BIN / "gpuq"), "--socket", fake.path, command, *words], columns=columns, rows=rows
-    )
+    there = Window([str(BIN / "gpuq"), "--socket", fake.path, command, *words], columns, rows, term)
     try:
         yield there
     finally:
@@ -318,6 +323,15 @@ def test_a_watched_list_fits_the_window_and_counts_what_does_not(fake: FakeDaemo
         until(lambda: seen.shows("296 more not"))
         assert "MEM" not in seen.text
         assert seen.deepest == 6
+
+
+@pytest.mark.parametrize("command", ["status", "gpus"])
+def test_a_terminal_that_only_prints_lines_is_sent_no_codes(fake: FakeDaemon, command: str) -> None:
+    fake.answers["status"] = page(running(181))
+    fake.answers["gpus"] = page(gpus=[gpu(0)])
+    with window(fake, "-w", columns=400, command=command, term="dumb") as seen:
+        until(lambda: seen.shows("running" if command == "status" else "GPU-"))
+        assert "\x1b" not in seen.drawn
 
 
 def test_a_window_that_became_narrower_has_wrapped_its_lines() -> None:
@@ -389,6 +403,34 @@ def test_watched_gpus_add_a_line_for_each_that_is_otherwise(fake: FakeDaemon) ->
         assert [next_line()[0] for _ in range(2)] == ["0", "1"]
         fake.answers["gpus"] = page(gpus=[gpu(0), gpu(1, temperature_c=77)])
         assert next_line() == gpu_row(gpu(1, temperature_c=77)).split("\t")
+
+
+def test_a_watched_gpu_that_is_no_more_is_told_once_more(fake: FakeDaemon) -> None:
+    fake.answers["gpus"] = page(gpus=[gpu(0), gpu(1)])
+    with reading(fake, "gpus", "-w") as next_line:
+        there = [next_line() for _ in range(2)]
+        fake.answers["gpus"] = page(gpus=[gpu(0)])
+        told = next_line()
+        assert told[:4] == there[1][:4]
+        assert told[4] == "gone"
+        assert told[5] == "", "nothing is read from it"
+        fake.answers["gpus"] = page(gpus=[gpu(0), gpu(1)])
+        assert next_line() == there[1]
+
+
+def test_a_watched_process_that_has_left_is_told_once_more(fake: FakeDaemon) -> None:
+    stays, goes = process(11), process(12)
+    fake.answers["gpus"] = page(gpus=[gpu(0, processes=[stays, goes])])
+    with reading(fake, "gpus", "-w", "--procs") as next_line:
+        there = [next_line() for _ in range(2)]
+        assert [row[3] for row in there] == ["11", "12"]
+        fake.answers["gpus"] = page(gpus=[gpu(0, processes=[stays])])
+        told = next_line()
+        assert told[:5] == there[1][:5]
+        assert told[5] == "", "it holds nothing"
+        assert told[6:] == [*there[1][6:], "gone"]
+        fake.answers["gpus"] = page(gpus=[])
+        assert [next_line()[3]] == ["11"], "its GPU is gone, and so is it"
 
 
 def test_watched_gpus_are_drawn_over_themselves(fake: FakeDaemon) -> None:

@@ -1,6 +1,8 @@
 """A request that is answered again and again, and the client's side of it."""
 
 import asyncio
+import json
+import socket
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -12,7 +14,8 @@ from gpuq import protocol
 from gpuq.client import Client
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.server import Answer, Server
-from gpuq.errors import DaemonUnreachable, NothingMatched
+from gpuq.errors import DaemonUnreachable, GpuqError, NothingMatched
+from tests.cli.said import FakeDaemon
 from tests.daemon.test_server import DEADLINE_S, MIB, calling, serving, until
 
 
@@ -170,3 +173,45 @@ def test_a_daemon_that_is_silent_is_taken_for_dead(
                 await in_a_thread(server.path, lambda client: next(iter(client.subscribe())))
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"id":%d}',
+        b'{"id":%d,"error":"x"}',
+        b'{"id":%d,"error":{"code":[1],"message":{}}}',
+        b'{"id":%d,"more":"x"}',
+        b'{"id":%d,"ok":null}',
+    ],
+)
+def test_what_is_no_answer_ends_it_with_words_and_so_does_a_request(
+    tmp_path: Path, said: bytes
+) -> None:
+    daemon = OddDaemon(tmp_path, said)
+    client = Client(socket=daemon.path)
+    try:
+        with pytest.raises(GpuqError, match="the daemon"):
+            list(client.subscribe())
+        with pytest.raises(GpuqError, match="the daemon"):
+            client.call("ping")
+    finally:
+        client.close()
+        daemon.close()
+
+
+class OddDaemon(FakeDaemon):
+    """Says the same to everything."""
+
+    def __init__(self, folder: Path, said: bytes) -> None:
+        self._said = said
+        super().__init__(folder)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            for line in lines:
+                request = json.loads(line)
+                if "hello" in request:
+                    connection.sendall(protocol.encode(protocol.hello("0.1.0")))
+                else:
+                    connection.sendall(self._said % request["id"] + b"\n")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests import subscribing, teller
+from gpuq.daemon.requests.teller import Turns
 from gpuq.daemon.store.asked import Submitter
 from gpuq.errors import GpuqError, UsageError
 from gpuq.tui.data.picture import Picture
@@ -98,7 +100,7 @@ def test_while_nothing_changes_nothing_is_told(
             readings = asyncio.create_task(read_again_and_again(at))
             part = await told.next()
             readings.cancel()
-            assert part.keys() == {"number"}  # a sign of life
+            assert part.keys() == {"number", "mark"}  # a sign of life
             assert asyncio.get_running_loop().time() - began >= 0.29
 
     async def read_again_and_again(at: Asked) -> None:
@@ -156,7 +158,7 @@ def test_who_waits_behind_another_is_not_told_of_one_by_one(tmp_path: Path) -> N
 
 def test_who_comes_back_is_told_what_he_missed(tmp_path: Path) -> None:
     async def deed(at: Asked) -> None:
-        jobs = [at.wait_for_ever() for _ in range(5)]
+        jobs = [at.wait_for_ever() for _ in range(40)]
         async with subscribed(at) as told:
             await told.whole()
             number = told.picture.number
@@ -165,8 +167,8 @@ def test_who_comes_back_is_told_what_he_missed(tmp_path: Path) -> None:
             (part,) = again.parts
             assert "is_picture" not in part
             assert jobs[2] in {row["id"] for row in part["jobs"]}
-            assert jobs[4] not in {row["id"] for row in part["jobs"]}
-            assert part["counts"]["queued"] == 5
+            assert jobs[-1] not in {row["id"] for row in part["jobs"]}
+            assert part["counts"]["queued"] == 40
 
     asked(tmp_path, deed, **KEPT)
 
@@ -181,6 +183,55 @@ def test_who_cannot_be_told_all_that_he_missed_is_told_anew(tmp_path: Path, numb
             assert told.parts[0]["first"]
             await told.whole()
             assert len(told.rows()) == 3
+
+    asked(tmp_path, deed, **KEPT)
+
+
+def test_who_comes_from_another_queue_is_told_so_and_anew(tmp_path: Path) -> None:
+    places: list[Answer] = []
+
+    async def deed(at: Asked) -> None:
+        for _ in range(5):
+            at.wait_for_ever()
+        for place in places:
+            async with subscribed(at, since=place["number"], mark=place["mark"]) as told:
+                assert (told.parts[0]["first"], told.parts[0]["is_other"]) == (True, True)
+                await told.whole()
+                assert len(told.rows()) == 5
+        async with subscribed(at) as told:
+            assert "is_other" not in told.parts[0]
+            places.append(told.parts[0])
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        asked(tmp_path / name, deed, **KEPT)
+
+
+def test_a_database_that_was_put_back_and_went_on_is_another_queue(tmp_path: Path) -> None:
+    async def deed(at: Asked) -> None:
+        at.wait_for_ever()
+        async with subscribed(at) as told:
+            common = told.parts[0]
+        aside = at.store.database.rows("select * from events")
+        at.wait_for_ever()
+        async with subscribed(at) as told:
+            lost = told.parts[0]
+        first_lost = aside[-1]["seq"] + 1
+        stored.write(at.store, "update events set at = at + 9 where seq >= ?", first_lost)
+        async with subscribed(at, since=common["number"], mark=common["mark"]) as told:
+            assert "is_picture" not in told.parts[0]
+        async with subscribed(at, since=lost["number"], mark=lost["mark"]) as told:
+            assert told.parts[0]["is_other"]
+
+    asked(tmp_path, deed, **KEPT)
+
+
+@pytest.mark.parametrize("mark", ["", "x", "9" * 40, "1:2:3", ":", "-1:None:x", "²:None:x"])
+def test_a_mark_that_nobody_gave_is_of_another_queue(tmp_path: Path, mark: str) -> None:
+    async def deed(at: Asked) -> None:
+        at.wait_for_ever()
+        async with subscribed(at, since=1, mark=mark) as told:
+            assert told.parts[0]["is_other"]
 
     asked(tmp_path, deed, **KEPT)
 
@@ -338,3 +389,96 @@ def test_after_anything_the_told_picture_is_the_true_one(tmp_path: Path) -> None
         return [[row[name] for name in kept] for row in told.picture.rows]
 
     asked(tmp_path, deed, **KEPT)
+
+
+def test_who_comes_back_is_told_what_the_plan_says_now(tmp_path: Path) -> None:
+    async def deed(at: Asked) -> None:
+        await at.daemon.show()
+        jobs = [at.wait_for_ever() for _ in range(30)]
+        await at.daemon.turn()
+        async with subscribed(at) as told:
+            await told.whole()
+            picture = told.picture
+            assert "wants 1 GPU" in str(reasons_of(picture)[jobs[0]])
+        at.daemon.drain("away")
+        await at.daemon.turn()
+        assert picture.number is not None
+        async with subscribed(at, since=picture.number) as again:
+            picture.take(again.parts[0])
+            assert "is_picture" not in again.parts[0]
+            assert {"the queue is drained by bob: away"} == set(reasons_of(picture).values())
+            at.daemon.drain(None)
+            await at.daemon.turn()
+            while "drained" in str(reasons_of(picture)):
+                picture.take(await again.next())
+            assert reasons_of(picture)[jobs[-1]] == f"behind {jobs[0]}"
+
+    def reasons_of(picture: Picture) -> dict[int, str | None]:
+        return {row["id"]: picture.reason(row) for row in picture.rows}
+
+    asked(tmp_path, deed, **KEPT)
+
+
+def test_an_element_that_is_edited_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    async def deed(at: Asked) -> None:
+        await at.daemon.show(gpu(0, simulated=True))
+        at.daemon.drain("nothing is to start")
+        array = at.array(10)
+        async with subscribed(at) as told:
+            await told.whole()
+            await at.do("edit", array.start + 6, changes={"name": "other"})
+            while len(told.rows()) < 3:
+                await told.next()
+            seen = [(row["array_index"], row["indices"]) for row in told.picture.rows]
+            assert seen == [(0, "0-5"), (6, None), (7, "7-9")]
+
+    asked(tmp_path, deed, **KEPT)
+
+
+def test_more_other_reasons_than_can_be_told_become_a_new_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teller, "MOST_NEWS", 5)
+
+    async def deed(at: Asked) -> None:
+        await at.daemon.show()
+        for number in range(12):
+            at.wait_for_ever(name=f"job-{number}")
+        await at.daemon.turn()
+        async with subscribed(at) as told:
+            await told.whole()
+            at.daemon.loop.plan = replace(
+                at.daemon.loop.plan, reasons=dict.fromkeys(range(13), "x")
+            )
+            at.daemon.watchers.publish_change()
+            assert (await told.next())["first"]
+
+    asked(tmp_path, deed, **KEPT)
+
+
+def test_those_who_tell_take_turns_and_leave_half_of_the_time_to_others() -> None:
+    async def main() -> None:
+        turns, under_way, served = Turns(), 0, 0
+
+        def work() -> None:
+            nonlocal under_way
+            under_way += 1
+            assert under_way == 1
+            end = time.monotonic() + 0.01
+            while time.monotonic() < end:
+                pass
+            under_way -= 1
+
+        async def others() -> None:
+            nonlocal served
+            while True:
+                served += 1
+                await asyncio.sleep(0)
+
+        beside, began = asyncio.create_task(others()), time.monotonic()
+        await asyncio.gather(*(turns.take(work) for _ in range(10)))
+        beside.cancel()
+        assert time.monotonic() - began >= 0.2
+        assert served > 10
+
+    asyncio.run(main())

@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.desk import until
 
 GOLDENS = Path(__file__).parent / "goldens"
 WRITE = "GPUQ_WRITE_GOLDENS"  # set: what is seen is taken for right
+JOIN_S = 5.0
 NOW = 1_790_000_000.0  # 14:13:20 UTC
 
 
@@ -136,9 +138,12 @@ class Screened:
     async def settle(self) -> None:
         """Until it shows the same twice, with nothing left to do in between."""
         before = None
-        while before != (before := self.text()):
+        while before != (before := self.text()) or self._is_under_way():
             await self.pilot.pause()
             await asyncio.sleep(0.02)
+
+    def _is_under_way(self) -> bool:
+        return self.app.is_running and not self.app._exit and not self.app.takes_keys
 
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         await until(condition, f"{what}; the screen shows\n{self.text()}")
@@ -176,9 +181,12 @@ def screened(
     gpus: list[Said] | None = None,
     answers: dict[str, Any] | None = None,
     beside: Said | None = None,
+    is_foreign: bool = False,
     **options: Any,
 ) -> None:
-    """`answers` is what the daemon says to other requests, by name; `options` are the app's."""
+    """`answers` is what the daemon says to other requests, by name; `options` are the app's.
+    `is_foreign`: some of it is not in the form that the daemon has; else what is not understood fails
+    the test, whatever the screen makes of it."""
 
     async def main() -> None:
         daemon = TellingDaemon(folder, jobs=jobs or [], gpus=gpus or [], **beside or {})
@@ -192,7 +200,12 @@ def screened(
                 await screen.until(lambda: app.picture.is_whole, "the first picture")
                 await screen.settle()
                 await deed(screen)
+            if app.not_understood is not None and not is_foreign:
+                raise app.not_understood
         finally:
+            for thread in threading.enumerate():  # what is asked yet ends before its connections do
+                if thread.name.startswith(("look ", "deed ")):
+                    thread.join(JOIN_S)
             client.close()
             daemon.close()
 

@@ -353,3 +353,17 @@ def test_graph_rows_are_what_is_plotted(tmp_path: Path) -> None:
         }
 
     looked(tmp_path, deed)
+
+
+def test_what_is_scrolled_by_parts_of_a_row_is_drawn_where_it_ends(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("enter")
+        view = screen.app.screen.query_one("#detail")
+        for y in (0.7, 1):  # as an animation goes from the first line to the second
+            view.scroll_to(y=y, animate=False, immediate=True)
+            await screen.settle()
+        lines = ["".join(text for text, _ in line).rstrip() for line in view._lines]
+        seen = [line[: view.room].rstrip() for line in screen.text_of("#detail").splitlines()]
+        assert seen == lines[1 : 1 + view.size.height]
+
+    looked(tmp_path, deed)

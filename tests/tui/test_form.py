@@ -14,7 +14,6 @@ from textual.widgets import Input, TextArea
 from gpuq.cli.main import run
 from gpuq.cli.render import command_line
 from gpuq.errors import GpuqError, NeverFits, NotPermitted
-from gpuq.tui.screens.form import FormScreen
 from gpuq.tui.screens.jobs.screen import JobsScreen
 from tests.cli.said import Said, ended, in_full, simulated
 from tests.tui.screened import Screened, row, screened
@@ -212,6 +211,33 @@ def test_a_job_is_queued_once_however_often_the_key_is_pressed(tmp_path: Path) -
     form(tmp_path, deed, answers={"submit": submit})
 
 
+@pytest.mark.parametrize("keys", [("escape",), ("f1",), ("ctrl+p",), ("escape", "n", "ctrl+s")])
+def test_an_answer_finds_the_form_left_or_covered_and_the_line_is_queued_once(
+    tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    may_answer = threading.Event()
+
+    def submit(asked: Said) -> Said:
+        may_answer.wait(10)
+        return QUEUED
+
+    async def deed(screen: Screened) -> None:
+        await screen.press("n")
+        await write(screen, command="python a.py")
+        await screen.press("ctrl+s")
+        await screen.press(*keys)
+        may_answer.set()
+        app = screen.app
+        said = app.messages.newest_first
+        await screen.until(lambda: any("Job 184" in one.text for one in said()), "the answer")
+        if keys in (("f1",), ("ctrl+p",)):
+            await screen.press("escape")
+        await screen.until(lambda: isinstance(app.screen, JobsScreen), "the list again")
+        assert len({request["token"] for request in screen.daemon.requests("submit")}) == 1
+
+    form(tmp_path, deed, answers={"submit": submit})
+
+
 def test_after_a_refusal_the_draft_is_there_and_may_be_sent_again(tmp_path: Path) -> None:
     answers: list[Said | GpuqError] = [QUEUED, GpuqError("the disk is full: nothing was queued")]
 
@@ -258,18 +284,6 @@ def test_tab_goes_from_field_to_field_as_they_stand(tmp_path: Path) -> None:
         ]
 
     form(tmp_path, deed)
-
-
-def test_who_only_looks_cannot_submit_and_is_told_so(tmp_path: Path) -> None:
-    async def deed(screen: Screened) -> None:
-        await screen.press("n")
-        await write(screen, command="python a.py")
-        await screen.shows("! nothing is submitted: this screen only looks (--readonly)")
-        await screen.press("ctrl+s")
-        assert isinstance(screen.app.screen, FormScreen)
-        assert screen.daemon.requests("submit") == []
-
-    form(tmp_path, deed, is_readonly=True)
 
 
 def test_without_a_daemon_nothing_is_submitted_and_that_is_said(tmp_path: Path) -> None:

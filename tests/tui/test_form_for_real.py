@@ -10,7 +10,7 @@ from textual.widgets import Input, TextArea
 
 from gpuq.tui.app import GpuqApp
 from gpuq.tui.screens.form import FormScreen
-from gpuq.tui.screens.history import HistoryScreen
+from gpuq.tui.screens.history.screen import HistoryScreen
 from tests.conftest import Daemon
 from tests.desk import until
 

@@ -114,13 +114,16 @@ def test_in_ascii_no_column_moves(tmp_path: Path) -> None:
     [
         (4, 80, 24, 5),
         (8, 80, 24, 9),
-        (16, 80, 24, 9),
+        (11, 80, 24, 12),
+        (16, 80, 24, 8),
         (16, 120, 24, 12),
         (16, 80, 48, 17),
-        (16, 80, 30, 15),
+        (16, 80, 30, 17),
         (8, 160, 48, 9),
         (4, 80, 23, 1),
-        (4, 40, 12, 1),
+        (4, 40, 13, 1),
+        (4, 40, 12, 0),
+        (0, 40, 12, 0),
         (1, 80, 24, 2),
         (0, 160, 48, 1),
     ],
@@ -140,6 +143,33 @@ def test_jobs_have_eight_rows_however_many_gpus_there_are(
 
     jobs = [row(number) for number in range(1, 40)]
     screened(tmp_path, deed, size=size, jobs=jobs, gpus=[gpu(n) for n in range(16)])
+
+
+def test_what_the_gpus_leave_is_the_room_of_the_pane(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        shown = screen.app.screen
+        assert shown.query_one("#jobs").size.height == 8
+        assert shown.query_one("#pane").size.height == 4
+        assert "… and 10 more" in strip_of(screen)
+        assert screen.flowing().count("[detail]") == 1
+
+    jobs = [row(number) for number in range(1, 40)]
+    screened(tmp_path, deed, jobs=jobs, gpus=[gpu(n) for n in range(16)])
+
+
+def test_a_very_low_window_counts_them_where_there_is_room(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        assert screen.app.screen.query_one("#jobs").size.height == 8
+        assert " 2 simulated GPUs  2 free" in screen.text().splitlines()[-2]
+        await screen.pilot.resize_terminal(40, 13)
+        await screen.settle()
+        assert screen.app.screen.query_one("#jobs").size.height == 8
+        assert screen.text().splitlines()[1].startswith(" 2 simulated GPUs  2 free")
+        assert "simulated" not in screen.text().splitlines()[-2]
+
+    jobs = [row(number) for number in range(1, 40)]
+    gpus = [simulated(n) for n in range(2)]
+    screened(tmp_path, deed, size=(40, 12), jobs=jobs, gpus=gpus)
 
 
 def test_a_low_window_has_one_line_that_counts_them(tmp_path: Path) -> None:

@@ -1,20 +1,26 @@
 """The screen of the GPUs: graphs, all about one of them, and taking one out of use."""
 
+import csv
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from textual.widgets import Input
 
+from gpuq.cli.gpu_text import GPU_COLUMNS, gpu_row
 from gpuq.errors import NotPermitted
 from gpuq.tui.data.gpus.detail import gpu_detail
 from gpuq.tui.data.gpus.graphs import WHAT, pace_s, scale_label, top_of_scale
 from gpuq.tui.deeds.gpus import LONGEST_REASON, checked_reason, consequence
+from gpuq.tui.export import files
 from gpuq.tui.screens.gpus import GpusScreen
 from gpuq.tui.widgets.gpu_plots import LABEL_CELLS, GpuPlots
 from tests.cli.said import GIB, Said, gpu, process, simulated
 from tests.tui.screened import NOW, Screened, row, screened
 from tests.tui.test_gpu_strip import is_golden
 
+ADMIN = {"user": "alice", "uid": 1000, "is_admin": True, "may_act": True}
 JOBS = [
     row(181, name="vit-b", state="running", started_at=NOW - 600.0, gpus=[0]),
     row(183, name="eval-7", user="bob", state="running", started_at=NOW - 30.0, gpus=[2]),
@@ -69,7 +75,8 @@ def on_gpus(tmp_path: Path, deed: Any, **how: Any) -> None:
         await deed(screen)
 
     answers = {"gpu_history": history()} | how.pop("answers", {})
-    usual = {"jobs": JOBS, "gpus": GPUS, "answers": answers}
+    beside = {"you": ADMIN}
+    usual = {"jobs": JOBS, "gpus": GPUS, "answers": answers, "beside": beside}
     screened(tmp_path, opened, **(usual | how))
 
 
@@ -234,6 +241,21 @@ def test_who_may_not_is_told_so_by_the_daemon(tmp_path: Path) -> None:
     on_gpus(tmp_path, deed, size=(120, 30), answers=answers)
 
 
+def test_who_is_no_admin_is_told_so_before_anything_is_written(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        shown = screen.app.screen
+        bound = shown.active_bindings.values()
+        assert [one.enabled for one in bound if one.binding.action == "drain"] == [False]
+        assert "gives it out again" not in screen.text()
+        for key in ("D", "j", "D"):
+            await screen.press(key)
+        await screen.shows("only an admin may drain or resume a GPU")
+        assert screen.app.screen is shown
+        assert not screen.daemon.requests("drain_gpus") + screen.daemon.requests("resume_gpus")
+
+    on_gpus(tmp_path, deed, size=(120, 30), beside={})
+
+
 def test_who_only_looks_drains_nothing(tmp_path: Path) -> None:
     async def deed(screen: Screened) -> None:
         await screen.press("D", "enter")
@@ -242,6 +264,64 @@ def test_who_only_looks_drains_nothing(tmp_path: Path) -> None:
         assert "--readonly" in screen.text()
 
     on_gpus(tmp_path, deed, size=(120, 30), is_readonly=True)
+
+
+# ─── what is taken along ─────────────────────────────────────────────────────────────────────────
+
+
+def test_what_identifies_a_gpu_is_copied(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("y")
+        await screen.shows("Copy of GPU 0")
+        for words in ("its index 0", "its uuid GPU-0", "its model NVIDIA H100", "gpuq why gpu:0"):
+            await screen.shows(words)
+        await screen.shows("gpuq gpus drain 0")
+        await screen.press("u")
+        await screen.shows("copied (uuid, 5 signs)")
+        assert screen.app.clipboard == "GPU-0"
+        await screen.press("j", "y", "d")
+        assert screen.app.clipboard == "gpuq gpus resume 1", "it is drained"
+        await screen.press("j", "y")
+        await screen.shows("Copy of GPU 2 (simulated)")
+        await screen.press("escape")
+        assert screen.app.clipboard == "gpuq gpus resume 1"
+
+    on_gpus(tmp_path, deed, size=(100, 30))
+
+
+def test_where_there_is_no_gpu_none_is_copied(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("2", "y")
+        await screen.shows("there is no GPU to copy anything of")
+
+    screened(tmp_path, deed)
+
+
+def test_the_gpus_are_saved_with_the_columns_of_a_pipe(tmp_path: Path) -> None:
+    with TemporaryDirectory(prefix="gpuq", dir="/tmp") as folder:  # which finds room in a dialog
+        path = Path(folder) / "gpus.csv"
+
+        async def deed(screen: Screened) -> None:
+            await screen.press("ctrl+s")
+            await screen.shows("table as CSV 3 rows")
+            await screen.press("t")
+            await screen.until(lambda: screen.app.screen.query(Input), "a name to be asked for")
+            screen.app.screen.query_one(Input).value = str(path)
+            await screen.press("enter")
+            await screen.until(path.exists, "the file to be written")
+
+        on_gpus(tmp_path, deed, size=(100, 30))
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert tuple(rows[0]) == GPU_COLUMNS
+    assert [one["uuid"] for one in rows] == ["GPU-0", "GPU-1", "GPU-2"]
+    assert [one["kind"] for one in rows] == ["real", "real", "simulated"]
+    assert rows[1]["reason"] == "drained by dan: riser swap"
+    told = gpu_row(GPUS[0]).split("\t")
+    assert (rows[0]["index"], rows[0]["jobs"]) == (told[0], told[10]) == ("0", "181")
+
+
+def test_a_table_of_no_gpu_is_a_head() -> None:
+    assert files.gpu_table([]).text == ",".join(GPU_COLUMNS) + "\n"
 
 
 def test_what_draining_would_do_is_said_for_any_number_of_jobs() -> None:
@@ -275,7 +355,7 @@ def test_a_graph_is_looked_at_again_when_it_can_show_something_new() -> None:
 
 
 def told(one: Said, *jobs: Any) -> str:
-    lines = gpu_detail(one, jobs, now=NOW, width=100, unicode=True)
+    lines = gpu_detail(one, jobs, now=NOW, width=100, unicode=True, key="D")
     return "\n".join("".join(text for text, _ in line) for line in lines)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from textual.widgets import TextArea
 
-from gpuq.errors import GpuqError
-from gpuq.tui.screens.history import PAGE, HistoryScreen
+from gpuq.errors import DaemonUnreachable, GpuqError
+from gpuq.tui.screens.history.asking import PAGE
+from gpuq.tui.screens.history.screen import HistoryScreen
 from gpuq.tui.screens.job import JobScreen
 from gpuq.tui.widgets.filter_line import FilterLine
 from tests.cli.said import Said, ended, in_full, simulated
@@ -71,6 +72,10 @@ TOTALS: dict[str, Any] = {
 }
 
 
+# Who may do something to the jobs of all.
+AN_ADMIN = {"you": {"user": "alice", "uid": 1000, "is_admin": True, "may_act": True}}
+
+
 def history(folder: Path, deed: Any, kept: Kept | None = None, **how: Any) -> None:
     async def opened(screen: Screened) -> None:
         await screen.press("3")
@@ -84,7 +89,7 @@ def history(folder: Path, deed: Any, kept: Kept | None = None, **how: Any) -> No
 @pytest.fixture(autouse=True)
 def without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TYPED_S", "NEWS_S"):
-        monkeypatch.setattr(f"gpuq.tui.screens.history.{name}", 0.01)
+        monkeypatch.setattr(f"gpuq.tui.screens.history.asking.{name}", 0.01)
 
 
 def shown(screen: Screened) -> HistoryScreen:
@@ -150,7 +155,7 @@ def test_a_filter_is_asked_of_the_daemon_where_it_can_answer_it(tmp_path: Path) 
         )
         await screen.press("enter")
         await screen.settle()
-        assert [row["id"] for row in shown(screen)._past.rows] == [189, 186, 183, 180]
+        assert [row["id"] for row in shown(screen).past.rows] == [189, 186, 183, 180]
         await screen.press("escape")
         await screen.shows("41 jobs")
 
@@ -186,13 +191,13 @@ def test_who_ends_now_comes_in_at_the_top_and_the_cursor_stays(tmp_path: Path) -
 
 def test_who_was_requeued_leaves(tmp_path: Path) -> None:
     async def deed(screen: Screened) -> None:
-        await screen.press("r")
+        await screen.press("r", "y")
         await screen.shows("gpuq requeue 190: ")
         assert screen.daemon.requests("requeue")[0]["refs"] == ["190"]
         screen.daemon.push(jobs=[row(190, state="queued")])
         await screen.until(lambda: (shown(screen).table.current or {})["id"] == 189, "190 to leave")
 
-    history(tmp_path, deed)
+    history(tmp_path, deed, beside=AN_ADMIN)
 
 
 def test_a_job_that_ended_is_duplicated(tmp_path: Path) -> None:
@@ -241,3 +246,131 @@ def test_totals_are_asked_once_a_window(tmp_path: Path) -> None:
         assert len(screen.daemon.requests("usage")) == 1
 
     history(tmp_path, deed)
+
+
+def ids(screen: Screened) -> list[int]:
+    return [row["id"] for row in shown(screen).past.rows]
+
+
+def test_it_is_sorted_like_the_list_of_jobs(tmp_path: Path) -> None:
+    kept = Kept(186)
+    kept.jobs[0]["started_at"] = None
+    kept.jobs[2]["started_at"] -= 1000.0
+
+    async def deed(screen: Screened) -> None:
+        await screen.press("o", "o", "o", "o")
+        await screen.shows("sort: time ▼ · 5 jobs")
+        assert ids(screen) == [188, 189, 187, 186, 190]  # who never began is the last
+        assert (shown(screen).table.current or {})["id"] == 188
+        await screen.press("O")
+        await screen.shows("sort: time ▲")
+        assert ids(screen) == [189, 187, 186, 188, 190]
+        await screen.press("w")
+        await screen.shows("30 days · sort: time ▲ · 5 jobs")
+        assert ids(screen) == [189, 187, 186, 188, 190]
+
+    history(tmp_path, deed, kept)
+
+
+def test_marked_jobs_are_run_once_more_together(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("j", "space", "j", "space")
+        await screen.shows("2 marked: 187 189")
+        assert " *189" in screen.text()
+        await screen.press("r")
+        await screen.until(lambda: screen.daemon.requests("requeue"), "the request")
+        assert screen.daemon.requests("requeue")[0]["refs"] == ["187,189"]
+        screen.daemon.push(jobs=[row(187, state="queued")])
+        await screen.shows("1 marked: 189")
+        await screen.press("escape")
+        await screen.until(lambda: "marked" not in screen.text(), "the marks to be forgotten")
+        await screen.press("v", "j", "v")
+        await screen.until(lambda: len(shown(screen).table.marks) == 2, "a range to be marked")
+        await screen.press("asterisk")
+        assert len(shown(screen).table.marks) == 40
+
+    history(tmp_path, deed, beside=AN_ADMIN)
+
+
+def test_marked_jobs_of_which_some_succeeded_are_asked_about(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("space", "space", "space", "r")
+        await screen.shows("2 jobs have succeeded. Run once more?")
+        assert screen.daemon.requests("requeue") == []
+        await screen.press("y")
+        await screen.until(lambda: screen.daemon.requests("requeue"), "the request")
+        assert screen.daemon.requests("requeue")[0]["refs"] == ["188-190"]
+
+    history(tmp_path, deed, beside=AN_ADMIN)
+
+
+def test_mine_are_asked_of_the_daemon(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("m")
+        await screen.shows("mine · 14 jobs")
+        assert screen.daemon.requests("history")[-1]["user"] == "alice"
+        assert {row["user"] for row in shown(screen).past.rows} == {"alice"}
+        await type_filter(screen, "user:bob")
+        await screen.press("enter")
+        await screen.shows("mine · user:bob · nothing of that has ended")
+        await screen.press("escape", "m")
+        await screen.shows("7 days · 41 jobs")
+
+    history(tmp_path, deed)
+
+
+@pytest.mark.parametrize("key", ["x", "h", "z"])
+def test_a_key_that_does_nothing_to_what_has_ended_says_so(tmp_path: Path, key: str) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press(key)
+        await screen.shows("what has ended ")
+        assert isinstance(screen.app.screen, HistoryScreen)
+
+    history(tmp_path, deed)
+
+
+def test_without_a_daemon_nothing_is_said_to_be_asked(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        screen.daemon.hold_back()
+        screen.daemon.hang_up()
+        await screen.until(lambda: screen.app.lost is not None, "the loss to be noticed")
+        await screen.press("3")
+        await screen.shows("ended: 7 days · not asked: no daemon answers")
+        assert "asking" not in screen.text()
+        assert "reckoning" not in screen.text()
+        screen.daemon.hold_back(False)
+        await screen.shows("7 days · 41 jobs")
+        await screen.shows("42 ended, 5 failed")
+
+    screened(tmp_path, deed, answers=TOTALS | {"history": Kept(150)})
+
+
+def test_what_was_said_of_a_lost_daemon_goes_when_it_is_back(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("j")
+        screen.daemon.hold_back()
+        screen.daemon.hang_up()
+        await screen.until(lambda: screen.app.lost is not None, "the loss to be noticed")
+        await screen.press("r")
+        await screen.shows("not while the daemon does not answer")
+        screen.daemon.hold_back(False)
+        await screen.until(lambda: screen.app.lost is None, "it to be back")
+        await screen.until(lambda: "not while" not in screen.text(), "the message to go")
+        await screen.press("M")
+        await screen.shows("not while the daemon does not answer")
+
+    history(tmp_path, deed)
+
+
+def test_only_what_is_said_of_the_connection_goes_with_its_return(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        screen.app.say_error(DaemonUnreachable("the daemon was stopped: root stopped it"))
+        screen.app.say_error(GpuqError("the disk is full"))
+        screen.app.forget_loss()
+        await screen.shows("the disk is full")
+        screen.app.say_error(DaemonUnreachable("the daemon was stopped: root stopped it"))
+        await screen.shows("root stopped it")
+        screen.app.forget_loss()
+        await screen.until(lambda: "root stopped it" not in screen.text(), "it to go")
+
+    screened(tmp_path, deed)

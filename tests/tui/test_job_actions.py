@@ -176,6 +176,23 @@ def test_what_can_not_be_undone_any_more_says_why(tmp_path: Path) -> None:
     screened(tmp_path, deed, jobs=[waits(184)], answers=answers, size=(120, 30), signs=signs)
 
 
+def test_an_hour_to_undo_is_offered_for_a_moment_and_the_key_goes_on(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        screen.app.screen.query_one("#jobs").focus()
+        await screen.press("x", "y")
+        await screen.shows("Job 184 cancelled: it never started · u undoes it (10 s)")
+        assert " gpuq kill 184: Job 184 cancelled" in screen.text_of("#message")
+        clock[0] += 11
+        await screen.until(lambda: "undoes it" not in screen.text(), "the end of the offer")
+        await screen.press("u")
+        await screen.shows("gpuq undo 184: Job 184 is queued again, as before")
+
+    clock = [NOW]
+    signs = Signs(now=lambda: clock[0])
+    beside = {"undo_for_s": 3600.0}
+    screened(tmp_path, deed, jobs=[waits(184)], answers=ALL, signs=signs, beside=beside)
+
+
 # ── what asks first ──
 
 
@@ -227,6 +244,7 @@ def test_the_first_of_all_can_go_no_earlier(tmp_path: Path) -> None:
         ("p", "change the priority of"),
         ("J", "move"),
         ("P", "pause"),
+        ("e", "edit"),
     ],
 )
 def test_others_jobs_are_not_touched(tmp_path: Path, key: str, verb: str) -> None:
@@ -266,6 +284,22 @@ def test_keys_that_may_not_are_shown_as_off(tmp_path: Path) -> None:
 
     jobs = [waits(182), waits(183, user="bob")]
     screened(tmp_path, deed, jobs=jobs, answers=ALL)
+
+
+def test_a_form_is_about_the_line_under_the_cursor_and_so_is_why_it_is_off(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        screen.app.screen.query_one("#jobs").focus()
+        await screen.press("down", "space", "up")
+        assert "hold" in off(screen), "bob's job is marked"
+        assert not {"edit", "duplicate"} & off(screen)
+        await screen.press("down")
+        assert {"edit", "duplicate"} <= off(screen)
+        await screen.press("d")
+        await screen.shows("job 183 is bob's, and what it runs is not told")
+        assert screen.daemon.requests("show") == [] or "Duplicate of" not in screen.text()
+
+    jobs = [waits(182), waits(183, user="bob", hidden=True)]
+    screened(tmp_path, deed, jobs=jobs, answers=ALL, size=(120, 30))
 
 
 @pytest.mark.parametrize("key", ["x", "u", "h", "r", "p", "K", "P", "D"])

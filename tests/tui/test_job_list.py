@@ -115,6 +115,31 @@ def status_of(screen: Screened) -> str:
     return screen.text_of("#message")
 
 
+@pytest.mark.parametrize("at", [0, 2, 5])
+def test_the_cursor_goes_to_the_neighbour_of_a_job_that_leaves(tmp_path: Path, at: int) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press(*["down"] * at)
+        screen.daemon.push(jobs=[over(at + 1, "cancelled")])
+        await screen.until(lambda: len(lines_of(screen)) == 5, "it to leave")
+        entry = table_of(screen).entry
+        assert entry is not None
+        assert entry.job == (at + 2 if at < 5 else 5)
+
+    screened(tmp_path, deed, jobs=[row(number) for number in range(1, 7)])
+
+
+def test_the_cursor_finds_a_neighbour_when_hundreds_leave(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        table_of(screen).move_to(1000)
+        screen.daemon.push(jobs=[over(number, "cancelled") for number in range(801, 1801)])
+        await screen.until(lambda: table_of(screen).lines == 1000, "them to leave")
+        entry = table_of(screen).entry
+        assert entry is not None
+        assert entry.job == 1801
+
+    screened(tmp_path, deed, jobs=[row(number) for number in range(1, 2001)])
+
+
 def test_the_cursor_follows_its_job_however_the_rows_move(tmp_path: Path) -> None:
     async def deed(screen: Screened) -> None:
         await screen.press("down", "down")

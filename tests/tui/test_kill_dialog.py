@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Key
 
 from gpuq.errors import NotPermitted
+from gpuq.tui.looks import Line, Signs
 from gpuq.tui.screens.dialogs.kill import KillDialog
 from tests.cli.said import Said, simulated
 from tests.tui.screened import NOW, Screened, row, screened
@@ -284,3 +286,32 @@ def test_it_is_drawn_without_colours(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setenv("NO_COLOR", "1")
     screened(tmp_path, deed, jobs=QUEUE, answers=ANSWERS)
+
+
+def test_a_yes_that_was_typed_before_the_dialog_was_to_be_seen_is_none(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        for key in "xy":
+            screen.app.post_message(Key(key, key))
+        await screen.shows("Kill 1 job")
+        await screen.settle()
+        assert dialog(screen)
+        assert killed(screen) == []
+        await screen.press("y")
+        await screen.until(lambda: killed(screen), "the kill")
+
+    screened(tmp_path, deed, jobs=[runs(181)], answers=ANSWERS)
+
+
+def test_what_is_typed_behind_a_key_that_opens_something_is_for_that(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        for name, key in [("slash", "/"), ("h", "h"), ("a", "a")]:
+            screen.app.post_message(Key(name, key))
+        await screen.shows("/ha")
+        assert screen.daemon.requests("hold") == []
+
+    screened(tmp_path, deed, jobs=[waits(181)])
+
+
+def test_no_text_of_a_line_moves_the_terminal() -> None:
+    line = Line(40, Signs()).add("a\x1b[31mb\x9bc\n", wide=30)
+    assert line.strip().text.rstrip() == r"a\x1b[31mb\x9bc\n"

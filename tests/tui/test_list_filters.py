@@ -108,7 +108,10 @@ def test_a_filter_that_asks_for_ended_jobs_says_so() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("usr:bob", "'usr' is no field: user, state, gpu, tag, queue, name, id, group"),
+        ("usr:bob", "'usr' is no field: did you mean user?"),
+        ("stat:f", "'stat' is no field: did you mean state?"),
+        ("state:runing", "'runing' is no state: did you mean running?"),
+        ("zz:bob", "'zz' is no field: user, state, gpu, tag, queue, name, id, group"),
         ("state:zzz", "'zzz' is no state: "),
         ("gpu:a", "gpu: 'a' is neither a number nor a range like 12-18, as in gpu:0-3"),
         ("id:9-3", "id: '9-3' runs backwards"),

@@ -15,6 +15,7 @@ from gpuq.tui.data.listing.listing import Entry, Listing, View
 from gpuq.tui.data.listing.marks import Marks, chosen_of
 from gpuq.tui.data.listing.orders import ORDERS
 from gpuq.tui.data.picture import Picture
+from gpuq.tui.data.spans import Rows
 from tests.cli.said import Said, job
 
 STATES: dict[str, Said] = {
@@ -92,7 +93,7 @@ def test_a_folded_group_is_told_as_the_daemon_folds_one() -> None:
 
 
 def test_where_all_of_a_group_wait_the_first_says_why() -> None:
-    picture = told(*(row(n, group="g8", waits_in=3) for n in (8, 9)), heads={"3": 5})
+    picture = told(*(row(n, group="g8", waits_in=3, reason=None) for n in (8, 9)), heads={"3": 5})
     assert reason_of(listed(picture).row(0)) == "behind 5"
 
 
@@ -169,7 +170,7 @@ def test_mine_and_states() -> None:
 
 
 def test_other_heads_change_what_a_filter_finds() -> None:
-    picture = told(row(5, waits_in=3), row(6), heads={"3": 4})
+    picture = told(row(5, waits_in=3, reason=None), row(6), heads={"3": 4})
     made = listed(picture, filter=parse_filter("behind 2"))
     assert lines(made) == []
     change = picture.take({"number": 2, "heads": {"3": 2}})
@@ -290,6 +291,14 @@ class NewsAfterNews(RuleBasedStateMachine):
         view = View(order=order, is_descending=is_descending, filter=parse_filter(text))
         self.made.see(replace(view, state=state, shows_finished=shows))
 
+    @rule(job=st.none() | JOBS)
+    def keep(self, job: int | None) -> None:
+        before = self._said()
+        touched = self.made.keep(job)
+        if not touched.moved:
+            pairs = zip(before, self._said(), strict=True)
+            assert {n for n, (a, b) in enumerate(pairs) if a != b} <= touched.lines
+
     @rule()
     def all_anew(self) -> None:
         self.picture = told(*self.picture.rows, heads=dict(self.picture.heads))
@@ -300,7 +309,7 @@ class NewsAfterNews(RuleBasedStateMachine):
         if not hasattr(self, "made"):
             return
         plain = Listing(self.made.view)
-        plain._unfolded = self.made._unfolded
+        plain._unfolded, plain.kept = self.made._unfolded, self.made.kept
         plain.take(self.picture)
         plain.see(self.made.view)
         assert self.made.entries == plain.entries
@@ -327,3 +336,14 @@ class NewsAfterNews(RuleBasedStateMachine):
 
 NewsAfterNews.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 TestNewsAfterNews = NewsAfterNews.TestCase
+
+
+def test_what_is_left_of_a_run_has_the_indices_that_these_have() -> None:
+    rows = Rows()
+    rows.put(row(10, last=19, array_index=0, indices="0-8:2,20-24"))
+    rows.put(row(13))
+    kept = [(one["id"], one["last_id"], one["array_index"], one.get("indices")) for one in rows]
+    assert kept[0] == (10, 12, 0, "0-4:2")
+    assert kept[2] == (14, 19, 8, "8,20-24")
+    rows.remove(15, 19)
+    assert list(rows)[-1]["indices"] is None

@@ -157,16 +157,16 @@ CHUNKS = st.lists(
 def test_rows_and_hits_follow_the_lines(chunks: list[bytes], most: int) -> None:
     window, rows, search, end = LogWindow(most_lines=most), None, Search("b"), 0
 
-    def count(line: int) -> int:
-        return len(window[line].raw) + 1
+    def text(line: int) -> str:
+        return window[line].raw.decode()
 
-    rows = Rows(count)
+    rows = Rows(text, 1)
     for chunk in chunks:
         end += len(chunk)
         moved = window.append([(chunk, end)])
         rows.change(moved)
-        search.change(moved, lambda line: window[line].raw.decode())
-        expected = [(line, part) for line in range(len(window)) for part in range(count(line))]
+        search.change(moved, text)
+        expected = [(n, part) for n in range(len(window)) for part in range(max(len(text(n)), 1))]
         assert [rows.at(row) for row in range(len(rows))] == expected
         assert all(expected[rows.first_of(line)] == (line, 0) for line in range(len(window)))
         assert search.lines == [n for n in range(len(window)) if b"b" in window[n].raw]
@@ -191,3 +191,33 @@ def test_no_row_is_wider_than_the_room(text: str, room: int) -> None:
     starts = [*breaks(text, room), len(text)]
     assert starts[0] == 0
     assert all(width(text[a:b]) <= room for a, b in pairwise(starts))
+
+
+@given(
+    st.lists(st.text(st.sampled_from("aé計\u0301"), max_size=30), min_size=1, max_size=6),
+    st.integers(1, 12),
+)
+def test_the_rows_of_a_log_have_all_of_its_text_in_any_room(texts: list[str], room: int) -> None:
+    rows = Rows(texts.__getitem__, room)
+    rows.change(Moved(0, 0, 0, len(texts)))
+    seen = [""] * len(texts)
+    for row in range(len(rows)):
+        line, part = rows.at(row)
+        begin, end = rows.stretch(texts[line], part)
+        seen[line] += texts[line][begin:end]
+    assert seen == texts
+
+
+def test_a_colour_with_more_digits_than_any_has_is_none() -> None:
+    assert painted(b"\x1b[" + b"1" * 5000 + b"mhi") == ("hi", ())
+    assert painted(b"\x1b[31;" + b"1" * 5000 + b"mhi").spans == ((0, 2, Paint(colour=1)),)
+
+
+@given(st.text("a漢e\u0301\udc80字", max_size=60), st.integers(2, 12))
+def test_a_row_of_wide_signs_is_as_full_as_it_can_be(text: str, room: int) -> None:
+    starts = breaks(text, room)
+    ends = [*starts[1:], len(text)]
+    for start, end in zip(starts, ends, strict=True):
+        assert width(text[start:end]) <= room
+    for start, end in pairwise(starts):
+        assert width(text[start : end + 1]) > room

@@ -112,7 +112,7 @@ def test_what_is_found_is_counted_and_gone_to(tmp_path: Path) -> None:
         await screen.press("slash")
         screen.app.screen.query_one(LogPane).field.value = "none such"
         await screen.press("enter")
-        await screen.shows("'none such' is not in the part")
+        await screen.shows("'none such' is not in the log (101 lines)")
 
     with_log(tmp_path, deed, numbered(100))
 
@@ -141,6 +141,39 @@ def test_long_lines_are_cut_moved_or_wrapped(tmp_path: Path) -> None:
         await screen.shows("behind it")
 
     with_log(tmp_path, deed, "abc" + "." * 100 + "xyz\n")
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(80, 24), (60, 20), (80, 24)], [(40, 12), (160, 48)], [(160, 48), (40, 12)]]
+)
+def test_a_wrapped_log_stays_in_a_window_that_grows(
+    tmp_path: Path, sizes: list[tuple[int, int]]
+) -> None:
+    async def deed(screen: Screened, log: Path) -> None:
+        await screen.press("w", "l")
+        for size in sizes:
+            await screen.pilot.resize_terminal(*size)
+            await screen.shows("end of 99")
+            view = view_of(screen)
+            assert view._rows is not None
+            assert view._rows.room == view._room()
+
+    lines = "".join(f"line {n} {'x' * 300} end of {n}\n" for n in range(100))
+    with_log(tmp_path, deed, lines)
+
+
+def test_the_line_that_is_read_stays_when_lines_are_wrapped_or_no_more(tmp_path: Path) -> None:
+    async def deed(screen: Screened, log: Path) -> None:
+        await screen.shows("line 99")
+        await screen.press("pageup", "pageup")
+        view = view_of(screen)
+        first = screen.text_of("#log-lines").split()[1]
+        for _ in range(2):
+            await screen.press("w")
+            assert screen.text_of("#log-lines").split()[1] == first
+        assert not view.follows
+
+    with_log(tmp_path, deed, "".join(f"line {n} {'x' * 300}\n" for n in range(100)))
 
 
 def test_what_is_no_text_is_shown_all_the_same(tmp_path: Path) -> None:
@@ -371,19 +404,59 @@ def test_the_whole_screen_shows_the_same_log(tmp_path: Path) -> None:
         below = screen.app.screen.query_one(LogPane)._reader
         await screen.press("slash", *"7", "enter", "l")
         await screen.shows("line 82")
-        assert "/7: 19 lines" in screen.text()
+        assert "/7: 19 of 19 lines" in screen.text()
+        assert "follow ○" in screen.text()
         assert below is not None
         assert below._pause() is None
         add(log, "one more\n")
+        await screen.until(lambda: len(view_of(screen).window) == 101, "the line to be read")
+        assert "one more" not in screen.text()
+        await screen.press("end")
         await screen.shows("one more")
         await screen.press("enter")
         await screen.until(lambda: "line 82" not in screen.text(), "the jobs to be back")
+        await screen.shows("one more")
         await screen.press("enter")
         await screen.shows("line 82")
         await screen.press("escape")
         assert len(screen.app.screen_stack) == 1
 
     with_log(tmp_path, deed, numbered(100))
+
+
+def test_the_whole_screen_begins_where_it_was_read_and_so_does_the_way_back(
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "1" / "output"
+    output.mkdir(parents=True)
+    text = numbered(100_000)
+    (tmp_path / "1" / "log.index").write_text(f"1789999260.000 {len(text)}\n")
+    log = str(tmp_path / "log")
+    of = in_full(running(181, log=log, output_dir=str(output), started_at=1789999260.0))
+
+    async def deed(screen: Screened, log: Path) -> None:
+        await screen.shows("line 99999")
+        await screen.press("T", "home")
+        await screen.shows("14:01:00 line 0\n")
+        await screen.press("down", "enter")
+        await screen.shows("── log of 181")
+        await screen.shows("14:01:00 line 1\n")
+        assert "line 0\n" not in screen.text()
+        assert "follow ○ · times" in screen.text()
+        assert view_of(screen).window.begin == 0
+        view = view_of(screen)
+        await screen.press("T", "w")
+        while len(view.window) < 6000:
+            view._go_to(view.virtual_size.height)
+            await screen.press("pagedown")
+        view._go_to(4000)
+        await screen.press("escape")
+        await screen.shows("line 4000\n")
+        assert "line 3999" not in screen.text()
+        assert "follow ○ · wrap" in screen.text()
+        assert "14:01" not in screen.text().partition("[log]")[2]
+
+    with_log(tmp_path, deed, text, of=of)
 
 
 @pytest.mark.parametrize("size", [(40, 12), (80, 24), (160, 48)])
@@ -404,3 +477,56 @@ def test_how_the_log_looks(
 
     of = in_full(running(181, log="jobs/181/1/log"), attempts=[attempt()])
     with_log(tmp_path, deed, text, of=of, size=size)
+
+
+def test_a_job_without_a_file_of_errors_keeps_its_log(tmp_path: Path) -> None:
+    async def deed(screen: Screened, log: Path) -> None:
+        await screen.shows("line 9")
+        await screen.press("E")
+        await screen.shows("job 181 has no separate file of errors: they are in this log")
+        assert "line 9" in screen.text()
+
+    with_log(tmp_path, deed, numbered(10))
+
+
+def test_the_log_of_a_job_that_ends_well_stays_until_escape_and_so_does_its_row(
+    tmp_path: Path,
+) -> None:
+    async def deed(screen: Screened, log: Path) -> None:
+        await screen.shows("line 9")
+        ended = {"state": "ended", "outcome": "succeeded", "exit_code": 0}
+        screen.daemon.push(jobs=[row(181, **ended), row(182)])
+        await screen.until(lambda: "182" in screen.text_of("#jobs"), "the other job")
+        await screen.settle()
+        assert "181" in screen.text_of("#jobs")
+        assert "line 9" in screen.text()
+        await screen.press("escape")
+        await screen.until(lambda: "181" not in screen.text_of("#jobs"), "it to be hidden")
+
+    with_log(tmp_path, deed, numbered(10))
+
+
+def test_the_log_is_read_while_no_daemon_answers(tmp_path: Path) -> None:
+    async def deed(screen: Screened, log: Path) -> None:
+        await screen.shows("line 9")
+        screen.daemon.hold_back()
+        screen.daemon.hang_up()
+        await screen.until(lambda: screen.app.lost is not None, "the daemon to be missed")
+        pane = screen.app.screen.query_one(LogPane)
+        pane.open(pane.which)  # as who comes back to it
+        await screen.shows("line 9")
+        add(log, "one more\n")
+        await screen.shows("one more")
+
+    with_log(tmp_path, deed, numbered(10))
+
+
+def test_the_foot_and_the_tabs_say_what_the_keys_are_for(tmp_path: Path) -> None:
+    async def deed(screen: Screened, log: Path) -> None:
+        assert screen.text_of("#tabs").startswith("━━")
+        assert screen.text_of("#keys").split()[0] == "log"
+        await screen.press("escape")
+        assert screen.text_of("#tabs").startswith("──")
+        assert screen.text_of("#keys").split()[0] != "log"
+
+    with_log(tmp_path, deed, numbered(10))

@@ -21,11 +21,12 @@ def between(text: str, name: str) -> str:
 def keys_table() -> str:
     app = GpuqApp(Client(socket="/nowhere"), user="alice", host="box7")
     lines = ["| key | what it does | name |", "|---|---|---|"]
-    for panel, found in by_panel().items():
-        lines.append(f"| **{panel}** | | |")
-        for key in found:
-            names = shown(keys_of(key, app.keymap), app).replace("|", "\\|")
-            lines.append(f"| `{names}` | {key.about} | `{key.id}` |")
+    for panel, places in by_panel().items():
+        for place, found in places.items():
+            lines.append(f"| **{panel}**: {place} | | |")
+            for key in found:
+                names = shown(keys_of(key, app.keymap), app).replace("|", "\\|")
+                lines.append(f"| `{names}` | {key.about} | `{key.id}` |")
     return "\n".join(lines) + "\n"
 
 

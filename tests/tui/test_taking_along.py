@@ -80,7 +80,7 @@ def test_one_key_copies_and_what_is_said_why_it_may_not_have_worked(tmp_path: Pa
             "d  its directory      /home/alice/vit",
             "r  report on it       how it went, and the last 20 lines of its log",
             "m  the marked text    –",
-            "Esc leave",
+            "esc leave",
         ]
         await screen.press("c")
         await screen.shows("copied (command, 15 signs), where the terminal allows it")
@@ -198,7 +198,7 @@ def test_the_table_is_saved_as_it_is_filtered(short: Path) -> None:
             "s  screen as SVG      80x24",
             "t  table as CSV       40 rows",
             "d  graph as CSV       –",
-            "Esc leave",
+            "esc leave",
         ]
         await screen.press("escape")
         await save(screen, "t", path)
@@ -242,3 +242,10 @@ def test_what_goes_wrong_is_said(short: Path) -> None:
         assert (short / "a.csv").read_text() == "somebody's\n"
 
     screened(short, deed, jobs=[row(181)])
+
+
+def test_no_cell_of_a_table_is_a_formula() -> None:
+    rows = [row(1, name="=cmd|' /C calc'!A0"), row(2, name="-5"), row(3, name="@sum")]
+    table = files.table(rows, NOW)
+    names = [one["name"] for one in csv.DictReader(table.text.splitlines())]
+    assert names == ["'=cmd|' /C calc'!A0", "-5", "'@sum"]

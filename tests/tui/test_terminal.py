@@ -149,6 +149,21 @@ def test_ctrl_z_gives_the_terminal_back_until_it_is_called_again(
         assert window.is_as_before()
 
 
+def test_who_was_stopped_without_being_asked_takes_back_all_that_it_set(
+    telling: TellingDaemon, tmp_path: Path
+) -> None:
+    with top(telling, tmp_path) as window:
+        window.until("181")
+        window.kill(signal.SIGSTOP)
+        window.stops()
+        window.wipe()
+        window.kill(signal.SIGCONT)
+        window.until("181")
+        window.press("q")
+        assert window.ends() == 0
+        assert window.is_as_before()
+
+
 def test_a_terminal_that_was_closed_ends_it_without_a_word(
     telling: TellingDaemon, tmp_path: Path
 ) -> None:

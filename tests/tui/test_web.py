@@ -1,16 +1,12 @@
 """`gpuq top --web`: who has the address may look, and nobody else gets so much as a file."""
 
-import base64
 import json
 import re
 import signal
 import socket
-import subprocess
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import pyte
 import pytest
@@ -18,93 +14,12 @@ import pytest
 from gpuq.tui.web.gate import TOKEN_BYTES, Gate, Visitor
 from gpuq.tui.web.session import SIDE, side
 from gpuq.tui.web.site import SESSIONS, STATIC
-from tests.conftest import BIN, Daemon, processes_with, until
+from tests.conftest import Daemon, until
 from tests.tui.browser import CHROMIUM, Browser
+from tests.tui.serving import Answer, Served, frame, read_until
 
 PATHS = ("", "ws", *(f"static/{name}" for name in STATIC))
 SOME = "t" * 43
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Served:
-    """`gpuq top --web` as a person starts it."""
-
-    def __init__(self, daemon: Daemon, *words: str) -> None:
-        self.daemon = daemon
-        self.process = subprocess.Popen(
-            [BIN / "gpuq", "--state-dir", daemon.state, "top", "--web", *words],
-            env=daemon.environment | {"LANG": "C.UTF-8"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().decode().strip()
-        self.port = urlsplit(self.url).port
-        self.token = urlsplit(self.url).path.strip("/")
-        self.host = f"127.0.0.1:{self.port}"
-
-    def ask(self, path: str, method: str = "GET", **headers: str | None) -> Answer:
-        """A request by hand; a header that is None is left out."""
-        with self._send(path, method, headers) as connection:
-            answer = b""
-            while some := connection.recv(1 << 16):
-                answer += some
-        head, _, body = answer.partition(b"\r\n\r\n")
-        return Answer(*_head(head), body)
-
-    def open(self, path: str | None = None, **headers: str | None) -> socket.socket | Answer:
-        """A websocket, or why there is none."""
-        asked: dict[str, str | None] = {
-            "Origin": f"http://{self.host}",
-            "Connection": "Upgrade",
-            "Upgrade": "websocket",
-            "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": base64.b64encode(b"k" * 16).decode(),
-        }
-        connection = self._send(path or f"/{self.token}/ws", "GET", asked | headers)
-        head = b""
-        while b"\r\n\r\n" not in head:
-            some = connection.recv(1)
-            assert some, head
-            head += some
-        status, told = _head(head)
-        if status == 101:
-            return connection
-        connection.close()
-        return Answer(status, told, b"")
-
-    def screens(self) -> list[int]:
-        """The processes that it began."""
-        return [
-            pid
-            for pid, line in processes_with(str(self.daemon.state))
-            if "--readonly" in line and pid != self.process.pid
-        ]
-
-    def end(self, number: int = signal.SIGINT) -> tuple[int, bytes]:
-        """Its exit code, and all that it said beside the address."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        said, more = self.process.communicate(timeout=20)
-        return self.process.returncode, said + more
-
-    def _send(self, path: str, method: str, headers: dict[str, str | None]) -> socket.socket:
-        told = {"Host": self.host, "Connection": "close"} | headers
-        lines = [f"{method} {path} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in told.items() if value is not None]
-        connection = socket.create_connection(("127.0.0.1", int(self.port or 0)), timeout=20)
-        connection.sendall("\r\n".join([*lines, "", ""]).encode())
-        return connection
-
-
-def _head(head: bytes) -> tuple[int, dict[str, str]]:
-    first, *lines = head.decode().strip().split("\r\n")
-    return int(first.split()[1]), dict(line.split(": ", 1) for line in lines)
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +204,8 @@ def test_no_screen_outlives_a_server_that_is_killed(served: Served) -> None:
     connection = served.open()
     assert isinstance(connection, socket.socket)
     # Out of sight it draws nothing, and so would not find out by that.
-    connection.sendall(_frame('["blur"]') + _frame('["ping", "1"]'))
-    _until_read(connection, b'["pong", "1"]')
+    connection.sendall(frame('["blur"]') + frame('["ping", "1"]'))
+    read_until(connection, b'["pong", "1"]')
     served.end(signal.SIGKILL)
 
     until(lambda: not served.screens(), "the end of its screen")
@@ -314,10 +229,10 @@ def test_nonsense_from_a_page_is_passed_over(shared: Served) -> None:
     connection = shared.open()
     assert isinstance(connection, socket.socket)
     for text in ("{", "7", "[]", '["stdin"]', '["resize", {"width": "x"}]', "[" * 100_000):
-        connection.sendall(_frame(text))
-    connection.sendall(_frame('["ping", "12"]'))
+        connection.sendall(frame(text))
+    connection.sendall(frame('["ping", "12"]'))
 
-    _until_read(connection, b'["pong", "12"]')
+    read_until(connection, b'["pong", "12"]')
     connection.close()
     until(lambda: not shared.screens(), "its end")
 
@@ -337,7 +252,7 @@ def test_without_textual_serve_it_says_what_to_install(web_daemon: Daemon, tmp_p
     )
 
     assert refused.returncode == 2
-    assert "pip install 'gpuqd[web]'" in refused.stderr
+    assert "pip install '.[web]'" in refused.stderr
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="NOT TRIED IN A BROWSER: there is no Chromium here")
@@ -394,23 +309,3 @@ def _colours(png: bytes) -> int:
             data += png[at + 8 : at + 8 + length]
         at += length + 12
     return len(set(zlib.decompress(data)))
-
-
-def _frame(text: str) -> bytes:
-    """Of a websocket, masked with zeros as one may."""
-    body = text.encode()
-    if len(body) < 126:
-        length = bytes([0x80 | len(body)])
-    elif len(body) < 1 << 16:
-        length = b"\xfe" + len(body).to_bytes(2, "big")
-    else:
-        length = b"\xff" + len(body).to_bytes(8, "big")
-    return b"\x81" + length + bytes(4) + body
-
-
-def _until_read(connection: socket.socket, words: bytes) -> None:
-    seen = b""
-    while words not in seen:
-        some = connection.recv(1 << 16)
-        assert some, f"it left before {words!r}"
-        seen += some

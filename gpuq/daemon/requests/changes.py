@@ -11,7 +11,7 @@ from typing import Any
 
 from gpuq.config import Config
 from gpuq.core.scheduling.limits import too_many_queued
-from gpuq.core.units import format_seconds, format_spans
+from gpuq.core.units import format_spans, in_words
 from gpuq.daemon import faults
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests import fields
@@ -211,17 +211,17 @@ class Changes:
 
         def deed(row: Row) -> Answer:
             if is_done(row, token):
-                return _did(row, "undone")
+                return _did(row, "undone", held=row["held_by"] is not None)
             if (why := self._cannot_undo(row, now)) is not None:
                 return refused(row, why)
             self._store.changed.undo(
                 *_span(row), since=since, actor=peer.user, now=now, token=token
             )
-            return _did(row, "undone")
+            return _did(row, "undone", held=row["held_by"] is not None)
 
         if not rows:
             raise NothingMatched(
-                f"no kill of yours in the last {format_seconds(self._config.undo_for)} (undo_for) "
+                f"no kill of yours in the last {in_words(self._config.undo_for)} "
                 "cancelled a job that waited. See: gpuq status -a"
             )
         back = [row for row in rows if self._cannot_undo(row, now) is None]
@@ -261,8 +261,8 @@ class Changes:
         ago_s, most_s = now - row["ended_at"], self._config.undo_for
         if ago_s > most_s:
             return (
-                f"it was cancelled {format_seconds(ago_s)} ago, and that can be undone for "
-                f"{format_seconds(most_s)} (undo_for); {AGAIN.format(id=row['id'])}"
+                f"it was cancelled {in_words(ago_s)} ago, and that can be undone for "
+                f"{in_words(most_s)}; {AGAIN.format(id=row['id'])}"
             )
         return self._cannot_come_back(row)
 

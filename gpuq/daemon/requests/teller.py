@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from gpuq.core.asked.elements import read_elements
 from gpuq.core.decisions import Plan
@@ -39,6 +39,22 @@ FORESEEN_NEWS_S = 20.0  # by how much an expected start has to move to be told a
 
 Answer = dict[str, Any]
 JobView = Callable[[Row, Peer], Answer]
+Made = TypeVar("Made")
+
+
+class Turns:
+    """Of all who tell: one after the other, and all together at most half of the time. Whoever asks
+    something meanwhile, and the jobs that are to be started, wait for one of them and not for all."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def take(self, work: Callable[[], Made]) -> Made:
+        async with self._lock:
+            began = time.monotonic()
+            made = work()
+            await asyncio.sleep(time.monotonic() - began)
+            return made
 
 
 class Teller:
@@ -53,8 +69,10 @@ class Teller:
         picture: Callable[[Peer], Answer],
         peer: Peer,
         finished_since: float | None,
+        turns: Turns,
     ) -> None:
         self.number = 0
+        self._turns = turns
         self._store = store
         self._world = world
         self._job_view = job_view
@@ -79,13 +97,12 @@ class Teller:
         of them. What happens meanwhile is told after the last."""
         self.number = self._store.told.last_event()
         self._forget()
-        part = {"is_picture": True, "number": self.number}
+        part = {"is_picture": True} | self._place()
         told, pages = part | {"first": True} | self._whatever_changed(), self._pages()
-        rows = next(pages)
-        for page in pages:
+        rows = await self._turns.take(lambda: next(pages))
+        while (page := await self._turns.take(lambda: next(pages, None))) is not None:
             yield told | {"jobs": rows, "more": True}
             told, rows = part, page
-            await asyncio.sleep(0)
         yield told | {"jobs": rows, "more": False}
 
     def _pages(self) -> Iterator[list[Answer]]:
@@ -125,10 +142,20 @@ class Teller:
         last, removed = self._store.told.last_event(), self._store.told.pruned_to()
         return removed <= number <= last and last - number <= MOST_EVENTS
 
+    async def catch_up(self, since: int | None = None) -> Answer | None:
+        """The news, from that number on, when it is our turn."""
+        if since is None:
+            return await self._turns.take(self.news)
+        return await self._turns.take(lambda: self.resumed(since))
+
     def resumed(self, since: int) -> Answer | None:
+        """What the plan said before was forgotten: whoever is `resumed` is told all of it anew, and of
+        other rows it holds no more."""
         self.number = since
         self._forget()
-        return self.news()
+        self._plan = Plan()
+        news = self.news()
+        return None if news is None else news | {"resumed": True}
 
     def news(self) -> Answer | None:
         """The rows that are otherwise than they were told, whole, and what of the rest is. Of the jobs
@@ -140,14 +167,20 @@ class Teller:
         rows = self._store.found.whole_rows(spans, MOST_NEWS + 1)
         if len(rows) > MOST_NEWS:
             return None
+        by_plan = self._of_the_plan()
+        if by_plan is None:
+            return None
         changed = {view["id"]: view for view in self._views(rows)}
-        changed |= self._of_the_plan() | self._of_those_that_run(changed) | self._foreseen_anew()
-        news: Answer = {"number": self.number} | self._whatever_changed()
+        changed |= by_plan | self._of_those_that_run(changed) | self._foreseen_anew()
+        news: Answer = self._place() | self._whatever_changed()
         if changed:
             news["jobs"] = [changed[job] for job in sorted(changed)]
         if spans:
             news["looked_at"] = [[span.start, span.stop - 1] for span in spans]
         return news
+
+    def _place(self) -> Answer:
+        return {"number": self.number, "mark": self._store.told.mark(self.number)}
 
     def _spans_of_events(self) -> list[range]:
         events, self.number = self._store.told.events(self.number, MOST_EVENTS + 1)
@@ -158,7 +191,9 @@ class Teller:
         self._foreseen, self._plan = {}, self._world.plan
 
     def _whatever_changed(self) -> Answer:
-        beside = self._beside(self._peer) | {"heads": dict(self._world.plan.heads)}
+        plan = self._world.plan
+        beside = self._beside(self._peer)
+        beside |= {"heads": dict(plan.heads), "standstill": plan.standstill}
         beside["finished"] = self._count_finished()
         gpus = {gpu["uuid"]: gpu for gpu in beside.pop("gpus")}
         beside["gpu_order"] = list(gpus)
@@ -177,13 +212,14 @@ class Teller:
             self._finished = self._store.counted.ended_since(self._finished_since)
         return self._finished
 
-    def _of_the_plan(self) -> dict[int, Answer]:
-        """Those that wait for another reason than before."""
+    def _of_the_plan(self) -> dict[int, Answer] | None:
+        """Those that wait for another reason than before; None: they are too many."""
         before, self._plan = self._plan, self._world.plan
         if before is self._plan:
             return {}
         old, new = before.reasons, self._plan.reasons
-        return self._look_at({job for job in {*old, *new} if old.get(job) != new.get(job)})
+        others = {job for job in {*old, *new} if old.get(job) != new.get(job)}
+        return self._look_at(others) if len(others) <= MOST_NEWS else None
 
     def _of_those_that_run(self, told: Mapping[int, Answer]) -> dict[int, Answer]:
         now = time.monotonic()
@@ -228,9 +264,10 @@ class Teller:
         view = {name: whole[name] for name in _IN_A_ROW.split()}
         view |= {"last_id": row["last_id"], "command": _short(view["command"])}
         view["indices"] = _indices(row)
-        waits = views.waits_in(row, self._world.plan)
-        if waits is not None:
-            view |= {"reason": None, "waits_in": waits}
+        if (waits := views.waits_in(row)) is not None:
+            plan = self._world.plan
+            is_told = plan.standstill is None and row["id"] in plan.reasons
+            view |= {"waits_in": waits} | ({} if is_told else {"reason": None})
         if view["expected_start"] is not None:
             self._foreseen[row["id"]] = view["expected_start"]
         else:

@@ -248,22 +248,29 @@ def _stored_reason(row: Mapping[str, Any], sight: Sight) -> str | None:
 
 
 def _why_queued(row: Mapping[str, Any], plan: Plan, sight: Sight) -> str:
-    own = _own_reason(row, plan, sight)
+    own = _own_reason(row, sight)
     if own is not None:
         return own
+    if plan.standstill is not None:
+        return plan.standstill
+    if row["id"] in plan.reasons:
+        reason = plan.reasons[row["id"]]
+        return reason if sight >= Sight.COMMANDS else openly(reason)
     head = plan.heads.get(row["class"])
     return f"behind {head}" if head is not None else "about to be considered"
 
 
-def waits_in(row: Mapping[str, Any], plan: Plan) -> int | None:
-    """The class of a job that waits for nothing but the head of it; None: it waits for more."""
-    if row["state"] != JobState.QUEUED or _own_reason(row, plan, Sight.ALL) is not None:
+def waits_in(row: Mapping[str, Any]) -> int | None:
+    """The class of a job that waits for what the plan says; None: it waits for something else, or not
+    at all."""
+    if row["state"] != JobState.QUEUED or _own_reason(row, Sight.ALL) is not None:
         return None
     waits: int = row["class"]
     return waits
 
 
-def _own_reason(row: Mapping[str, Any], plan: Plan, sight: Sight) -> str | None:
+def _own_reason(row: Mapping[str, Any], sight: Sight) -> str | None:
+    """What keeps it, whatever the plan is."""
     if row["stop_asked_at"] is not None:
         return "about to be cancelled"
     if row["held_by"] is not None:
@@ -274,11 +281,6 @@ def _own_reason(row: Mapping[str, Any], plan: Plan, sight: Sight) -> str | None:
         return f"not before {_moment_words(row['delayed_until_at'])}"
     if row["delayed_until_at"] is not None:
         return _stored_reason(row, sight) or "it waits for its next attempt"
-    if plan.standstill is not None:
-        return plan.standstill
-    if row["id"] in plan.reasons:
-        reason = plan.reasons[row["id"]]
-        return reason if sight >= Sight.COMMANDS else openly(reason)
     return None
 
 

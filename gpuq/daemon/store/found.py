@@ -63,23 +63,21 @@ class Found:
         return self._db.rows(sql, values)
 
     def whole_rows(self, ids: Sequence[range], limit: int) -> list[Row]:
-        """The rows that hold one of the jobs, each whole, and those beside them of the same array:
+        """The rows that hold one of the jobs, each whole, and those beside them that are of an array:
         where a run was divided or joined both sides are told. The oldest first."""
         if not ids:
             return []
+        beside = merged(range(max(span.start - 1, 1), span.stop + 1) for span in ids)
         found = self._extents(ids, limit)
-        beside = [range(max(span.start - 1, 1), span.stop + 1) for span in ids]
-        specs = {row["spec"] for row in found}
-        found += [row for row in self._extents(merged(beside), limit) if row["spec"] in specs]
+        found += [row for row in self._extents(beside, limit) if row["array_first"] is not None]
         whole = merged(range(row["id"], row["last_id"] + 1) for row in found)
         return self.jobs(ids=whole, limit=limit) if whole else []
 
     def _extents(self, ids: Sequence[range], limit: int) -> list[Row]:
         part = _Part(None, newest_first=False)
         part.lie_in(ids)
-        sql = (
-            f"select j.id, j.last_id, j.spec from {part.source} group by j.id order by j.id limit ?"
-        )
+        columns = "j.id, j.last_id, j.array_first"
+        sql = f"select {columns} from {part.source} group by j.id order by j.id limit ?"
         return self._db.rows(sql, (*part.values, limit))
 
     def brief(self, ids: Sequence[range]) -> list[Row]:

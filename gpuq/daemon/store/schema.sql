@@ -595,11 +595,12 @@ create table pruned (
 
 -- Single facts about this database and the machine. events_pruned_to: {"seq": …, "at": …}, the last
 -- of the events that were removed for their age, and the latest time among them. events_counted_to: the
--- last of those that are in the tallies.
+-- last of those that are in the tallies. identity: given to the database when it was made.
 create table facts (
   name   text primary key,
   value  text not null
 ) without rowid;
+insert into facts (name, value) values ('identity', json_quote(lower(hex(randomblob(16)))));
 
 -- An ended job stays ended unless somebody wants it once more, or what it was skipped for is run once
 -- more; and a job never loses attempts that may have run.

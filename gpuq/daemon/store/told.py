@@ -15,6 +15,18 @@ class Told:
         """The last that was given a number, whether or not it is kept."""
         return int(self._db.value("select seq from sqlite_sequence where name = 'events'") or 0)
 
+    def mark(self, number: int) -> str:
+        """What only this database gives for the event of that number: another database has another
+        identity, and one that was put back and went on from there another event of that number."""
+        at = self._db.value("select at from events where seq = ?", (number,))
+        identity = self._db.value("select value from facts where name = 'identity'")
+        return f"{number}:{at}:{identity}"
+
+    def is_ours(self, mark: str) -> bool:
+        """Whether it was given by this database, and before anything else than what is in it now."""
+        number = mark.partition(":")[0]
+        return number.isdecimal() and len(number) < 19 and mark == self.mark(int(number))
+
     def pruned_to(self) -> int:
         """The last of those that were removed for their age; 0: none was."""
         noted = self._db.value("select value from facts where name = ?", (EVENTS_PRUNED_TO,))

@@ -5,7 +5,7 @@ from typing import Any
 
 from gpuq.cli.fold_text import name_of
 from gpuq.cli.job_text import elapsed, farewell, gpus_of
-from gpuq.cli.render import Job, clock, command_line, printable
+from gpuq.cli.render import Gpu, Job, clock, command_line, printable
 from gpuq.cli.submit_again import submit_line
 from gpuq.core.units import format_seconds
 
@@ -21,6 +21,18 @@ def copyable(job: Job) -> dict[str, str]:
         parts |= {"log": _path(job["log"])} if job.get("log") else {}
         parts |= {"cwd": _path(job["cwd"])} if job.get("cwd") else {}
     return parts
+
+
+def copyable_gpu(gpu: Gpu, *, drain: str, daemon: Sequence[str]) -> dict[str, str]:
+    """By what it is called in the menu. `drain` is the line that takes it out of use, or gives it out
+    again; `daemon` are the options that tell which daemon is meant."""
+    return {
+        "index": str(gpu["index"]),
+        "uuid": str(gpu["uuid"]),
+        "model": str(gpu["model"]),
+        "drain": drain,
+        "why": command_line(["gpuq", *daemon, "why", f"gpu:{gpu['index']}"]),
+    }
 
 
 def _path(path: str) -> str:

@@ -2,14 +2,15 @@
 by now. Which jobs those are does not change any more, whatever rows come, go and change places."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from gpuq.cli.fold_text import name_of
+from gpuq.cli.fold_text import name_of, span_of
 from gpuq.cli.job_text import elapsed, words
 from gpuq.cli.render import printable
 from gpuq.core.units import count, format_seconds, format_spans
-from gpuq.tui.data.listing.marks import Marks, span_of
+from gpuq.tui.data.listing.marks import Marks
 from gpuq.tui.data.spans import Row, Rows
 
 RUNS = ("starting", "running")
@@ -63,7 +64,8 @@ def number_of(targets: Iterable[Target]) -> int:
     return sum(len(target.jobs) for target in targets)
 
 
-def tell(target: Target, rows: Rows, now: float) -> Told:
+def tell(target: Target, rows: Rows, now: float, undo_key: str) -> Told:
+    """`undo_key`: what the key that undoes a cancel is called."""
     parts = parts_of(rows, target.jobs)
     missing = len(target.jobs) - sum(map(_size, parts))
     if not parts:
@@ -71,7 +73,7 @@ def tell(target: Target, rows: Rows, now: float) -> Told:
     is_one = len(target.jobs) == 1
     states = [_state(parts[0], now)] if is_one else _counted(parts)
     states += [f"{missing} no longer in the list"] * bool(missing)
-    done = dict.fromkeys(filter(None, map(_done, parts)))
+    done = dict.fromkeys(filter(None, (_done(row, undo_key) for row in parts)))
     return Told(state=", ".join(states), done="; ".join(done), otherwise=_otherwise(target, parts))
 
 
@@ -87,6 +89,20 @@ def others_words(targets: Sequence[Target]) -> list[str]:
     for target in targets:
         by_user.setdefault(target.user, []).append(target.jobs)
     return ["left alone: " + forbidden(spans, user, "kill") for user, spans in by_user.items()]
+
+
+def may_change(user: str, you: Mapping[str, Any]) -> bool:
+    """`you` is as the daemon tells the reader who that is; empty: it has not told yet."""
+    return not you or you["is_admin"] or user == you["user"]
+
+
+def why_not_theirs(rows: Iterable[Row], you: Mapping[str, Any], verb: str) -> str | None:
+    """Why that may not be done to these jobs: some are others'."""
+    others = [row for row in rows if not may_change(row["user"], you)]
+    if not others:
+        return None
+    first = [row for row in others if row["user"] == others[0]["user"]]
+    return forbidden([span_of(row) for row in first], first[0]["user"], verb)
 
 
 def forbidden(spans: Sequence[range], user: str, verb: str) -> str:
@@ -132,11 +148,11 @@ def _counted(parts: Iterable[Row]) -> list[str]:
     return [f"{number} {word}" for word, number in counts.items()]
 
 
-def _done(row: Row) -> str:
+def _done(row: Row, undo_key: str) -> str:
     if row["state"] == "ended":
         return ""
     if row["state"] == "queued":
-        return "cancelled (u undoes)"
+        return f"cancelled ({undo_key} undoes)"
     return f"TERM, then KILL in {row['grace_s']:g} s" if row["grace_s"] else "KILL"
 
 

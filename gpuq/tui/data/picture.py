@@ -25,11 +25,13 @@ class Change:
 
 
 class Picture:
-    """`number` is where a subscription goes on from; None before one picture was whole."""
+    """`number` is where a subscription goes on from; None before one picture was whole. Before it
+    `is_begun` nothing was told, and nothing is known."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.is_whole = False
+        self.mark: str | None = None  # of which queue that is
+        self.is_begun = self.is_whole = False
         self.rows = Rows()
         self.counts: dict[str, int] = {}  # queued, running, queued_yours
         self.finished: dict[str, int] = {}  # by outcome, since the moment that was asked for
@@ -41,24 +43,44 @@ class Picture:
         self.gpus: list[Gpu] = []
         self._gpus: dict[str, Gpu] = {}
         self.heads: dict[str, int] = {}  # of those who wait in one class
+        self.standstill: str | None = None  # why nothing at all is started
         self._coming: Rows | None = None  # of a picture that is not whole yet
 
     def take(self, told: Told) -> Change:
+        self.is_begun, self.mark = True, told.get("mark")
+        if told.get("resumed"):
+            self._forget_the_plan()
         jobs = self._take_part(told) if told.get("is_picture") else self._take_news(told)
-        if "heads" in told and told["heads"] != self.heads:
-            self.heads = told["heads"]
-            if jobs is not None:
-                jobs |= {row["id"] for row in self.rows if row.get("waits_in") is not None}
+        if told.get("resumed"):
+            jobs = None
+        has_other_plan = self._take_plan(told)
+        if has_other_plan and jobs is not None:
+            jobs |= {row["id"] for row in self.rows if row.get("waits_in") is not None}
         return Change(jobs=jobs, gpus=self._take_gpus(told), beside=self._take_beside(told))
 
     def reason(self, row: Row) -> str | None:
         """Why it waits: many wait for nothing but the head of their class, and are not told of one by
         one when that is another."""
+        reason: str | None = row["reason"]
         if (waits_in := row.get("waits_in")) is None:
-            reason: str | None = row["reason"]
             return reason
+        if self.standstill is not None or reason is not None:
+            return self.standstill or reason
         head = self.heads.get(str(waits_in))
         return "about to be considered" if head is None else f"behind {head}"
+
+    def _take_plan(self, told: Told) -> bool:
+        """Whether many wait for something else than before."""
+        heads, standstill = told.get("heads", self.heads), told.get("standstill", self.standstill)
+        if (heads, standstill) == (self.heads, self.standstill):
+            return False
+        self.heads, self.standstill = dict(heads), standstill
+        return True
+
+    def _forget_the_plan(self) -> None:
+        """What is the case by now is told of those that have a reason of their own."""
+        for row in [row for row in self.rows if row.get("waits_in") is not None]:
+            self.rows.put(row | {"reason": None, "expected_start": None})
 
     def _take_part(self, told: Told) -> frozenset[int] | None:
         """The first picture is shown as it comes; a later one takes the place of what is shown when it

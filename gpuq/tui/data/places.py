@@ -18,6 +18,8 @@ def wanted_priority(text: str, now: Iterable[int]) -> int:
     digits = number if word.startswith("+") else number.removeprefix("-")
     if not digits.isascii() or not digits.isdecimal():
         raise ValueError("a whole number is wanted: 5 or =-5, or +10 or -10 from what it is")
+    if len(digits) > len(str(HIGHEST)):
+        raise ValueError(f"a number up to {HIGHEST} is wanted")
     value = int(number)
     if is_step:
         if len(present) != 1:

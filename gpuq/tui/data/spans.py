@@ -77,9 +77,9 @@ class Rows:
         del self._ids[begin:end]
         for row in overlapped:
             if row["id"] < first:
-                self._add(row | {"last_id": first - 1})
+                self._add(_part(row, row["id"], first - 1))
             if row["last_id"] > last:
-                self._add(row | {"id": last + 1})
+                self._add(_part(row, last + 1, row["last_id"]))
         return bool(overlapped)
 
     def _add(self, row: Row) -> None:
@@ -88,3 +88,23 @@ class Rows:
             self._ids.append(row["id"])
         else:
             insort(self._ids, row["id"])
+
+
+def _part(row: Row, first: int, last: int) -> Row:
+    """What is left of a run of jobs, with the indices of the array that these have."""
+    part = row | {"id": first, "last_id": last}
+    if words := row.get("indices"):
+        from gpuq.core.asked.elements import Elements  # the first picture does not wait for it
+
+        whole = Elements(indices=tuple(map(_numbers, words.split(","))))
+        kept = whole.words_between(first - row["id"], last - row["id"] + 1)
+        part["array_index"] = int(kept.split(",")[0].split("-")[0])
+        part["indices"] = kept if last > first else None
+    return part
+
+
+def _numbers(words: str) -> range:
+    """ "4", "0-9" or "0-98:2"."""
+    span, _, step = words.partition(":")
+    first, _, last = span.partition("-")
+    return range(int(first), int(last or first) + 1, int(step or 1))

@@ -24,7 +24,7 @@ def kill_jobs(spans: Spans, signal: int | None = None) -> Deed:
     return Deed(
         words=["kill", jobs, *options],
         ask=lambda client: client.kill([jobs], signal=signal),
-        said=lambda done: _said(done, lambda run: kill.sentence(run, signal)),
+        said=lambda done: _said(done, lambda run: kill.sentence(run, signal, tells_undo=False)),
         failed=lambda done: any(run["done"] == "not_running" for run in done),
         can_undo=lambda done: bool(cancelled(done)),
     )

@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gpuq.cli.gpu_text import GPU_COLUMNS, gpu_values
 from gpuq.cli.job_text import PIPE_COLUMNS, column_values
-from gpuq.cli.render import Job
+from gpuq.cli.render import Gpu, Job
 from gpuq.cli.results.exports import as_csv
 from gpuq.cli.whole_file import write_whole
 from gpuq.core.units import count
@@ -30,9 +31,27 @@ def picture(svg: str) -> Export:
 def table(jobs: Sequence[Job], now: float) -> Export:
     """The columns of `gpuq status` on a pipe, uncut, below a head."""
     values = column_values(now)
-    rows = [{name: values[name](job) for name in PIPE_COLUMNS} for job in jobs]
+    rows = [{name: _no_formula(values[name](job)) for name in PIPE_COLUMNS} for job in jobs]
     head = ",".join(PIPE_COLUMNS) + "\n"
     return Export(f"{count(len(rows), 'row')} as CSV", "csv", as_csv(rows) if rows else head)
+
+
+def gpu_table(gpus: Sequence[Gpu]) -> Export:
+    """The columns of `gpuq gpus` on a pipe, below a head."""
+    rows = [{name: _no_formula(value) for name, value in gpu_values(gpu).items()} for gpu in gpus]
+    head = ",".join(GPU_COLUMNS) + "\n"
+    return Export(f"{count(len(rows), 'GPU')} as CSV", "csv", as_csv(rows) if rows else head)
+
+
+def _no_formula(value: Any) -> Any:
+    """With the quote mark by which a spreadsheet takes it for text, and does not reckon or run it."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def graph(rows: Sequence[dict[str, Any]]) -> Export:

@@ -35,6 +35,9 @@ class GpuqScreen(Screen[None]):
             self.query_one(KeyLine).show_again()
             self.query_one(TopLine).refresh()
 
+    def keep_draft(self) -> None:
+        """What is being written stays for later, where it is of no job: the screen is closed."""
+
     @property
     def is_frozen(self) -> bool:
         """What is shown stands still, though the picture goes on."""
@@ -44,10 +47,17 @@ class GpuqScreen(Screen[None]):
         """Whose jobs are shown, in a word or two; empty where there is no choice."""
         return ""
 
+    def keys_go_to(self) -> str:
+        """What the keys that move are for, in a word; empty where nothing else could be meant."""
+        return ""
+
     def on_mount(self) -> None:
         self.set_class(not self.gpuq.signs.unicode, "-ascii")
+        if len(self.gpuq.screen_stack) > 1:  # it was opened over another, of which the message was
+            self.gpuq.hush()
 
     def on_screen_resume(self) -> None:
+        self.set_stale(self.gpuq.lost is not None)
         self.show(Change(jobs=None, gpus=True, beside=True))
 
     def write_status(self, line: Line) -> None:

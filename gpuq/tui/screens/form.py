@@ -27,6 +27,7 @@ from gpuq.tui.widgets.message_line import MessageLine
 from gpuq.tui.widgets.one_line import OneLine
 from gpuq.tui.widgets.preview import ASKING, Preview, Shown
 
+BEGIN = "write a command, or more lines of them for a shell"
 ASK_AFTER_S = 0.3  # without a key
 ASK_AGAIN_S = 2.0  # after the queue was told to be otherwise
 
@@ -46,7 +47,8 @@ class FormScreen(GpuqScreen):
         self._verdict: dict[str, Any] | str | None = None
         self._is_refused = False
         self._is_sent = False
-        self._token = ("", "")  # the line that it is for, and itself
+        self._is_asking_due = True
+        self._is_done = False
 
     def compose(self) -> ComposeResult:
         signs, draft = self.gpuq.signs, self.form.draft
@@ -76,7 +78,8 @@ class FormScreen(GpuqScreen):
         if not self.is_mounted:
             return
         self._show_preview()
-        if change.beside and self._reading.words is not None:
+        # What is to be asked soon is not put off, however often the queue is otherwise.
+        if change.beside and self._reading.words is not None and not self._is_asking_due:
             self._ask_after(ASK_AGAIN_S)
 
     # ── what is written ──
@@ -100,6 +103,8 @@ class FormScreen(GpuqScreen):
 
     def _read(self) -> None:
         self._reading = read_form(self.form)
+        if self.form.draft == Draft():  # nothing is wrong yet with what nobody has begun
+            self._reading = Reading(how=BEGIN)
         wrong = self._reading.wrong
         self.query_one(FieldLabel).mark(COMMAND in wrong)
         for field in self.query(FormField):
@@ -114,9 +119,11 @@ class FormScreen(GpuqScreen):
 
     def _ask_after(self, seconds: float) -> None:
         self._asking.stop()
+        self._is_asking_due = True
         self._asking = self.set_timer(seconds, self._ask_verdict)
 
     def _ask_verdict(self) -> None:
+        self._is_asking_due = False
         words = self._reading.words
         if words is None or self.form.edits is not None or self.gpuq.lost is not None:
             return
@@ -176,33 +183,35 @@ class FormScreen(GpuqScreen):
             self._is_sent = True
         edits = self.form.edits
         line = command_line(words)
-        if self._token[0] != line:  # the same line sent again after a lost answer is queued once
-            self._token = (line, os.urandom(12).hex())
-        deed = (
-            submit_job(words, self._token[1]) if edits is None else edit_job(words, edits.version)
-        )
-        self.gpuq.do(replace(deed, ask=self._told_when_over(deed.ask)), self._sent)
-
-    def _told_when_over(self, ask: Callable[[Client], Any]) -> Callable[[Client], Any]:
-        def asked(client: Client) -> Any:
-            try:
-                return ask(client)
-            finally:
-                if self.gpuq.is_running:
-                    self.gpuq.call_from_thread(self._answered)
-
-        return asked
+        # The same line sent again after a lost answer is queued once.
+        if self.form.token[0] != line:
+            self.form = replace(self.form, token=(line, os.urandom(12).hex()))
+        token = self.form.token[1]
+        deed = submit_job(words, token) if edits is None else edit_job(words, edits.version)
+        self.gpuq.do(deed, self._sent, self._answered)
 
     def _answered(self) -> None:
         self._is_sent = False
 
     def _sent(self, answer: Any) -> None:
-        """It is done, or the daemon has refused an edit: then the draft is still here."""
+        """It is done, or the daemon has refused an edit: then the draft is still here. Another screen
+        may lie over this one by now, or the reader has left it."""
         if self.form.edits is not None and was_refused(answer):
             return
-        self.gpuq.drafts.pop(self.form.key, None)
+        kept = self.gpuq.drafts.get(self.form.key)
+        if kept is not None and kept.token == self.form.token:
+            del self.gpuq.drafts[self.form.key]
         self._then(answer["first"] if self.form.edits is None else int(answer[0]["id"]))
-        self.dismiss()
+        self._is_done = True
+        self.on_screen_resume()
+
+    def on_screen_resume(self) -> None:
+        if self._is_done and self.app.screen is self:  # and not only to be seen behind another one
+            self.dismiss()
+
+    def keep_draft(self) -> None:
+        if self.form.edits is None:
+            self.gpuq.drafts[self.form.key] = self.form
 
     def action_keep(self) -> None:
         """Back, with the draft kept."""
@@ -218,7 +227,7 @@ class FormScreen(GpuqScreen):
         """All fields empty, or as the job has them that is edited."""
         edits = self.form.edits
         if edits is None:
-            self.form = Form()
+            self.form = Form(key=self.form.key)  # the draft of another new job stays as it is
             self.query_one("#title").refresh()
         draft = Draft() if edits is None else edits.before
         self.query_one(TextArea).text = draft.command
@@ -239,4 +248,5 @@ class FormScreen(GpuqScreen):
                 line.add(
                     f" {shown([pressed[key.id]], self.gpuq)}", DIM if is_off and key.acts else BOLD
                 )
-                line.add(f" {key.label} ", DIM)
+                is_change = key.id == "form.send" and self.form.edits is not None
+                line.add(f" {'Change' if is_change else key.label} ", DIM)

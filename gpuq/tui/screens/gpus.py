@@ -1,7 +1,7 @@
 """The GPUs, each with the graph of its readings."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from textual import events, on
@@ -9,14 +9,21 @@ from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.timer import Timer
 
+from gpuq.cli.render import printable
 from gpuq.core.gpus.ring import MOST_BUCKETS
 from gpuq.tui import keys
+from gpuq.tui.data.copying import copyable_gpu
 from gpuq.tui.data.gpus.detail import gpu_detail
 from gpuq.tui.data.gpus.graphs import WHAT, WINDOWS_S, pace_s, rows, title
-from gpuq.tui.data.gpus.line import tenants_of
+from gpuq.tui.data.gpus.line import folded_of, tenants_of
 from gpuq.tui.data.picture import Change, Gpu
+from gpuq.tui.data.understood import check_history
 from gpuq.tui.deeds.gpus import checked_reason, consequence, drain, is_kept_back, resume
+from gpuq.tui.export import files
+from gpuq.tui.export.files import Export
+from gpuq.tui.keymap import keys_of, name_of
 from gpuq.tui.looks import BOLD, BY_CODE, DIM, Line
+from gpuq.tui.screens.dialogs.choosing import CopyGpuMenu
 from gpuq.tui.screens.dialogs.dialog import Prompt
 from gpuq.tui.screens.taking_along import TakesAlong
 from gpuq.tui.widgets.gpu_plots import LABEL_CELLS, GpuPlots
@@ -28,6 +35,7 @@ from gpuq.tui.widgets.text_view import TextView
 from gpuq.tui.widgets.top_line import TopLine
 
 SETTLE_S = 0.05
+NOT_ADMIN = "only an admin may drain or resume a GPU"
 
 
 class GpusScreen(TakesAlong):
@@ -48,7 +56,7 @@ class GpusScreen(TakesAlong):
         with Container(id="gpu-body"):
             with Vertical(id="graphs"):
                 yield OneLine(signs, self._write_title, id="graph-title")
-                yield GpuPlots(signs, id="plots")
+                yield GpuPlots(self.gpuq.picture_signs, id="plots")
                 yield OneLine(signs, self._write_times, id="graph-times")
             yield TextView(signs, id="gpu-detail")
         yield MessageLine(signs, self.write_status, id="message")
@@ -96,7 +104,9 @@ class GpusScreen(TakesAlong):
         if self.gpuq.lost is None and self.gpuq.is_seen:
             window_s, buckets = self.window_s, min(dots, MOST_BUCKETS)
             self.gpuq.ask(
-                lambda client: client.gpu_history(window_s, buckets), self._load, group="graphs"
+                lambda client: check_history(client.gpu_history(window_s, buckets)),
+                self._load,
+                group="graphs",
             )
 
     def _load(self, history: Mapping[str, Any]) -> None:
@@ -117,15 +127,16 @@ class GpusScreen(TakesAlong):
     def _show_detail(self) -> None:
         gpu, view = self.plots.current, self.query_one(TextView)
         if gpu is None:
-            trouble = self.gpuq.picture.gpu_trouble
-            view.write([((f" no GPUs: {trouble}" if trouble else " no GPUs", BY_CODE["33"]),)])
+            said = folded_of(self.gpuq.picture)
+            view.write([[(piece.text, BY_CODE[piece.code]) for piece in said]])
             return
         lines = gpu_detail(
             gpu,
             tenants_of(gpu, self.gpuq.picture),
-            now=self.gpuq.signs.now(),
+            now=self.gpuq.picture_now(),
             width=view.size.width,
             unicode=self.gpuq.signs.unicode,
+            key="" if self.why_not("drain") else name_of("gpu.drain", self.gpuq),
         )
         view.write([[(text, BY_CODE[code]) for text, code in line] for line in lines])
 
@@ -153,6 +164,11 @@ class GpusScreen(TakesAlong):
 
     # ── keys ──
 
+    def why_not(self, action: str) -> str | None:
+        if (why := super().why_not(action)) is not None or action != "drain":
+            return why
+        return None if self.gpuq.picture.you.get("is_admin", True) else NOT_ADMIN
+
     def action_what(self, by: int) -> None:
         self._what = (self._what + by) % len(WHAT)
         self.plots.plot(WHAT[self._what])
@@ -165,9 +181,19 @@ class GpusScreen(TakesAlong):
             self._ask()
             self._redraw_frame()
 
+    def on_key(self, event: events.Key) -> None:
+        """Who wants to end what runs there is told where."""
+        if event.key in keys_of(keys.BY_ID["kill"], self.gpuq.keymap):
+            jobs = name_of("screen.jobs", self.gpuq)
+            self.gpuq.say(
+                f"nothing is ended here: {jobs} has the jobs, and {event.character} there"
+            )
+
     def action_drain(self) -> None:
         gpu = self.plots.current
-        if gpu is None:
+        if (why := self.why_not("drain")) is not None:
+            self.gpuq.say(why, is_error=True)
+        elif gpu is None:
             self.gpuq.say("there is no GPU to drain")
         elif is_kept_back(gpu):
             self.gpuq.do(resume(gpu))
@@ -184,3 +210,29 @@ class GpusScreen(TakesAlong):
     def _drain(self, gpu: Gpu, reason: str | None) -> None:
         if reason is not None:
             self.gpuq.do(drain(gpu, reason))
+
+    # ── what can be taken along ──
+
+    def action_copy_menu(self) -> None:
+        """Of the GPU under the cursor."""
+        gpu, daemon = self.plots.current, self.gpuq.daemon_options
+        if gpu is None:
+            self.gpuq.say("there is no GPU to copy anything of")
+            return
+        line = (resume(gpu) if is_kept_back(gpu) else drain(gpu, "")).line_for(daemon)
+        parts = copyable_gpu(gpu, drain=line, daemon=daemon)
+        kind = " (simulated)" if gpu["simulated"] else ""
+        previews = {name: printable(text) for name, text in parts.items()}
+        menu = CopyGpuMenu(f"Copy of GPU {gpu['index']}{kind}", keys.COPYING_GPU, previews)
+
+        def copy(name: str | None) -> None:
+            if name is not None:
+                self.copy(name, parts[name])
+
+        self.app.push_screen(menu, copy)
+
+    def table_rows(self) -> Sequence[Gpu]:
+        return self.gpuq.picture.gpus
+
+    def export_table(self, rows: Sequence[Gpu]) -> Export:
+        return files.gpu_table(rows)

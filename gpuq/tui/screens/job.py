@@ -27,7 +27,7 @@ class JobScreen(LooksInto, TakesAlong):
     def compose(self) -> ComposeResult:
         signs = self.gpuq.signs
         yield TopLine(signs, id="top")
-        yield DetailPane(signs, id="job-pane")
+        yield DetailPane(self.gpuq.picture_signs, id="job-pane")
         yield MessageLine(signs, self.write_status, id="message")
         yield KeyLine(signs, id="keys")
 

@@ -1,5 +1,6 @@
 """The log of one job, on the whole screen."""
 
+from collections.abc import Callable
 from typing import Self
 
 from textual.app import ComposeResult
@@ -7,6 +8,7 @@ from textual.geometry import Region
 
 from gpuq.cli.render import printable
 from gpuq.tui import keys
+from gpuq.tui.data.log.reading import Reading
 from gpuq.tui.data.picture import Change
 from gpuq.tui.log_reader import Which
 from gpuq.tui.looks import BOLD, DIM, Line
@@ -19,15 +21,17 @@ from gpuq.tui.widgets.top_line import TopLine
 
 
 class LogScreen(TakesAlong):
-    """Begins with that log; `wanted` is what was looked for in it."""
+    """Begins with that log, as it was read; `left` is told how it is read when it is left."""
 
     BINDINGS = keys.bindings((*keys.LOG_SCREEN, *keys.MENUS))
 
-    def __init__(self, which: Which, *, wraps: bool, wanted: str) -> None:
+    def __init__(
+        self, which: Which, reading: Reading, left: Callable[[Which, Reading], None]
+    ) -> None:
         super().__init__()
         self._which = which
-        self._wraps = wraps
-        self._wanted = wanted
+        self._reading = reading
+        self._left = left
 
     def compose(self) -> ComposeResult:
         signs = self.gpuq.signs
@@ -38,11 +42,8 @@ class LogScreen(TakesAlong):
         yield KeyLine(signs, id="keys")
 
     def on_mount(self) -> None:
-        view = self.log_pane.view
-        view.set_wrap(self._wraps)
-        view.look_for(self._wanted)
-        self.log_pane.open(self._which)
-        view.focus()
+        self.log_pane.open(self._which, self._reading)
+        self.log_pane.view.focus()
 
     @property
     def log_pane(self) -> LogPane:
@@ -86,5 +87,7 @@ class LogScreen(TakesAlong):
         self.log_pane.cover()
 
     def action_back(self) -> None:
-        if not self.log_pane.end_search():
+        pane = self.log_pane
+        if not pane.end_search():
             self.app.pop_screen()
+            self._left(pane.which or self._which, pane.reading())

@@ -5,7 +5,9 @@ from typing import Any
 
 from gpuq.cli.fold_text import first_id
 from gpuq.cli.render import Job
+from gpuq.tui.data.log.reading import Reading
 from gpuq.tui.export.files import jobs_shown
+from gpuq.tui.log_reader import Which
 from gpuq.tui.screens.jobs.base import JobsBase
 from gpuq.tui.screens.log import LogScreen
 from gpuq.tui.screens.taking_along import TakesAlong
@@ -28,8 +30,13 @@ class ShowsTheLog(JobsBase, TakesAlong):
     def on_log_pane_enlarged(self) -> None:
         pane = self.log_pane
         if pane.which is not None:
-            wanted = "" if pane.view.search is None else pane.view.search.wanted
-            self.app.push_screen(LogScreen(pane.which, wraps=pane.view.wraps, wanted=wanted))
+            self.app.push_screen(LogScreen(pane.which, pane.reading(), self._read_on))
+
+    def _read_on(self, which: Which, reading: Reading) -> None:
+        """Below or beside the list, unless that shows another job meanwhile."""
+        pane = self.log_pane
+        if pane.which is not None and pane.which.job == which.job:
+            pane.go_on(which, reading)
 
     def on_screen_suspend(self) -> None:
         self.log_pane.cover()

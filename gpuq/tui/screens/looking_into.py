@@ -5,12 +5,15 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from textual.css.query import NoMatches
+
 from gpuq.client import Client
 from gpuq.errors import GpuqError
 from gpuq.tui.data.detail.group_summary import goal_of
 from gpuq.tui.data.detail.known import Kept, Known
 from gpuq.tui.data.detail.need_tree import Needs, needs_around
 from gpuq.tui.data.spans import Row
+from gpuq.tui.keymap import name_of
 from gpuq.tui.screens.base import GpuqScreen
 from gpuq.tui.widgets.detail.pane import DetailPane
 
@@ -19,6 +22,7 @@ TICK_S = 1.0
 SOONEST_S = {"show": 1.0, "processes": 2.0, "series": 5.0, "group": 5.0, "needs": 2.0}
 # What changes while a job runs without that its row tells of it, and how often that is asked (s).
 RUNNING_S = {"show": 10.0, "processes": 2.0, "series": 5.0, "group": 30.0}
+SWITCHED = ("detail", "procs")  # tabs that show their job in two ways
 PATIENCE_S = 30.0  # with an answer that does not come, before it is asked for again
 OF_TABS = {"detail": ("show",), "env": ("show",), "procs": ("processes",), "graph": ("series",)}
 
@@ -94,15 +98,23 @@ class LooksInto(GpuqScreen):
 
     def _ask_for(self, kind: str, row: Row) -> None:
         ref = _ref(row, kind)
+        self._kept.give_up(kind)
         self._kept.ask((kind, ref), row, monotonic())
 
         def then(answer: Any) -> None:
             self._kept.take((kind, ref), answer)
-            current = self.row_looked_at()
+            try:
+                current = self.row_looked_at()
+            except NoMatches:  # the screen is being closed, and its list is gone already
+                return
             if current is not None and _ref(current, kind) == ref:
-                self.pane.show(self._known(current))
+                try:
+                    self.pane.show(self._known(current))
+                except Exception:
+                    self._kept.forget((kind, ref))
+                    raise
 
-        self.gpuq.ask(_or_error(_ASKED[kind], ref), then, group=f"detail: {kind} {ref}")
+        self.gpuq.ask(_or_error(_ASKED[kind], ref), then, group=f"detail: {kind}")
 
     # ── keys ──
 
@@ -113,8 +125,15 @@ class LooksInto(GpuqScreen):
         self.pane.open_next(by)
 
     def action_tree(self) -> None:
-        self.pane.switch()
-        self.show_current()
+        if self.pane.tab in SWITCHED:
+            self.pane.switch()
+            self.show_current()
+            return
+        tree, after = name_of("tree", self.gpuq), name_of("tab.next", self.gpuq)
+        self.gpuq.say(
+            f"{tree} is for the tabs detail (what the job waits for) and procs (tree or list); "
+            f"{after} goes to the next tab"
+        )
 
 
 def _ref(row: Row | None, kind: str) -> str:

@@ -23,8 +23,12 @@ class TakesAlong(GpuqScreen):
     def chosen_job(self) -> int | None:
         return None
 
-    def table_rows(self) -> Sequence[Job] | None:
+    def table_rows(self) -> Sequence[Any] | None:
         return None
+
+    def export_table(self, rows: Sequence[Any]) -> Export:
+        """Of those rows."""
+        return files.table(rows, self.gpuq.signs.now())
 
     def graph_rows(self) -> Sequence[dict[str, Any]] | None:
         return None
@@ -52,7 +56,7 @@ class TakesAlong(GpuqScreen):
             if name == "report":
                 self._copy_report(job)
             elif name is not None:
-                self._copy(name, parts[name])
+                self.copy(name, parts[name])
 
         if self.is_current:
             title = f"Copy of {job['id']} {printable(job['name'])}"
@@ -62,11 +66,11 @@ class TakesAlong(GpuqScreen):
         now = self.gpuq.signs.now()
         self.gpuq.ask(
             lambda client: report(job, last_lines(job, LAST_LINES), now),
-            lambda text: self._copy("report", text),
+            lambda text: self.copy("report", text),
             group="copying",
         )
 
-    def _copy(self, name: str, text: str) -> None:
+    def copy(self, name: str, text: str) -> None:
         text = text.encode("utf-8", "backslashreplace").decode()
         self.app.copy_to_clipboard(text)
         what = cut(" ".join(text.split()), SHOWN)
@@ -89,7 +93,7 @@ class TakesAlong(GpuqScreen):
 
         def make(name: str | None) -> None:
             if name == "table":
-                self._ask_where(files.table(table or (), self.gpuq.signs.now()))
+                self._ask_where(self.export_table(table or ()))
             elif name == "graph":
                 self._ask_where(files.graph(graph or ()))
             elif name == "picture":

@@ -21,9 +21,10 @@ LEAVE_S = 1.0  # how long a terminal has to take what is left
 TICK_MS = 50  # an escape that nothing follows is the key
 QUIET_S = 0.5  # then no sequence is half read
 # Modes that Textual sets and leaves behind in some case, and all that take a terminal back.
+KEYBOARD_OFF = "\x1b[<u"  # kitty's: one for each time that it was set
 MODES_OFF = "\x1b[?1016l\x1b[?2048l\x1b[0m"
 ALL_OFF = (
-    "\x1b[<u\x1b[?7h\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?2004l\x1b[?1004l"
+    f"{KEYBOARD_OFF}\x1b[?7h\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?2004l\x1b[?1004l"
     f"{MODES_OFF}\x1b[?1049l\x1b[?25h"
 )
 UNKNOWN_SIZE = (80, 24)
@@ -38,18 +39,27 @@ class Terminal(LinuxDriver):
         self._out_fd = 1
         self._signs = app.signs
         self._wake, self._woken = os.pipe()
+        self._keyboards = 0  # how often kitty's keyboard was set and not taken back
 
     # ── out ──
 
     def start_application_mode(self) -> None:
-        self._outlet = Outlet(
-            self._out_fd,
-            encode=self._encode,
-            caught_up=lambda: self._later(self._draw_anew),
-            gone=self._hang_up,
-        )
-        comes_back = self._must_signal_resume
+        """Also where the terminal was not given back before: who is stopped by SIGSTOP cannot."""
+        comes_back = self._must_signal_resume or self._outlet is not None
+        attributes = self.attrs_before if self._keyboards else None
+        self._let_reader_go()
+        if self._writer_thread is not None:
+            self._writer_thread.stop()
+        if self._outlet is None:
+            self._outlet = Outlet(
+                self._out_fd,
+                encode=self._encode,
+                caught_up=lambda: self._later(self._draw_anew),
+                gone=self._hang_up,
+            )
         super().start_application_mode()  # type: ignore[no-untyped-call]
+        self.attrs_before = attributes or self.attrs_before
+        self._keyboards += self._key_thread is not None
         if comes_back:
             self._later(self._draw_anew)
 
@@ -59,6 +69,8 @@ class Terminal(LinuxDriver):
 
     def stop_application_mode(self) -> None:
         self.write(MODES_OFF)
+        self.write(KEYBOARD_OFF * (self._keyboards - 1))  # Textual takes back one
+        self._keyboards = 0
         super().stop_application_mode()
 
     def close(self) -> None:
@@ -118,6 +130,10 @@ class Terminal(LinuxDriver):
 
     def disable_input(self) -> None:
         """Lets the thread that reads go; it may be started again."""
+        self._let_reader_go()
+        super().disable_input()
+
+    def _let_reader_go(self) -> None:
         if self._key_thread is not None:
             self.exit_event.set()
             os.write(self._woken, b"!")
@@ -125,7 +141,6 @@ class Terminal(LinuxDriver):
             os.read(self._wake, 1)
             self._key_thread = None
             self.exit_event.clear()
-        super().disable_input()
 
     # ── the end ──
 

@@ -31,7 +31,7 @@ class Gate:
 
     def lets_in(self, visitor: Visitor, *, is_websocket: bool = False) -> bool:
         return (
-            visitor.method in ("GET", "HEAD")
+            visitor.method in (("GET",) if is_websocket else ("GET", "HEAD"))
             and self._knows_the_token(visitor.path)
             and _is_here(visitor.host)
             and _is_our_page(visitor, must_say=is_websocket)

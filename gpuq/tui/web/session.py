@@ -19,6 +19,7 @@ TERMINAL = {
 }
 LEAVE_S = 3.0  # for the screen to leave by itself
 SIDE = range(2, 1001)  # columns or rows that a page may ask for
+FIGURE_DIGITS = 15
 
 
 class Session(AppService):
@@ -72,16 +73,16 @@ class Session(AppService):
     async def take(self, message: Any) -> None:
         """One message of the page: a list of its kind and what it says. Others are passed over."""
         match message:
-            case ["stdin", str(text)]:
-                await self.send_bytes(text.encode("utf-8", "surrogatepass"))
+            case ["stdin", str(text)] if typed := text.encode("utf-8", "ignore"):
+                await self.send_bytes(typed)
             case ["resize", {"width": int(width), "height": int(height)}]:
                 await self.set_terminal_size(side(width), side(height))
             case ["focus", *_]:
                 await self.focus()
             case ["blur", *_]:
                 await self.blur()
-            case ["ping", str(stamp)]:
-                await self.remote_write_str(f'["pong", "{int(stamp)}"]')
+            case ["ping", str(stamp)] if is_figure(stamp):
+                await self.remote_write_str(f'["pong", "{stamp}"]')
 
     async def stop(self) -> None:
         """Returns when its process is gone."""
@@ -96,6 +97,11 @@ class Session(AppService):
             await self._process.wait()
         self._task.cancel()  # it may hang in a page that takes nothing more
         await asyncio.gather(self._task, return_exceptions=True)
+
+
+def is_figure(said: str) -> bool:
+    """Digits, and no more of them than a moment in milliseconds has for the next 30,000 years."""
+    return said.isascii() and said.isdigit() and len(said) <= FIGURE_DIGITS
 
 
 def side(asked: int) -> int:

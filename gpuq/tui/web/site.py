@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from string import Template
 
@@ -13,11 +13,13 @@ from aiohttp import WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gpuq.errors import GpuqError
+from gpuq.tui.web.doorway import LOGGER, WAITING, Doorway
 from gpuq.tui.web.gate import Gate, Visitor
-from gpuq.tui.web.session import Session, side
+from gpuq.tui.web.session import Session, is_figure, side
 
 ADDRESS = "127.0.0.1"
 SESSIONS = 8  # screens open at a time; each is a process
+LEAVE_S = 1.0  # for an answer that is being sent when the server leaves
 MESSAGE_BYTES = 1 << 20  # the longest that a page may send: what is pasted
 
 STATIC = {
@@ -44,7 +46,6 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def serve(command: Sequence[str], port: int, say: Callable[[str], None]) -> int:
@@ -54,62 +55,68 @@ def serve(command: Sequence[str], port: int, say: Callable[[str], None]) -> int:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((ADDRESS, port))
+            listening.listen(WAITING)
         except (OSError, OverflowError) as error:
             raise GpuqError(
                 f"could not serve on {ADDRESS}:{port}: {error}. Another port: --port N, or leave it"
                 " out for a free one"
             ) from None
-        return asyncio.run(Site(command, Gate()).serve(listening, say))
+        return asyncio.run(_serve(command, listening, say))
+
+
+async def _serve(
+    command: Sequence[str], listening: socket.socket, say: Callable[[str], None]
+) -> int:
+    return await Site(command, Gate()).serve(listening, say)
 
 
 class Site:
+    """Is made where the loop runs that it serves in."""
+
     def __init__(self, command: Sequence[str], gate: Gate) -> None:
         self._command = command
         self._gate = gate
         self._open: set[web.WebSocketResponse] = set()
+        self._server = web.Server(self._answer, access_log=None, logger=LOGGER)
+        self._doorway = Doorway(self._server)
 
     async def serve(self, listening: socket.socket, say: Callable[[str], None]) -> int:
         over = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, over.set)
-        logger = logging.getLogger("gpuq.web")
-        logger.addFilter(_is_ours)
-        runner = web.AppRunner(
-            self.application(), access_log=None, logger=logger, shutdown_timeout=1.0
-        )
-        await runner.setup()
+        LOGGER.addFilter(_is_ours)
+        say(f"http://{ADDRESS}:{listening.getsockname()[1]}/{self._gate.token}/")
         try:
-            await web.SockSite(runner, listening).start()
-            say(f"http://{ADDRESS}:{listening.getsockname()[1]}/{self._gate.token}/")
-            await over.wait()
+            async with asyncio.TaskGroup() as tasks:
+                receiving = tasks.create_task(self._doorway.receive(listening))
+                await over.wait()
+                receiving.cancel()
         finally:
-            await runner.cleanup()
+            await self._close()
         return 0
 
-    def application(self) -> web.Application:
-        application = web.Application(middlewares=[self._check])
-        application.router.add_get("/{token}/", self._page)
-        application.router.add_get("/{token}/static/{name}", self._static)
-        application.router.add_get("/{token}/ws", self._screen)
-        application.on_shutdown.append(self._close)
-        return application
-
-    @web.middleware
-    async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Before anything else, and for every path. A stranger learns nothing from the answer."""
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The path is taken as it is written, and compared as a whole: one that was quoted or has
+        dots in it is none of ours. A stranger learns nothing from the answer."""
+        path = request.rel_url.raw_path
+        wanted = path.partition("/")[2].partition("/")[2]
         visitor = Visitor(
-            path=request.rel_url.raw_path,
+            path=path,
             host=request.headers.get("Host"),
             origin=request.headers.get("Origin"),
             method=request.method,
         )
-        if not self._gate.lets_in(visitor, is_websocket=visitor.path.endswith("/ws")):
-            stranger = web.Response(status=404, text="nothing here\n")
-            stranger.force_close()
-            return stranger
-        return await handler(request)
+        if not self._gate.lets_in(visitor, is_websocket=wanted == "ws"):
+            return _nothing_here()
+        self._doorway.recognise(request.transport)
+        if wanted == "ws":
+            return await self._screen(request)
+        folder, _, name = wanted.partition("/")
+        if folder == "static" and name in STATIC:
+            return _static(name)
+        return self._page(request) if path == f"/{self._gate.token}/" else _nothing_here()
 
-    async def _page(self, request: web.Request) -> web.Response:
+    def _page(self, request: web.BaseRequest) -> web.Response:
         websocket = f"ws://{request.host}{request.rel_url.raw_path}ws"
         page = files("gpuq.tui.web").joinpath("page.html").read_text()
         return web.Response(
@@ -118,14 +125,7 @@ class Site:
             headers=HEADERS | {"Content-Security-Policy": CONTENT.format(host=request.host)},
         )
 
-    async def _static(self, request: web.Request) -> web.Response:
-        if (found := STATIC.get(request.match_info["name"])) is None:
-            raise web.HTTPNotFound
-        package, path, content_type = found
-        body = files(package).joinpath(path).read_bytes()
-        return web.Response(body=body, content_type=content_type, headers=HEADERS)
-
-    async def _screen(self, request: web.Request) -> web.StreamResponse:
+    async def _screen(self, request: web.BaseRequest) -> web.StreamResponse:
         if len(self._open) >= SESSIONS:
             return web.Response(status=503, text=f"{SESSIONS} screens are open already\n")
         page = web.WebSocketResponse(heartbeat=15, max_msg_size=MESSAGE_BYTES)
@@ -150,8 +150,22 @@ class Site:
         finally:
             await asyncio.shield(session.stop())
 
-    async def _close(self, application: web.Application) -> None:
+    async def _close(self) -> None:
+        self._server.pre_shutdown()
         await asyncio.gather(*(page.close() for page in self._open), return_exceptions=True)
+        await self._server.shutdown(LEAVE_S)
+
+
+def _static(name: str) -> web.Response:
+    package, path, content_type = STATIC[name]
+    body = files(package).joinpath(path).read_bytes()
+    return web.Response(body=body, content_type=content_type, headers=HEADERS)
+
+
+def _nothing_here() -> web.Response:
+    answer = web.Response(status=404, text="nothing here\n")
+    answer.force_close()
+    return answer
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -160,9 +174,9 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return not isinstance(error, HttpProcessingError)
 
 
-def _asked(request: web.Request, name: str, default: int) -> int:
+def _asked(request: web.BaseRequest, name: str, default: int) -> int:
     said = request.query.get(name, "")
-    return side(int(said)) if said.isascii() and said.isdigit() and len(said) < 9 else default
+    return side(int(said)) if is_figure(said) else default
 
 
 def _read(text: str) -> object:

@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 from gpuq.core.gpus.ring import Ring
 from gpuq.tui.data.gpus.forms import Form, form, strip_rows
-from gpuq.tui.data.gpus.line import Pieces, folded, gpu_line, head, hidden, tenants_of
+from gpuq.tui.data.gpus.line import Pieces, folded_of, gpu_line, head, hidden, tenants_of
 from gpuq.tui.data.gpus.past import GpuPast
 from gpuq.tui.data.picture import Gpu, Picture
 from gpuq.tui.looks import BY_CODE, Line, Signs
@@ -17,8 +17,8 @@ from gpuq.tui.widgets.line_table import otherwise
 
 
 class GpuStrip(Widget):
-    """As high as there are GPUs and there is room; in a low window it is one line that counts them.
-    Only what says something else than before is drawn."""
+    """As high as there are GPUs and there is room; in a low window it is one line that counts them,
+    in a very low one none. Only what says something else than before is drawn."""
 
     def __init__(self, signs: Signs, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -54,10 +54,10 @@ class GpuStrip(Widget):
         rows = strip_rows(len(gpus), width, height)
         if len(self._lines) != rows:
             self._lines, self._made_of = [[] for _ in range(rows)], []
-            self.styles.height = rows
+        self.styles.height = rows
         if rows == 1:
-            self._put(0, folded(gpus, self._picture.gpu_trouble))
-        else:
+            self._put(0, folded_of(self._picture))
+        elif rows:
             self._lay_out_lines(gpus, form(width, gpus), rows)
 
     def _lay_out_lines(self, gpus: list[Gpu], form: Form, rows: int) -> None:

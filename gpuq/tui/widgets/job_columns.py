@@ -31,7 +31,7 @@ GPUS = ((48, 4), (92, 5), (110, 9))
 PRIORITIES = ((70, 3), (110, 4))
 LEFTS = ((56, 8),)
 PROGRESSES = ((90, 4), (110, BAR + 5))
-ID_MOST = ((40, 8), (70, 9), (92, 15))
+ID_MOST = ((0, 8), (70, 9), (92, 15))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def columns(room: int, digits: int, has_runs: bool, has_progress: bool) -> Colum
     and goes, so no column jumps."""
     wanted = max(2 * digits + 1 if has_runs else digits, 4)
     return Columns(
-        id=max(min(wanted, _at(ID_MOST, room)), 3),
+        id=min(wanted, _at(ID_MOST, room)),
         name=_at(NAMES, room) or 8,
         user=_at(USERS, room),
         gpu=_at(GPUS, room),

@@ -1,21 +1,28 @@
 """The list of jobs."""
 
+from collections.abc import Sequence
+from typing import cast
+
 from textual.message import Message
 from textual.timer import Timer
 
 from gpuq.cli.fold_text import ids_of
-from gpuq.tui.data.listing.listing import Entry, Listing, Told, View
-from gpuq.tui.data.listing.marks import Chosen, Marks, chosen_of
+from gpuq.tui.data.listing.listing import ANEW_BEYOND, Entry, Listing, Told, View
+from gpuq.tui.data.listing.marks import Chosen, chosen_of
 from gpuq.tui.data.picture import Change, Picture
 from gpuq.tui.data.spans import Row
-from gpuq.tui.looks import Line, Signs
+from gpuq.tui.keymap import KeyedApp, name_of
+from gpuq.tui.looks import DIM, Line, Signs
 from gpuq.tui.widgets.job_columns import Columns, columns, ticks, write_head, write_row
-from gpuq.tui.widgets.line_table import LineTable
+from gpuq.tui.widgets.marked_table import MarkedTable
 
 TICK_S = 1.0
+# Lines on each side of the cursor that are remembered over a change: so many rows as the listing puts
+# into its lines one by one, and the lines of their groups, can go and leave a neighbour among them.
+NEAR = 2 * ANEW_BEYOND + 1
 
 
-class JobTable(LineTable):
+class JobTable(MarkedTable):
     """`current` is the row under the cursor, which stays on its job however the rows move. A folded
     group is a row with `jobs`, `count` and `counts`, as fold_text reads it."""
 
@@ -26,10 +33,8 @@ class JobTable(LineTable):
         super().__init__(signs, id=id)
         self.user = user
         self.listing = Listing()
-        self.marks = Marks()
         self.frozen_at: float | None = None  # s since the epoch; None: it is not frozen
         self.missed = 0  # rows told anew since
-        self.range_from: Entry | None = None
         self._told: Told = Picture()
         self.entry: Entry | None = None  # under the cursor
         self.is_ticking = False
@@ -57,12 +62,15 @@ class JobTable(LineTable):
         if self.frozen_at is not None:
             self.missed += 1 if change.jobs is None else len(change.jobs)
             return
-        before = list(self.listing.entries) if change.jobs is None else self.listing.entries
-        at = self.cursor
+        before, near_from = self.listing.entries, max(self.cursor - NEAR, 0)
+        near = before[near_from : self.cursor + NEAR + 1]  # the list may be changed in its place
         touched = self.listing.take(told, change.jobs)
         if touched.moved or change.jobs is None:
             self.marks.keep(self.listing.rows)
-            self._set_entries(before, at)
+            if self.listing.entries is before:
+                self._set_entries(near, self.cursor - near_from)
+            else:
+                self._set_entries(before, self.cursor)
         else:
             for number in touched.lines & set(self.seen):
                 self.redraw(number)
@@ -77,7 +85,20 @@ class JobTable(LineTable):
         if on is not None and self.listing.number_of(on) is not None:
             self.entry = on
         self._set_entries(before, at)
+        self._measure()
         self._wind()
+
+    def keep(self, job: int | None) -> None:
+        """That job stays in the list though it is done, while somebody reads of it; None: none does."""
+        if self.frozen_at is not None or job == self.listing.kept:
+            return
+        before, at = list(self.listing.entries), self.cursor
+        touched = self.listing.keep(job)
+        if touched.moved:
+            self._set_entries(before, at)
+            self._wind()
+        for number in touched.lines & set(self.seen):
+            self.redraw(number)
 
     def fold(self, *, is_open: bool) -> None:
         """The group of the current line; what stands below it goes and the cursor is on the group."""
@@ -99,64 +120,31 @@ class JobTable(LineTable):
 
     # ── marks ──
 
-    def toggle_mark(self) -> None:
-        """Of the current line; then one on."""
-        if self.cursor < self.lines:
-            spans = self.listing.spans_of(self.cursor)
-            is_whole = self.marks.count_in(spans) == sum(map(len, spans))
-            (self.marks.remove if is_whole else self.marks.add)(spans)
-            self.redraw_all()
-            self.move_to(self.cursor + 1)
+    def spans_of(self, number: int) -> Sequence[range]:
+        return self.listing.spans_of(number)
 
-    def mark_range(self) -> None:
-        """The first time it is where a range begins, the second all up to the cursor are marked."""
-        if self.cursor >= self.lines:
-            return
-        begin = None if self.range_from is None else self.listing.number_of(self.range_from)
-        if begin is None:
-            self.range_from = self.listing.entries[self.cursor]
-            return
-        self.range_from = None
-        first, last = sorted((begin, self.cursor))
-        self._mark(range(first, last + 1))
+    def entry_at(self, number: int) -> Entry:
+        return self.listing.entries[number]
 
-    def mark_all(self) -> None:
-        self._mark(range(self.lines))
+    def number_of(self, entry: Entry) -> int | None:
+        return self.listing.number_of(entry)
 
-    def forget_marks(self) -> bool:
-        """Whether there were any, or a range had been begun."""
-        had = bool(self.marks) or self.range_from is not None
-        self.marks.forget()
-        self.range_from = None
-        self.redraw_all()
-        return had
-
-    def marks_words(self) -> str:
-        """ "2 marked: 184 185 (1 of them not shown)"."""
-        if not self.marks:
-            return ""
+    def unseen_marks(self) -> int:
         rows = self.marks.rows(self.listing.rows)
-        unseen = sum(
+        return sum(
             row["last_id"] - row["id"] + 1 for row in rows if self.listing.shown_row(row) is None
         )
-        words = str(self.marks)
-        room = max(self.size.width // 3, 12)
-        words = words if len(words) <= room else f"{words[: room - 1].rpartition(' ')[0]}…"
-        return f"{len(self.marks)} marked: {words}" + (f" ({unseen} not shown)" if unseen else "")
 
     def range_words(self) -> str:
         if self.range_from is None or (at := self.listing.number_of(self.range_from)) is None:
             return ""
-        return f"range from {ids_of(self.listing.row(at))}: v marks up to the cursor"
-
-    def _mark(self, lines: range) -> None:
-        self.marks.add([span for number in lines for span in self.listing.spans_of(number)])
-        self.redraw_all()
+        key = name_of("mark.range", cast(KeyedApp, self.app))
+        return f"range from {ids_of(self.listing.row(at))}: {key} marks up to the cursor"
 
     # ── drawing ──
 
     def draw(self, number: int, line: Line) -> None:
-        sign = (">" if number == self.cursor else " ") + self._mark_sign(number)
+        sign = (">" if number == self.cursor else " ") + self.mark_sign(number)
         now = self.frozen_at or self.signs.now()
         write_row(
             line,
@@ -168,24 +156,29 @@ class JobTable(LineTable):
             is_below=self.listing.is_below_its_group(number),
         )
 
+    def draw_none(self, line: Line) -> None:
+        if isinstance(self._told, Picture) and self._told.is_whole:
+            line.add(f"  {self._none_words()}", DIM)
+
+    def _none_words(self) -> str:
+        """With the key that brings some."""
+        app, view = cast(KeyedApp, self.app), self.listing.view
+        if view.filter.text:
+            return f"no job fits the filter · {name_of('back', app)} forgets it"
+        if view.state != "all":
+            return f"no job is {view.state} · {name_of('state', app)} shows others"
+        if self.listing.hidden:
+            return f"no job runs or waits · {name_of('finished', app)} shows what is done"
+        if view.only_of is not None:
+            return f"no job is yours · {name_of('mine', app)} shows all"
+        return f"no jobs · {name_of('new', app)} submits one"
+
     def write_head(self, line: Line) -> None:
         write_head(line, self.columns)
 
     @property
     def columns(self) -> Columns:
         return columns(self.room, self._digits, self._has_runs, self._has_progress)
-
-    def redraw_all(self) -> None:
-        for number in self.seen:
-            self.redraw(number)
-
-    def _mark_sign(self, number: int) -> str:
-        """All of the line are marked, or some."""
-        if not self.marks:
-            return " "
-        spans = self.listing.spans_of(number)
-        marked = self.marks.count_in(spans)
-        return " " if not marked else "*" if marked == sum(map(len, spans)) else "+"
 
     def _measure(self) -> None:
         """What the widths of the columns hang on only grows, so that none goes to and fro."""
@@ -209,6 +202,7 @@ class JobTable(LineTable):
             self.entry = self.listing.entries[self.cursor]
 
     def _set_entries(self, before: list[Entry], at: int) -> None:
+        """The cursor was on line `at` of those before."""
         entries = self.listing.entries
         number = self._found(before, at)
         self.set_lines(len(entries), number)
@@ -233,6 +227,7 @@ class JobTable(LineTable):
 
     def on_resize(self) -> None:
         super().on_resize()
+        self.post_message(self.Widened())  # their head may have been drawn for the room before
         self._wind()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
@@ -253,5 +248,7 @@ class JobTable(LineTable):
 
     def _ticking(self) -> list[int]:
         if self.frozen_at is not None or not self.app.app_focus or not self.screen.is_current:
+            return []
+        if self.screen.has_class("-stale"):  # what was told last is not so by now
             return []
         return [number for number in self.seen if ticks(self.listing.row(number))]

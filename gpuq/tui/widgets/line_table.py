@@ -52,6 +52,9 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
         """Adds what stands in the line of that number, from 0 on."""
         raise NotImplementedError
 
+    def draw_none(self, line: Line) -> None:
+        """What stands there while there are no lines."""
+
     def set_lines(self, number: int, cursor: int | None = None) -> None:
         """There are so many lines now, any of them may be new."""
         self.lines = number
@@ -63,12 +66,12 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def redraw(self, number: int) -> None:
         """One line may say something else. No more is drawn than what is otherwise in it."""
-        self._redraw_at(number - int(self.scroll_y))
+        self._redraw_at(number - self.scroll_offset.y)
 
     @property
     def seen(self) -> range:
         """The lines that are seen."""
-        top = int(self.scroll_y)
+        top = self.scroll_offset.y
         return range(top, min(top + self.size.height, self.lines))
 
     def move_to(self, number: int) -> None:
@@ -89,7 +92,7 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
         return super().refresh(*regions, **options)
 
     def render_line(self, y: int) -> Strip:
-        drawn_as = (int(self.scroll_y), self.room, self.has_focus)
+        drawn_as = (self.scroll_offset.y, self.room, self.has_focus)
         if drawn_as != self._drawn_as:
             self._drawn, self._drawn_as = {}, drawn_as
         if (strip := self._drawn.get(y)) is None:
@@ -107,9 +110,12 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
             self.refresh(Region(first, y, last - first, 1))
 
     def _draw_at(self, y: int) -> Strip:
-        number = int(self.scroll_y) + y
+        number = self.scroll_offset.y + y
         if number >= self.lines:
-            return Line(self.room, self.signs, self._base()).strip()
+            line = Line(self.room, self.signs, self._base())
+            if number == 0:
+                self.draw_none(line)
+            return line.strip()
         line = Line(self.room, self.signs, self._base(number))
         self.draw(number, line)
         return line.strip()
@@ -133,10 +139,10 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
     def on_click(self, event: object) -> None:
         y = getattr(event, "y", None)
         if y is not None:
-            self.move_to(int(self.scroll_y) + int(y))
+            self.move_to(self.scroll_offset.y + int(y))
 
     def _show_cursor(self) -> None:
-        height, top = self.size.height, int(self.scroll_y)
+        height, top = self.size.height, self.scroll_offset.y
         if self.cursor < top:
             self.scroll_to(y=self.cursor, animate=False, force=True)
         elif height and self.cursor >= top + height:

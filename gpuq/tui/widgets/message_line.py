@@ -1,43 +1,37 @@
 """What was last done and what came of it; an error gets the room to be read whole."""
 
 from collections.abc import Callable
-from textwrap import wrap
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from textual.message import Message as Event
 from textual.strip import Strip
-from textual.widget import Widget
 
-from gpuq.cli.render import printable
-from gpuq.core.units import format_seconds
+from gpuq.tui.data.message_lines import message_lines
 from gpuq.tui.data.messages import Message
+from gpuq.tui.keymap import KeyedApp, name_of
 from gpuq.tui.looks import BOLD, PLAIN_STYLE, RED, YELLOW, Line, Signs
-
-if TYPE_CHECKING:
-    from gpuq.tui.saying import SayingApp
+from gpuq.tui.widgets.one_line import OneLine
 
 MOST_LINES = 4
-A_WHILE_S = 100
-CUT = " … (M)"  # the key that shows all
-GAP = " … "
 
 
-class MessageLine(Widget):
-    """One line, unless an error wants more. While there is no message it shows what `write` adds."""
+class MessageLine(OneLine):
+    """One line, unless an error wants more, or what came of a deed. While there is no message it
+    shows what `write` adds."""
 
-    DEFAULT_CSS = "MessageLine { height: 1; }"
+    class Opened(Event):
+        """It is there, and knows of no message yet."""
 
     def __init__(
         self, signs: Signs, write: Callable[[Line], None], *, id: str | None = None
     ) -> None:
-        super().__init__(id=id)
-        self._signs = signs
-        self._write = write
+        super().__init__(signs, write, id=id)
         self._message: Message | None = None
         self._lines: list[str] = []
         self._undo_left_s = 0
 
     def on_mount(self) -> None:
-        cast("SayingApp", self.app).show_message()
+        self.post_message(self.Opened())
 
     def show(self, message: Message | None) -> None:
         """It changes only where it says something else than before."""
@@ -54,14 +48,10 @@ class MessageLine(Widget):
         message, room = self._message, max(self.size.width - 1, 1)
         self._lines = []
         if message is not None:
-            most = min(MOST_LINES, max(self.screen.size.height // 6, 1)) if message.is_error else 1
-            text, toast = printable(message.text), self._toast()
-            lines = wrap(text, room, break_on_hyphens=False) if most > 1 else [text]
-            if most == 1 and len(text) > room - len(toast):
-                lines = [without_its_middle(text, room - len(toast))]
-            elif len(lines) > most or len(lines[-1]) > room - len(toast):
-                lines = [*lines[: most - 1], lines[most - 1][: room - len(CUT) - len(toast)] + CUT]
-            self._lines = lines
+            most = min(MOST_LINES, max(self.screen.size.height // 6, 1))
+            mark = f"({name_of('messages', cast(KeyedApp, self.app))})"
+            beside = len(self._toast())
+            self._lines = message_lines(message, room, most, beside=beside, mark=mark)
         height = max(len(self._lines), 1)
         if self.size.height != height:
             self.styles.height = height
@@ -70,23 +60,16 @@ class MessageLine(Widget):
     def _toast(self) -> str:
         if not (left_s := self._undo_left_s):
             return ""
-        left = f"{left_s} s" if left_s < A_WHILE_S else format_seconds(left_s)
-        return f" · u undoes it ({left})"
+        key = name_of("undo", cast(KeyedApp, self.app))
+        return f" · {key} undoes it ({left_s} s)"
 
     def render_line(self, y: int) -> Strip:
+        if self._message is None:
+            return super().render_line(y)
         line = Line(self.size.width, self._signs, self.rich_style)
-        if self._message is not None and y < len(self._lines):
+        if y < len(self._lines):
             style = RED if self._message.is_error else PLAIN_STYLE
             line.add(f" {self._lines[y]}", style)
             if y == len(self._lines) - 1:
                 line.add(self._toast(), YELLOW + BOLD)
-        elif self._message is None and y == 0:
-            self._write(line)
         return line.strip()
-
-
-def without_its_middle(text: str, room: int) -> str:
-    """What was done stands at the beginning, what came of it at the end."""
-    whole = CUT.removeprefix(" …")
-    left = max(room - len(whole) - len(GAP), 2)
-    return f"{text[: left // 2]}{GAP}{text[len(text) - (left - left // 2) :]}{whole}"

@@ -9,11 +9,12 @@ from gpuq.cli.fold_text import name_of
 from gpuq.cli.job_text import elapsed, gpus_of, letter
 from gpuq.cli.render import command_line, moment, printable
 from gpuq.cli.results.past_text import idle_words, is_simulated, simulated_jobs, utilization, why
-from gpuq.core.units import format_seconds
+from gpuq.core.units import format_seconds, merged
+from gpuq.tui.data.listing.marks import span_of
 from gpuq.tui.data.spans import Row
 from gpuq.tui.looks import BY_CODE, DIM, PLAIN_STYLE, YELLOW, Line, Signs
 from gpuq.tui.widgets.job_columns import GLYPHS
-from gpuq.tui.widgets.line_table import LineTable
+from gpuq.tui.widgets.marked_table import MarkedTable
 from gpuq.tui.widgets.one_line import OneLine
 
 
@@ -56,7 +57,7 @@ def _write_head(line: Line) -> None:
     line.add(" WHY / COMMAND", DIM)
 
 
-class PastTable(LineTable):
+class PastTable(MarkedTable):
     """The cursor stays on its job however many come in above it."""
 
     def __init__(self, signs: Signs, *, id: str | None = None) -> None:
@@ -77,6 +78,24 @@ class PastTable(LineTable):
         at = next((n for n, row in enumerate(rows) if row["id"] == job), self.cursor)
         self.set_lines(len(rows), 0 if is_other else at)
 
+    def chosen_spans(self) -> Sequence[range]:
+        """The marked jobs, else that of the current line."""
+        if self.marks:
+            return self.marks.spans
+        return self.spans_of(self.cursor) if self.current is not None else ()
+
+    def spans_of(self, number: int) -> Sequence[range]:
+        return (span_of(self._rows[number]),)
+
+    def entry_at(self, number: int) -> int:
+        return int(self._rows[number]["id"])
+
+    def number_of(self, entry: int) -> int | None:
+        return next((n for n, row in enumerate(self._rows) if row["id"] == entry), None)
+
+    def unseen_marks(self) -> int:
+        return len(self.marks) - self.marks.count_in(merged(map(span_of, self._rows)))
+
     def action_last(self) -> None:
         """Said also where the cursor is there already: there may be more behind it."""
         super().action_last()
@@ -84,7 +103,7 @@ class PastTable(LineTable):
 
     def draw(self, number: int, line: Line) -> None:
         row = self._rows[number]
-        line.add("> " if number == self.cursor else "  ")
+        line.add((">" if number == self.cursor else " ") + self.mark_sign(number))
         for column in columns_for(line.room):
             text, style = self._cell(row, column.title)
             line.add(text, style, wide=column.wide - 1, right=column.right).add(" ")

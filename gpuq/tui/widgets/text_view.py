@@ -39,7 +39,7 @@ class TextView(ScrollView, can_focus=True):
         self.virtual_size = Size(self.room, len(self._lines))
 
     def render_line(self, y: int) -> Strip:
-        number = int(self.scroll_y) + y
+        number = self.scroll_offset.y + y
         line = Line(self.room, self.signs, self.rich_style)
         for text, style in self._lines[number] if number < len(self._lines) else ():
             line.add(text, style)

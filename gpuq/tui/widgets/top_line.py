@@ -9,7 +9,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from gpuq.cli.render import printable, width
+from gpuq.cli.render import command_line, printable, width
 from gpuq.core.units import count
 from gpuq.tui.looks import BOLD, CYAN, DIM, PLAIN_STYLE, RED, YELLOW, Line, Signs
 
@@ -21,6 +21,8 @@ GAP = 2
 CLOCK = "%H:%M:%S"
 CLOCK_WIDE = 9  # with the cell behind it
 WIDE = 120
+GONE_AFTER_S = 5.0  # one that is only restarted is back by then
+NOBODY = "no daemon answers"  # as the client begins to say why
 FAILURES = ("failed", "timed_out", "out_of_memory", "lost")
 MODES = (("jobs", "1 Jobs"), ("gpus", "2 GPUs"), ("history", "3 History"))
 
@@ -89,7 +91,10 @@ class TopLine(Widget):
         if is_wide:
             for mode, name in MODES:
                 is_here = app.current_mode == mode
-                yield Piece(f"[{name}]" if is_here else name, 1, BOLD if is_here else PLAIN_STYLE)
+                if is_here:  # which of them is open is wanted longer than that there are others
+                    yield Piece(f"[{name}]", 3, BOLD)
+                else:
+                    yield Piece(name, 1)
         yield from self._view(is_wide)
         yield Piece(self._clock(), 9, is_right=True)
 
@@ -97,8 +102,9 @@ class TopLine(Widget):
         picture = self._gpuq.picture
         counts = picture.counts
         failed = sum(picture.finished.get(outcome, 0) for outcome in FAILURES)
+        grey = DIM if self._gpuq.lost is not None else PLAIN_STYLE
         if is_wide and picture.gpus:
-            yield Piece(count(len(picture.gpus), "GPU"), 1)
+            yield Piece(count(len(picture.gpus), "GPU"), 1, grey)
         for number, word, weight in (
             (counts.get("running", 0), "running", 8),
             (counts.get("queued", 0), "queued", 7),
@@ -106,9 +112,8 @@ class TopLine(Widget):
             (failed, "failed today", 4),
         ):
             if number:
-                yield Piece(
-                    f"{number} {word}", weight, RED if word == "failed today" else PLAIN_STYLE
-                )
+                colour = RED if word == "failed today" else PLAIN_STYLE
+                yield Piece(f"{number} {word}", weight, colour + grey)
         if picture.is_whole and not counts.get("running") and not counts.get("queued"):
             yield Piece("nothing runs or waits", 3, DIM)
 
@@ -119,7 +124,7 @@ class TopLine(Widget):
             yield Piece(self._loss(), 10, RED, least=24)
         if drained := picture.drained:
             why = printable(f"drained by {drained['actor']}: {drained['reason']}")
-            yield Piece(why, 9, YELLOW, least=12)
+            yield Piece(why, 9, YELLOW if app.lost is None else YELLOW + DIM, least=12)
         if picture.gpus and all(gpu["simulated"] for gpu in picture.gpus):
             yield Piece("simulated", 6, CYAN)
         if app.is_readonly:
@@ -130,6 +135,11 @@ class TopLine(Widget):
         app = self._gpuq
         why = printable(str(app.lost)).partition(". ")[0].rstrip(".")
         age = "" if app.told_at is None else f" for {age_words(app.signs.now() - app.told_at)}"
+        if app.signs.now() - app.picture_now() >= GONE_AFTER_S:
+            start = command_line(["gpuq", *app.daemon_options, "daemon", "start"])
+            return f"no daemon{age}: {printable(start)} starts one"
+        if why.startswith(NOBODY):  # which is said already
+            why = why.replace(NOBODY, "none answers", 1)
         return f"no daemon{age}: {why}; reconnecting"
 
     def _view(self, is_wide: bool) -> Iterator[Piece]:

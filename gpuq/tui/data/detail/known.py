@@ -1,7 +1,7 @@
 """What is known of the job under the cursor: what was told of it, and what was asked beside."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from gpuq.errors import GpuqError
 from gpuq.tui.data.spans import Row
 
 Answer = Any
+Key = tuple[str, str]  # what is asked, and of which job or group
 MOST_KEPT = 64  # answers: who moves to and fro sees at once what was there
 
 
@@ -59,12 +60,12 @@ class Kept:
         is_under_way: bool = True
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[Hashable, Kept.Entry] = OrderedDict()
+        self._entries: OrderedDict[Key, Kept.Entry] = OrderedDict()
 
-    def get(self, key: Hashable) -> "Kept.Entry | None":
+    def get(self, key: Key) -> "Kept.Entry | None":
         return self._entries.get(key)
 
-    def ask(self, key: Hashable, row: Row, now: float) -> None:
+    def ask(self, key: Key, row: Row, now: float) -> None:
         """It is asked just now; until there is an answer the one before holds."""
         entry = self._entries.pop(key, None) or Kept.Entry(row, now)
         entry.row, entry.asked_at, entry.is_under_way = row, now, True
@@ -72,6 +73,21 @@ class Kept:
         while len(self._entries) > MOST_KEPT:
             self._entries.popitem(last=False)
 
-    def take(self, key: Hashable, answer: Answer) -> None:
+    def forget(self, key: Key) -> None:
+        """What was answered is nothing to be shown; it is asked again when something else is told."""
+        if (entry := self._entries.get(key)) is not None:
+            entry.answer, entry.before, entry.is_under_way = None, None, False
+
+    def give_up(self, kind: str) -> None:
+        """What is under way of that kind is not waited for any more, and is asked when it is wanted."""
+        gone = [key for key, one in self._entries.items() if one.is_under_way and key[0] == kind]
+        for key in gone:
+            entry = self._entries[key]
+            if entry.answer is None:
+                del self._entries[key]
+            else:
+                entry.row, entry.is_under_way = {}, False
+
+    def take(self, key: Key, answer: Answer) -> None:
         if (entry := self._entries.get(key)) is not None:
             entry.before, entry.answer, entry.is_under_way = entry.answer, answer, False

@@ -47,13 +47,15 @@ class Waiting:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """`key` tells drafts apart that are kept, `notes` are what else is to be known of this one. It is a
-    new job unless it `edits` one."""
+    new job unless it `edits` one. `token` is a line that was sent, with no answer yet that it is
+    queued, and what the daemon knows it by when it is sent again."""
 
     key: str = NEW
     title: str = "New job"
     draft: Draft = field(default_factory=Draft)
     notes: Sequence[str] = ()
     edits: Waiting | None = None
+    token: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,14 +126,19 @@ def _read(form: Form) -> Reading:
 # ── forms of jobs that are there ──
 
 
-def duplicate_of(job: Job, user: str) -> Form:
-    """Of a job as `show` has it."""
+def duplicate_of(job: Job, user: str, number: int = 1) -> Form:
+    """Of a job as `show` has it, the first of so many that were meant. A seed is of one run: another
+    gets its own."""
     notes = ["its environment is yours as it is now, its directory the one it had"]
     if job["user"] != user:
         notes.insert(0, f"it is {printable(job['user'])}'s: this one will be yours")
+    if job.get("seed") is not None:
+        notes.append(f"not in it: its seed, {job['seed']}")
+    first = f", the first of {number}" if number > 1 else ""
     return Form(
-        title=f"Duplicate of {job['id']}",
-        draft=draft_of(submit_line(job)[2:]),
+        key=f"duplicate {job['id']}",
+        title=f"Duplicate of {job['id']}{first}",
+        draft=draft_of(submit_line(job | {"seed": None})[2:]),
         notes=[*notes, *(f"not in it: {one}" for one in left_out(job))],
     )
 

@@ -14,14 +14,15 @@ COLUMN = 9
 
 
 def gpu_detail(
-    gpu: Gpu, tenants: Sequence[Row | None], *, now: float, width: int, unicode: bool
+    gpu: Gpu, tenants: Sequence[Row | None], *, now: float, width: int, unicode: bool, key: str
 ) -> list[Line]:
-    """`tenants` are the jobs on it as far as they are known."""
+    """`tenants` are the jobs on it as far as they are known; `key` gives it out again, and is empty
+    for who may not do that."""
     return [
         _headline(gpu),
         _readings(gpu),
         *_jobs(gpu, tenants, now),
-        *_health(gpu, now),
+        *_health(gpu, now, key),
         *_processes(gpu, width, unicode),
     ]
 
@@ -64,16 +65,18 @@ def _job(number: int, job: Row | None, now: float) -> str:
     return words
 
 
-def _health(gpu: Gpu, now: float) -> list[Line]:
+def _health(gpu: Gpu, now: float, key: str) -> list[Line]:
     lines = []
     if (drained := gpu["drained"]) is not None:
         when = "" if drained["at"] is None else f", {moment(drained['at'], now)}"
         words = f"by {printable(drained['actor'])}{when}: {printable(drained['reason'] or '')}"
-        lines.append(_said("drained", f"{words} · D gives it out again", YELLOW))
+        words += f" · {key} gives it out again" if key else ""
+        lines.append(_said("drained", words, YELLOW))
     if gpu["quarantine"] is not None:
         at = gpu["quarantined_at"]
         when = "" if at is None else f"{moment(at, now)}: "
-        words = f"{when}{printable(gpu['quarantine'])} · D has it tested and given out again"
+        words = f"{when}{printable(gpu['quarantine'])}"
+        words += f" · {key} has it tested and given out again" if key else ""
         lines.append(_said("set aside", words, RED))
     if gpu["under_test"] is not None:
         lines.append(_said("testing", printable(gpu["under_test"]), YELLOW))

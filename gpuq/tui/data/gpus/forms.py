@@ -15,8 +15,8 @@ LOW, WIDE = (
     120,
 )  # windows lower than that have no room; as wide ones have the pane beside the jobs
 BESIDE_ROWS = 3  # the line at the top, the message, the keys
-# That the jobs keep, with their head, and what is said of one of them.
-LIST_ROWS, PANE_ROWS = 9, 3
+# That the jobs keep, with their head, and the least that is read in the pane about one of them.
+LIST_ROWS, PANE_ROWS = 9, 4
 INDEX_CELLS, MARK_CELLS, BAR_CELLS = 2, 2, 10
 UTIL_CELLS, TEMPERATURE_CELLS, WATT_CELLS, LIMIT_CELLS = 5, 5, 5, 9
 LONGEST_MODEL = 14
@@ -24,11 +24,14 @@ MINUTE_S, FIVE_MINUTES_S = 60.0, 300.0
 
 
 def strip_rows(gpus: int, width: int, height: int) -> int:
-    """With the head; 1: they are folded into one line. Fewer than GPUs where the jobs need the room."""
+    """With the head; 1: they are folded into one line; 0: there is no room for that. Where not all
+    find room above the jobs, the pane below the jobs has its own, too."""
+    room = height - BESIDE_ROWS - LIST_ROWS
     if not gpus or height < LOW:
-        return 1
-    room = height - BESIDE_ROWS - LIST_ROWS - (0 if width >= WIDE else PANE_ROWS)
-    return min(gpus + 1, room) if room >= 3 else 1
+        return 1 if room > 0 else 0
+    if gpus < room:
+        return gpus + 1
+    return room if width >= WIDE else room - PANE_ROWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

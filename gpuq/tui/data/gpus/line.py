@@ -175,6 +175,12 @@ def tenants_of(gpu: Gpu, picture: Picture) -> tuple[Row | None, ...]:
 # ── many in one line ──
 
 
+def folded_of(picture: Picture) -> Pieces:
+    if not picture.is_begun:
+        return [Piece(" GPUs –", DIM)]
+    return folded(picture.gpus, picture.gpu_trouble)
+
+
 def folded(gpus: Sequence[Gpu], trouble: str | None = None) -> Pieces:
     """How many there are, in which states, and what they read together."""
     if not gpus:

@@ -1,12 +1,13 @@
 """What has ended, as far as it was asked for: pages from the daemon, the last that ended first."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import localtime, mktime
 from typing import Any
 
 from gpuq.cli.jobs import read_since
 from gpuq.errors import UsageError
+from gpuq.tui.data.history.orders import LAST_FIRST, Order, in_order
 from gpuq.tui.data.listing.filters import ENDS, WORD_OF, Filter, parse_filter, state_words, tokens
 from gpuq.tui.data.spans import Row
 
@@ -33,6 +34,7 @@ class Wanted:
 
     window: str = "7 days"
     choice: str = "any end"
+    only_of: str | None = None  # a user
     text: str = ""
     filter: Filter = field(default_factory=Filter)
     asked: Mapping[str, Any] = field(default_factory=dict)
@@ -43,11 +45,18 @@ class Wanted:
         """What the daemon is asked for, beside the place in it."""
         bounds = [at for at in (window_start(self.window, now), self.since) if at is not None]
         states = self.asked.get("states") or CHOICES[self.choice]
-        asked = {**self.asked, "states": list(states), "since": max(bounds, default=None)}
+        asked = {
+            "user": self.only_of,
+            **self.asked,
+            "states": list(states),
+            "since": max(bounds, default=None),
+        }
         return {name: value for name, value in asked.items() if value not in (None, [])}
 
     def holds(self, row: Row) -> bool:
         if self.is_none or (CHOICES[self.choice] and row["outcome"] not in CHOICES[self.choice]):
+            return False
+        if self.only_of is not None and row["user"] != self.only_of:
             return False
         return self.filter.matches(row, row["reason"])
 
@@ -80,9 +89,8 @@ def with_filter(wanted: Wanted, text: str, now: float) -> Wanted:
         elif name == "state":
             asked["states"] = _ends(value)
             is_none = asked["states"] == []
-    return Wanted(
-        window=wanted.window,
-        choice=wanted.choice,
+    return replace(
+        wanted,
         text=text.strip(),
         filter=parse_filter(" ".join(kept)),
         asked=asked,
@@ -110,10 +118,11 @@ def _ends(value: str) -> list[str] | None:
 
 
 class Past:
-    """`rows` are those that hold, of the `loaded` ones. `after` is where the next page begins;
-    `is_all`: there is none."""
+    """`rows` are those that hold, of the `loaded` ones, in their `order`. `after` is where the next
+    page begins; `is_all`: there is none."""
 
-    def __init__(self, holds: Callable[[Row], bool]) -> None:
+    def __init__(self, holds: Callable[[Row], bool], order: Order = LAST_FIRST) -> None:
+        self.order = order
         self.loaded: list[Row] = []
         self.rows: list[Row] = []
         self.after: Cursor | None = None
@@ -150,7 +159,11 @@ class Past:
 
     def _take(self, loaded: list[Row]) -> None:
         self.loaded = [row if "last_id" in row else row | {"last_id": row["id"]} for row in loaded]
-        self.rows = [row for row in self.loaded if self._holds(row)]
+        self.rows = in_order([row for row in self.loaded if self._holds(row)], self.order)
+
+    def sort(self, order: Order) -> None:
+        self.order = order
+        self.rows = in_order([row for row in self.loaded if self._holds(row)], order)
 
 
 def _place(row: Row) -> tuple[float, int]:

@@ -6,7 +6,7 @@ All of them have to hold. A word alone is looked for in id, name, user, command,
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -55,7 +55,7 @@ def parse_filter(text: str) -> Filter:
             continue
         if field not in FIELDS:
             raise UsageError(
-                f"{quoted(field)} is no field: {', '.join(FIELDS)}; to look for the text, quote it"
+                f"{quoted(field)} is no field{_near(field, FIELDS)}; to look for the text, quote it"
             )
         if not value:
             raise UsageError(f"{field}: is to be followed by what is wanted, as in {HINTS[field]}")
@@ -130,9 +130,19 @@ def state_words(value: str) -> frozenset[str]:
         elif word.upper() in WORD_OF:
             words.add(word.upper())
         else:
-            known = ", ".join((*LETTERS, "ended", "active", "oom", "timeout"))
-            raise UsageError(f"{quoted(word)} is no state: {known}, or the letter of one")
+            near = _near(word, (*LETTERS, "ended", "active", *ALIASES))
+            raise UsageError(f"{quoted(word)} is no state{near}, or the letter of one")
     return frozenset(words)
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """What it may be a slip of, else all there are."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    begun = [name for name in names if word and name.startswith(word)]
+    near = begun[:1] or get_close_matches(word, names, n=1)
+    return f": did you mean {near[0]}?" if near else f": {', '.join(names)}"
 
 
 WORD_OF = {sign: word for word, (sign, _) in LETTERS.items()}

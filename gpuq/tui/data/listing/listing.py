@@ -67,7 +67,8 @@ SHOWN, DONE, OUT = range(3)
 
 class Listing:
     """`entries` are the lines from above, `row` what one says; `shown` counts jobs, and `hidden` those
-    that are not shown since they are done; `ended` all of which it is told that they have ended."""
+    that are not shown since they are done; `ended` all of which it is told that they have ended.
+    `kept` is a job that is shown all the same, since somebody reads of it."""
 
     def __init__(self, view: View | None = None) -> None:
         self.view = view or View()
@@ -76,6 +77,7 @@ class Listing:
         self.shown = 0
         self.hidden = 0
         self.ended = 0
+        self.kept: int | None = None
         self._reason = _own_reason
         self._heads: Mapping[str, Any] = {}
         self._units: dict[str, Members] = {}
@@ -113,9 +115,20 @@ class Listing:
         return changed, old
 
     def see(self, view: View) -> None:
-        """From now on in this way."""
+        """From now on in this way; another choice of jobs is one of all of them."""
+        if _chosen_by(view) != _chosen_by(self.view):
+            self.kept = None
         self.view, self._is_in_state = view, state_test(view.state)
         self._make_anew()
+
+    def keep(self, job: int | None) -> Touched:
+        """That one, and no other any more."""
+        before, self.kept = self.kept, job
+        if before == job:
+            return Touched()
+        found = (self.rows.holding(one) for one in (before, job) if one is not None)
+        rows = list({row["id"]: row for row in found if row is not None}.values())
+        return self._change(rows, rows)
 
     # ── lines ──
 
@@ -233,6 +246,8 @@ class Listing:
 
     def _judge(self, row: Row) -> int:
         view = self.view
+        if self.kept is not None and row["id"] <= self.kept <= row["last_id"]:
+            return SHOWN
         if view.only_of is not None and row["user"] != view.only_of:
             return OUT
         if self._is_in_state is not None and not self._is_in_state(row):
@@ -313,6 +328,10 @@ class Listing:
             entries = list(self._unit_entries(group, self._units[group]))
             self.entries += entries
             self._keys += [key] * len(entries)
+
+
+def _chosen_by(view: View) -> tuple[object, ...]:
+    return view.filter, view.only_of, view.state, view.shows_finished
 
 
 def _own_reason(row: Row) -> str | None:

@@ -4,6 +4,8 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
+from gpuq.cli.render import printable
+from gpuq.core.units import count
 from gpuq.tui.data.log.window import Moved
 
 
@@ -36,3 +38,11 @@ class Search:
         if by > 0:
             return self.lines[bisect_right(self.lines, line) % len(self.lines)]
         return self.lines[bisect_left(self.lines, line) - 1]
+
+
+def found_words(search: Search, here: int | None) -> str:
+    """ "/loss: 2 of 17 lines", where `here` is the line that was gone to."""
+    told = f"/{printable(search.wanted)}: "
+    if here in search.lines:
+        told += f"{search.lines.index(here) + 1} of "
+    return told + count(len(search.lines), "line")

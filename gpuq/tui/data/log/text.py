@@ -12,6 +12,8 @@ from typing import NamedTuple
 from gpuq.cli.render import printable
 
 TAB = 8
+LONGEST_NUMBER = 5  # digits: colours have three
+UNKNOWN = 100_000
 _SEQUENCE = re.compile(
     r"\x1b\[([0-?]*)[ -/]*([@-~])"  # CSI
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC
@@ -99,7 +101,7 @@ _OFF = {22: ("bold", "dim"), 23: ("italic",), 24: ("underline",), 27: ("reverse"
 
 def _repainted(paint: Paint, codes: str) -> Paint:
     """ECMA-48, SGR; colours beyond the first eight as xterm has them."""
-    numbers = [int(code) if code.isdigit() else 0 for code in codes.replace(":", ";").split(";")]
+    numbers = [_number(code) for code in codes.replace(":", ";").split(";")]
     while numbers:
         code = numbers.pop(0)
         if code == 0:
@@ -117,6 +119,13 @@ def _repainted(paint: Paint, codes: str) -> Paint:
         else:
             paint = _in_one_of_sixteen(paint, code)
     return paint
+
+
+def _number(code: str) -> int:
+    """0 for none; one that nothing is called by where it is too long to be one."""
+    if len(code) > LONGEST_NUMBER:
+        return UNKNOWN
+    return int(code) if code.isdigit() else 0
 
 
 def _in_one_of_sixteen(paint: Paint, code: int) -> Paint:

@@ -4,6 +4,7 @@ It grows at its end while the log is followed, and at its beginning when somebod
 what is beyond the bounds is let go at the other side, and read again when it is wanted.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -52,6 +53,15 @@ class LogWindow:
         if line is None or number > len(self._lines):
             raise IndexError(number)
         return line
+
+    def start_of(self, line: int) -> int:
+        """Where in the file it begins."""
+        return self[line - 1].end if line else self.begin
+
+    def line_at(self, offset: int) -> int:
+        """Which one the byte there is a part of; the last where there is none."""
+        last = max(len(self) - 1, 0)
+        return min(bisect_right(self._lines, offset, key=lambda line: line.end), last)
 
     @property
     def is_full(self) -> bool:

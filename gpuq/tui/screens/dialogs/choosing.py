@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from gpuq.tui import keys
-from gpuq.tui.keymap import keys_of, shown
+from gpuq.tui.keymap import keys_of, name_of, shown
 from gpuq.tui.keys import Key
 from gpuq.tui.looks import BOLD, DIM, PLAIN_STYLE, Line
 from gpuq.tui.screens.dialogs.dialog import Dialog
@@ -27,6 +27,7 @@ class Menu(Dialog[str]):
         """`previews` by those names; what is not in there is shown as not to be had."""
         super().__init__(title)
         self._choices = [Choice(key, previews.get(_name(key))) for key in table if _name(key)]
+        self._leave = next(key for key in table if not _name(key))
 
     def lines(self, room: int, height: int) -> Sequence[Text]:
         return [self._line(choice) for choice in self._choices]
@@ -39,7 +40,7 @@ class Menu(Dialog[str]):
         return [(f"{name:<3}", BOLD), (f"{key.about:<18} ", PLAIN_STYLE), (preview, DIM)]
 
     def write_foot(self, line: Line) -> None:
-        line.add("Esc leave", DIM)
+        line.add(f"{name_of(self._leave.id, self.gpuq)} leave", DIM)
 
     def action_take(self, name: str) -> None:
         if any(
@@ -53,6 +54,10 @@ class Menu(Dialog[str]):
 
 class CopyMenu(Menu):
     BINDINGS = keys.bindings(keys.COPYING)
+
+
+class CopyGpuMenu(Menu):
+    BINDINGS = keys.bindings(keys.COPYING_GPU)
 
 
 class ExportMenu(Menu):

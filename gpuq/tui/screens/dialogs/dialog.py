@@ -11,8 +11,10 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from gpuq.cli.render import printable
 from gpuq.tui import keys
 from gpuq.tui.data.picture import Change
+from gpuq.tui.keymap import name_of, name_while_typing, names_of
 from gpuq.tui.looks import DIM, PLAIN_STYLE, RED, Line
 from gpuq.tui.widgets.one_line import OneLine
 from gpuq.tui.widgets.text_view import Text, TextView
@@ -59,7 +61,7 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
             self.dismiss(answer)
 
     def retitle(self, title: str) -> None:
-        self.query_one("#box").border_title = Content(title)
+        self.query_one("#box").border_title = Content(printable(title))
 
     def show(self, change: Change) -> None:
         """What the app's picture holds by now."""
@@ -79,7 +81,7 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
     def compose(self) -> ComposeResult:
         signs = self.gpuq.signs
         with Vertical(id="box") as box:
-            box.border_title = Content(self._title)
+            box.border_title = Content(printable(self._title))
             yield TextView(signs, id="lines")
             yield from self.compose_more()
             yield OneLine(signs, self.write_foot, id="foot")
@@ -110,6 +112,7 @@ class Question(Dialog[bool]):
     """Yes or no; no, unless it is said plainly."""
 
     BINDINGS = keys.bindings(keys.ASKED)
+    takes_typed_ahead = False  # yes to what was not yet to be seen is none
 
     def __init__(self, title: str, text: Sequence[str], *, yes: str, no: str = "keep") -> None:
         super().__init__(title)
@@ -123,8 +126,9 @@ class Question(Dialog[bool]):
         return [*lines, *([] if why is None else wrapped(why, room, RED)), []]
 
     def write_foot(self, line: Line) -> None:
-        line.add(f"y {self._yes}", DIM if self.gpuq.why_off() else PLAIN_STYLE)
-        line.add(f"   n / Esc / Enter {self._no}")
+        yes, no = name_of("dialog.yes", self.gpuq), names_of("dialog.no", self.gpuq)
+        line.add(f"{yes} {self._yes}", DIM if self.gpuq.why_off() else PLAIN_STYLE)
+        line.add(f"   {no} {self._no}")
 
     def action_yes(self) -> None:
         if self.gpuq.why_off() is None:
@@ -157,6 +161,7 @@ class Prompt(Dialog[str]):
         self._does = does
         self._tell = tell
         self._value = value
+        self._is_begun = False  # until then nothing that is written can be wrong
 
     def compose_more(self) -> ComposeResult:
         yield Input(self._value, compact=True, id="written", select_on_focus=False)
@@ -168,21 +173,31 @@ class Prompt(Dialog[str]):
     def lines(self, room: int, height: int) -> Sequence[Text]:
         lines = [line for text in self._text for line in wrapped(text, room)]
         told, style = self._verdict()
+        if style is RED and not self._is_begun and self._can_act:
+            return lines
         return [*lines, *(line for text in told for line in wrapped(text, room, style))]
 
     def write_foot(self, line: Line) -> None:
         line.add(f"Enter {self._does}", DIM if self._verdict()[1] is RED else PLAIN_STYLE)
-        line.add("   Esc keep")
+        if leave := name_while_typing("dialog.leave", self.gpuq):
+            line.add(f"   {leave} keep")
 
     def on_input_changed(self) -> None:
+        self._is_begun |= self._written() != self._value
         self.redraw()
 
     def on_input_submitted(self) -> None:
+        self._is_begun = True
+        self.redraw()
         if self._verdict()[1] is not RED:
             self.close(self._written())
 
     def action_no(self) -> None:
         self.close(None)
+
+    @property
+    def _can_act(self) -> bool:
+        return not self._acts or self.gpuq.why_off() is None
 
     def _verdict(self) -> tuple[Sequence[str], Style]:
         if self._acts and (why := self.gpuq.why_off()) is not None:

@@ -23,6 +23,7 @@ from gpuq.tui.data.killing import (
 )
 from gpuq.tui.data.picture import Change
 from gpuq.tui.deeds.jobs import named
+from gpuq.tui.keymap import name_of, name_while_typing, names_of
 from gpuq.tui.looks import BOLD, CYAN, DIM, PLAIN_STYLE, RED, YELLOW, Line
 from gpuq.tui.screens.dialogs.dialog import Dialog, wrapped
 from gpuq.tui.widgets.text_view import Text
@@ -45,6 +46,7 @@ class KillDialog(Dialog[Kill]):
     not the reader's to end."""
 
     BINDINGS = keys.bindings((*keys.ASKED, *keys.ENDING))
+    takes_typed_ahead = False  # yes to what was not yet to be seen is none
 
     def __init__(self, targets: Sequence[Target], others: Sequence[Target]) -> None:
         super().__init__(f"Kill {count(number_of(targets), 'job')}")
@@ -79,7 +81,7 @@ class KillDialog(Dialog[Kill]):
         )
 
     def _take_stranded(self, answer: dict[str, Any]) -> None:
-        self._stranded = answer["stranded"]
+        self._stranded = [str(text) for text in answer["stranded"]]
         self.redraw()
 
     # ── what it says ──
@@ -87,7 +89,10 @@ class KillDialog(Dialog[Kill]):
     def lines(self, room: int, height: int) -> Sequence[Text]:
         beneath = [line for text in self._beneath() for line in wrapped(*text)]
         rows, now = self.gpuq.picture.rows, self.gpuq.signs.now()
-        self._told = {target: tell(target, rows, now) for target in self._targets[:MOST_LISTED]}
+        undo_key = name_of("undo", self.gpuq)
+        self._told = {
+            target: tell(target, rows, now, undo_key) for target in self._targets[:MOST_LISTED]
+        }
         drawn = [_drawn(target, told, room, self._rooms) for target, told in self._told.items()]
         listed, left = list[Text](), max(height - len(beneath) - 1, 2)
         for number, lines in enumerate(drawn):
@@ -123,13 +128,17 @@ class KillDialog(Dialog[Kill]):
     def write_foot(self, line: Line) -> None:
         off = self.gpuq.why_off() is not None
         if self._is_signalling:
-            line.add("signal: Enter sends it, and ends nothing   Esc back", DIM if off else BOLD)
+            back = name_while_typing("dialog.no", self.gpuq)
+            words = "signal: Enter sends it, and ends nothing" + (f"   {back} back" if back else "")
+            line.add(words, DIM if off else BOLD)
             return
+        yes, signal = (name_of(f"dialog.{id}", self.gpuq) for id in ("yes", "signal"))
         is_narrow = line.room < 50
         gap = " " if is_narrow else "     "
-        line.add("y kill", DIM if off else BOLD).add(gap)
-        line.add("s signal" if is_narrow else "s other signal", DIM if off else PLAIN_STYLE)
-        line.add(gap).add("n/Esc/Enter keep" if is_narrow else "n / Esc / Enter  keep")
+        line.add(f"{yes} kill", DIM if off else BOLD).add(gap)
+        line.add(f"{signal} {'' if is_narrow else 'other '}signal", DIM if off else PLAIN_STYLE)
+        no = names_of("dialog.no", self.gpuq, "/" if is_narrow else " / ")
+        line.add(gap).add(f"{no} keep" if is_narrow else f"{no}  keep")
 
     # ── keys ──
 

@@ -16,12 +16,24 @@ class JobsBase(GpuqScreen):
     def pane(self) -> DetailPane:
         return self.query_one(DetailPane)
 
+    @property
+    def is_pane_focused(self) -> bool:
+        """The keys that move are the pane's, and not the list's."""
+        return self.focused is not None and self.pane in self.focused.ancestors
+
+    def keys_go_to(self) -> str:
+        return self.pane.tab if self.is_pane_focused else ""
+
     def chosen_spans(self) -> Sequence[range]:
         """The jobs that a key is about: the marked ones, or those of the current line."""
         return self.table.chosen().spans
 
     def open_tab(self, tab: str) -> None:
         """Of the pane, to read in it."""
+        raise NotImplementedError
+
+    def gpu_words(self) -> str:
+        """How many GPUs there are and how they are, where they have no line of their own."""
         raise NotImplementedError
 
     def action_back(self) -> None:

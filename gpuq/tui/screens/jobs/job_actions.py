@@ -6,9 +6,18 @@ from functools import partial
 from textual import on
 
 from gpuq.cli.change import BEGINS_ANEW
+from gpuq.cli.render import printable
 from gpuq.client import Client
 from gpuq.core.units import count
-from gpuq.tui.data.killing import RUNS, Target, forbidden, parts_of, settle
+from gpuq.tui.data.killing import (
+    RUNS,
+    Target,
+    forbidden,
+    may_change,
+    parts_of,
+    settle,
+    why_not_theirs,
+)
 from gpuq.tui.data.listing.marks import span_of
 from gpuq.tui.data.places import passing_words, swapped, wanted_priority
 from gpuq.tui.data.spans import Row
@@ -17,6 +26,7 @@ from gpuq.tui.deeds.deed import Deed
 from gpuq.tui.deeds.jobs import named
 from gpuq.tui.screens.dialogs.dialog import Prompt, Question
 from gpuq.tui.screens.dialogs.kill import Kill, KillDialog
+from gpuq.tui.screens.form_actions import why_not_copied
 from gpuq.tui.screens.jobs.base import JobsBase
 from gpuq.tui.widgets.line_table import LineTable
 
@@ -32,6 +42,7 @@ OF_JOBS = {
     "move_job(-1)": "move",
     "move_job(1)": "move",
     "pause": "pause",
+    "edit": "edit",
 }
 
 
@@ -51,20 +62,26 @@ class ActsOnJobs(JobsBase):
         if action == "drain":
             is_admin = self.gpuq.picture.you.get("is_admin", True)
             return None if is_admin else NOT_ADMIN
+        if action == "duplicate":
+            first = self._rows(self._current_spans()[:1])[:1]
+            return why_not_copied(first[0]) if first else None
         return self._why_not_theirs(action) if action in OF_JOBS else None
 
     def _why_not_theirs(self, action: str) -> str | None:
         """Of others' jobs; a kill leaves those alone, and ends the rest."""
-        rows = self._rows(self.chosen_spans())
-        others = [row for row in rows if not self._may_change(row["user"])]
-        if not others or (action == "kill" and len(others) < len(rows)):
+        spans = self._current_spans() if action == "edit" else self.chosen_spans()
+        rows = self._rows(spans)
+        if action == "kill" and any(self._may_change(row["user"]) for row in rows):
             return None
-        first = [row for row in others if row["user"] == others[0]["user"]]
-        return forbidden([span_of(row) for row in first], first[0]["user"], OF_JOBS[action])
+        return why_not_theirs(rows, self.gpuq.picture.you, OF_JOBS[action])
+
+    def _current_spans(self) -> Spans:
+        """Of the line under the cursor, whatever is marked: a form is about that one."""
+        table = self.table
+        return table.listing.spans_of(table.cursor) if table.cursor < table.lines else ()
 
     def _may_change(self, user: str) -> bool:
-        you = self.gpuq.picture.you
-        return not you or you["is_admin"] or user == you["user"]
+        return may_change(user, self.gpuq.picture.you)
 
     def _begin(self, action: str) -> Spans:
         """The jobs that are meant; none where nothing can be done, and that is said."""
@@ -110,17 +127,10 @@ class ActsOnJobs(JobsBase):
         if not (spans := self._begin("requeue")):
             return
         deed = job_deeds.requeue_jobs(spans)
-        running = [row for row in self._rows(spans) if row["state"] in RUNS]
-        if not running:
+        if text := requeue_doubts(self._rows(spans), spans):
+            self._ask(f"Requeue {_briefly(spans)}", text, "requeue", deed)
+        else:
             self.gpuq.do(deed)
-            return
-        jobs = count(sum(len(span_of(row)) for row in running), "running job")
-        named_ones = [f"{named([span_of(row)])} {row['name']}" for row in running]
-        told = ", ".join(named_ones[:MOST_NAMED])
-        if (more := len(named_ones) - MOST_NAMED) > 0:
-            told += f" and {more} more"
-        text = [BEGINS_ANEW.format(jobs=jobs, names=told)]
-        self._ask("Requeue", text, "requeue", deed)
 
     def _ask(self, title: str, text: Sequence[str], yes: str, deed: Deed) -> None:
         def take(answer: bool | None) -> None:
@@ -200,6 +210,32 @@ class ActsOnJobs(JobsBase):
     def _drain(self, reason: str | None) -> None:
         if reason is not None:
             self.gpuq.do(job_deeds.drain(reason))
+
+
+def requeue_doubts(rows: Sequence[Row], spans: Spans) -> list[str]:
+    """What is to be asked first: of what runs, of what has succeeded, and of more than one job."""
+    running = [row for row in rows if row["state"] in RUNS]
+    if running:
+        jobs = count(_number(running), "running job")
+        return [BEGINS_ANEW.format(jobs=jobs, names=_names(running))]
+    if good := [row for row in rows if row["outcome"] == "succeeded"]:
+        number = _number(good)
+        verb = "has" if number == 1 else "have"
+        return [f"{count(number, 'job')} {verb} succeeded: {_names(good)}. Run once more?"]
+    if (number := sum(map(len, spans))) > 1:
+        return [f"{count(number, 'job')} to run once more: {_names(rows)}. Requeue them?"]
+    return []
+
+
+def _number(rows: Sequence[Row]) -> int:
+    return sum(len(span_of(row)) for row in rows)
+
+
+def _names(rows: Sequence[Row]) -> str:
+    """With the ids, which do not change while it is asked."""
+    names = [printable(f"{named([span_of(row)])} {row['name']}") for row in rows]
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _why_drained() -> Prompt:

@@ -15,6 +15,10 @@ class OpensJobForms(JobsBase, OpensForms):
         row = self.table.current
         return None if row is None else first_id(row)
 
+    def number_for_form(self) -> int:
+        row = self.table.current
+        return 1 if row is None else sum(map(len, self.table.listing.spans_of(self.table.cursor)))
+
     def ref_for_edit(self) -> str | None:
         row = self.table.current
         if row is None:

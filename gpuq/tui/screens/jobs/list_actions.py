@@ -6,17 +6,17 @@ from textual import on
 
 from gpuq.cli.render import moment
 from gpuq.core.units import count
-from gpuq.errors import UsageError
 from gpuq.tui.data.listing.filters import Filter, next_choice, parse_filter
 from gpuq.tui.data.listing.listing import Entry
 from gpuq.tui.data.listing.orders import FROM_THE_END, next_order
+from gpuq.tui.keymap import name_of
 from gpuq.tui.looks import BOLD, DIM, YELLOW, Line
+from gpuq.tui.screens.filtering import Filters
 from gpuq.tui.screens.jobs.base import JobsBase
-from gpuq.tui.widgets.filter_line import FilterLine
 from gpuq.tui.widgets.job_table import JobTable
 
 
-class ShapesTheList(JobsBase):
+class ShapesTheList(Filters, JobsBase):
     _status = ""
     _filtered_on: Entry | None = None  # where the cursor was when a filter began to be typed
 
@@ -36,13 +36,15 @@ class ShapesTheList(JobsBase):
     def status_words(self) -> list[str]:
         table, view = self.table, self.table.listing.view
         words = [self._frozen_words(), table.marks_words(), table.range_words()]
+        words.append(self.gpu_words())
         words.append("" if view.only_of is None else "mine")
         words.append("" if view.state == "all" else f"state: {view.state}")
         words.append(f"filter: {view.filter.text or 'none'}")
         words.append(f"sort: {view.order} {'▼' if view.is_descending else '▲'}")
-        hidden = self._hidden()
-        count_words = count(table.listing.shown, "job")
-        words.append(count_words + (f" ({hidden} done today hidden: c)" if hidden else ""))
+        hidden, key = self._hidden(), name_of("finished", self.gpuq)
+        is_known = self.gpuq.picture.is_begun
+        count_words = count(table.listing.shown, "job") if is_known else "jobs –"
+        words.append(count_words + (f" ({hidden} done today hidden: {key})" if hidden else ""))
         return [word for word in words if word]
 
     def show_status(self) -> None:
@@ -64,7 +66,8 @@ class ShapesTheList(JobsBase):
         if table.frozen_at is None:
             return ""
         at = moment(table.frozen_at, table.frozen_at)
-        return f"frozen at {at}, {count(table.missed, 'change')} since; z goes on"
+        key = name_of("freeze", self.gpuq)
+        return f"frozen at {at}, {count(table.missed, 'change')} since; {key} goes on"
 
     def _hidden(self) -> int:
         """With those that are not even told of, since there are so many."""
@@ -119,11 +122,12 @@ class ShapesTheList(JobsBase):
         if not self.table.has_focus:
             self.table.focus()
         elif not self.table.forget_marks() and self.table.listing.view.filter.text:
-            self._see(filter=Filter())
+            self.forget_filter()
         self.show_status()
 
     def _see(self, **changes: object) -> None:
         self.table.see(replace(self.table.listing.view, **changes))  # type: ignore[arg-type]
+        self.gpuq.hush()
         self._shaped()
 
     def _shaped(self) -> None:
@@ -134,39 +138,21 @@ class ShapesTheList(JobsBase):
 
     def action_filter(self) -> None:
         self._filtered_on = self.table.entry
-        self.query_one("#message").display = False
-        self.filter_line.open(self.table.listing.view.filter.text)
-        self._say_found()
+        super().action_filter()
 
-    @property
-    def filter_line(self) -> FilterLine:
-        return self.query_one(FilterLine)
+    def filter_text(self) -> str:
+        return self.table.listing.view.filter.text
 
-    @on(FilterLine.Typed)
-    def _filter(self, typed: FilterLine.Typed) -> None:
-        """A filter that is wrong changes nothing, and says how it should be."""
-        try:
-            asked = parse_filter(typed.text)
-        except UsageError as error:
-            self.filter_line.say(str(error), is_wrong=True)
-        else:
-            view = replace(self.table.listing.view, filter=asked)
-            self.table.see(view, on=self._filtered_on)
-            self._shaped()
-            self._say_found()
+    def filter_by(self, text: str) -> None:
+        view = replace(self.table.listing.view, filter=parse_filter(text))
+        self.table.see(view, on=self._filtered_on)
+        self._shaped()
 
-    @on(FilterLine.Closed)
-    def _close_filter(self, closed: FilterLine.Closed) -> None:
-        if not closed.is_kept:
-            self._see(filter=Filter())
-        elif self.filter_line.is_wrong:
-            return
-        self.filter_line.close(self.table.listing.view.filter.text)
-        self.query_one("#message").display = True
-        self.table.focus()
+    def forget_filter(self) -> None:
+        self._see(filter=Filter())
 
-    def _say_found(self) -> None:
-        self.filter_line.say(count(self.table.listing.shown, "job"))
+    def found_words(self) -> str:
+        return count(self.table.listing.shown, "job")
 
     @on(JobTable.Widened)
     def _widen(self) -> None:

@@ -31,15 +31,15 @@ class JobsScreen(OpensThePane, ShapesTheList, ActsOnJobs, OpensJobForms, ShowsTh
     BINDINGS = keys.bindings((*keys.JOBS_SCREEN, *keys.THE_LIST, *keys.DEEDS, *keys.MENUS))
 
     def compose(self) -> ComposeResult:
-        signs = self.gpuq.signs
+        signs, picture_signs = self.gpuq.signs, self.gpuq.picture_signs
         yield TopLine(signs, id="top")
-        yield GpuStrip(signs, id="gpus")
+        yield GpuStrip(picture_signs, id="gpus")
         with Body(id="body"):
             with Vertical(id="list"):
-                table = JobTable(signs, user=self.gpuq.user, id="jobs")
+                table = JobTable(picture_signs, user=self.gpuq.user, id="jobs")
                 yield OneLine(signs, table.write_head, id="columns")
                 yield table
-            yield DetailPane(signs, id="pane")
+            yield DetailPane(picture_signs, id="pane")
         yield FilterLine(signs, id="filter")
         yield MessageLine(signs, self.write_status, id="message")
         yield KeyLine(signs, id="keys")
@@ -54,6 +54,7 @@ class JobsScreen(OpensThePane, ShapesTheList, ActsOnJobs, OpensJobForms, ShowsTh
         if change.gpus or change.jobs is None:
             self.show_gpus()
         if change.jobs is None or change.jobs:
+            self.keep_what_is_read()
             self.table.show(self.gpuq.picture, change)
             self.find_submitted()
             self.show_current()

@@ -2,10 +2,9 @@
 
 from textual.containers import Container
 
+from gpuq.tui.data.gpus.forms import LIST_ROWS, PANE_ROWS
 from gpuq.tui.widgets.detail.pane import DetailPane
 
-JOBS_LEAST = 9  # rows that the jobs keep, with their head
-PANE_LEAST = 4  # in fewer nothing can be read
 PANE_SHARE = 0.4
 
 
@@ -43,5 +42,5 @@ class Body(Container):
         if self.screen.has_class("-wide"):
             return None
         height = self.size.height
-        rows = min(int(height * PANE_SHARE), height - JOBS_LEAST)
-        return rows if rows >= PANE_LEAST else 0
+        rows = min(int(height * PANE_SHARE), height - LIST_ROWS)
+        return rows if rows >= PANE_ROWS else 0

@@ -4,22 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpuq.tui.data.detail.graph import graph_lines, graph_rows
-from gpuq.tui.data.detail.summary import waiting_for_answer
-from gpuq.tui.data.pieces import Pieces, sentences
-from gpuq.tui.widgets.detail.procs import OF_ONE
+from gpuq.tui.data.pieces import Pieces
 from gpuq.tui.widgets.detail.view import DetailView
 
 
 class GraphView(DetailView):
     def make(self, room: int, height: int) -> Sequence[Pieces]:
-        known = self.known
-        if known.is_folded:
-            return sentences([OF_ONE], room)
-        found = known.answer("series")
-        if found is None:
-            return waiting_for_answer(known.trouble("series"), room)
         now, unicode = self.signs.now(), self.signs.unicode
-        return graph_lines(found, now, room, height, unicode=unicode)
+        return self.of_one(
+            "series", room, lambda found: graph_lines(found, now, room, height, unicode=unicode)
+        )
 
     def graph_rows(self) -> list[dict[str, Any]]:
         """What is plotted, a row for each stretch of time; empty where there is nothing."""

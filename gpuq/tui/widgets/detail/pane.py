@@ -1,5 +1,7 @@
 """The pane below or beside the jobs: tabs, of which one is open."""
 
+from typing import TYPE_CHECKING, cast
+
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
@@ -8,7 +10,7 @@ from textual.widgets import ContentSwitcher
 from gpuq.cli.render import printable, width
 from gpuq.tui.data.detail.known import Known
 from gpuq.tui.data.spans import Row
-from gpuq.tui.looks import BOLD, DIM, PLAIN_STYLE, Line, Signs
+from gpuq.tui.looks import BOLD, CURSOR, DIM, PLAIN_STYLE, Line, Signs
 from gpuq.tui.widgets.detail.env import EnvView
 from gpuq.tui.widgets.detail.graph import GraphView
 from gpuq.tui.widgets.detail.head import HeadView
@@ -17,6 +19,9 @@ from gpuq.tui.widgets.detail.summary import SummaryView
 from gpuq.tui.widgets.detail.view import DetailView
 from gpuq.tui.widgets.log.pane import LogPane
 from gpuq.tui.widgets.one_line import OneLine
+
+if TYPE_CHECKING:
+    from gpuq.tui.screens.base import GpuqScreen
 
 TABS = ("detail", "log", "procs", "env", "graph")
 
@@ -106,10 +111,23 @@ class DetailPane(Vertical):
     def shows_tree(self) -> bool:
         return self.tab == "detail" and self.query_one(SummaryView).shows_tree
 
+    @property
+    def _has_focus_beside_others(self) -> bool:
+        """Said where the keys could be meant for something else."""
+        return self.has_focus_within and cast("GpuqScreen", self.screen).keys_go_to() != ""
+
+    def on_descendant_focus(self) -> None:
+        self.query_one("#tabs").refresh()
+
+    def on_descendant_blur(self) -> None:
+        self.query_one("#tabs").refresh()
+
     def _write_tabs(self, line: Line) -> None:
         row = self.row
-        line.add("──", DIM)
-        room = line.left - sum(len(tab) + 2 for tab in TABS)
+        has_focus = self._has_focus_beside_others
+        line.add("━━", BOLD) if has_focus else line.add("──", DIM)
+        status = f" {self.log_pane.status()} ──" if self.tab == "log" else ""
+        room = line.left - sum(len(tab) + 2 for tab in TABS) - width(status)
         if row is not None and not self.has_head:
             number = f" {row.get('jobs', row['id'])} "
             named = f"{number}{printable(row['name'])} "
@@ -119,9 +137,11 @@ class DetailPane(Vertical):
             line.add(" ", DIM)
         for tab in TABS:
             is_open = tab == self.tab
-            line.add(f"[{tab}]" if is_open else f" {tab} ", BOLD if is_open else PLAIN_STYLE)
-        status = f" {self.log_pane.status()} ──" if self.tab == "log" else ""
-        line.add(" " + "─" * max(line.left - len(status) - 1, 0), DIM).add(status, DIM)
+            style = BOLD + CURSOR if has_focus else BOLD
+            line.add(f"[{tab}]" if is_open else f" {tab} ", style if is_open else PLAIN_STYLE)
+        rule = "━" if has_focus else "─"
+        line.add(" " + rule * max(line.left - len(status) - 1, 0), BOLD if has_focus else DIM)
+        line.add(status, DIM)
 
     def on_log_pane_changed(self) -> None:
         self.query_one("#tabs").refresh()

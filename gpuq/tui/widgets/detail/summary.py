@@ -19,15 +19,10 @@ class SummaryView(DetailView):
     def make(self, room: int, height: int) -> Sequence[Pieces]:
         known = self.known
         if known.is_folded:
-            group = known.answer("group")
-            if group is None:
-                return waiting_for_answer(known.trouble("group"), room)
-            return group_lines(group, self.signs.now(), room)
+            now = self.signs.now()
+            return self.answered("group", room, lambda group: group_lines(group, now, room))
         if self.shows_tree:
-            needs = known.answer("needs")
-            if needs is None:
-                return waiting_for_answer(known.trouble("needs"), room)
-            return need_lines(needs, room)
+            return self.answered("needs", room, lambda needs: need_lines(needs, room))
         return self._of_one(room)
 
     def _of_one(self, room: int) -> list[Pieces]:

@@ -1,13 +1,17 @@
 """A tab of text about one job, as wide as its pane."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from textual.geometry import Region, Size
 
 from gpuq.tui.data.detail.known import Known
-from gpuq.tui.data.pieces import Pieces
+from gpuq.tui.data.detail.summary import waiting_for_answer
+from gpuq.tui.data.pieces import Pieces, sentences
 from gpuq.tui.looks import BY_CODE, Line
 from gpuq.tui.widgets.text_view import TextView
+
+OF_ONE = "Of one job: unfold the group, and choose one."
 
 
 class DetailView(TextView):
@@ -27,6 +31,21 @@ class DetailView(TextView):
         """The lines for a pane of so many cells."""
         raise NotImplementedError
 
+    def answered(
+        self, kind: str, room: int, then: Callable[[Any], Sequence[Pieces]]
+    ) -> Sequence[Pieces]:
+        """What `then` makes of the answer to that; until it is there, or why it is not."""
+        found = self.known.answer(kind)
+        return waiting_for_answer(self.known.trouble(kind), room) if found is None else then(found)
+
+    def of_one(
+        self, kind: str, room: int, then: Callable[[Any], Sequence[Pieces]]
+    ) -> Sequence[Pieces]:
+        """The same, where a group as one line has none."""
+        return (
+            sentences([OF_ONE], room) if self.known.is_folded else self.answered(kind, room, then)
+        )
+
     def lay_out(self) -> None:
         if self.size.width <= 0:
             return  # it is not seen yet, and told again when it is
@@ -42,7 +61,7 @@ class DetailView(TextView):
                 self._redraw(number)
 
     def _redraw(self, number: int) -> None:
-        y = number - int(self.scroll_y)
+        y = number - self.scroll_offset.y
         if 0 <= y < self.size.height:
             self.refresh(Region(0, y, self.room, 1))
 

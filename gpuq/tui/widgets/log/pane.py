@@ -12,6 +12,9 @@ from textual.widgets import Input
 from gpuq.cli.fold_text import first_id
 from gpuq.cli.render import printable
 from gpuq.tui import keys
+from gpuq.tui.data.log.not_found import not_found
+from gpuq.tui.data.log.reading import Reading
+from gpuq.tui.data.log.search import found_words
 from gpuq.tui.data.spans import Row
 from gpuq.tui.log_reader import Block, LogReader, News, Which
 from gpuq.tui.looks import Signs
@@ -49,8 +52,10 @@ class LogPane(Vertical):
         self._row: Row | None = None
         self._job: dict[str, Any] | None = None
         self._reader: LogReader | None = None
+        self._log_size = 0  # of the log, in bytes, as it was last looked at
         self._last_wanted = ""
         self._told: tuple[str, str | None] | None = None
+        self._goes_to: Reading | None = None  # when that part of it is read
 
     def compose(self) -> ComposeResult:
         yield LogView(self._signs, id="log-lines")
@@ -82,28 +87,77 @@ class LogPane(Vertical):
             self.which = None
             self._clear()
         elif self.which is None or self.which.job != first_id(row):
+            self.view.look_for("")
             self.open(Which(first_id(row)))
-        elif before is not None and self._reader is not None and _told(before) != _told(row):
-            self._reader.look_again()
+        elif before is not None and self._reader is not None:
+            is_back = self._reader.is_on_its_own and self._app.lost is None
+            if is_back or _told(before) != _told(row):
+                self._reader.look_again()
 
-    def open(self, which: Which) -> None:
-        """Another log, from its end on."""
+    def reading(self) -> Reading:
+        return self.view.reading()
+
+    def go_on(self, which: Which, reading: Reading) -> None:
+        """As it was read elsewhere."""
+        if which != self.which or self._reader is None:
+            self.open(which, reading)
+            return
+        self.view.read_like(reading)
+        self._show_times()
+        if reading.follows:
+            self.view.follow(True)
+        elif not self.view.go_back_to(reading):
+            self._goes_to = reading
+            self._reader.ask("at", reading.top)
+        self._say_what_is_shown()
+        self._tell_status()
+
+    def open(self, which: Which, reading: Reading | None = None) -> None:
+        """Another log, from its end on, or as it was read elsewhere."""
         self._stop()
+        known = self._known(which)
         self.which = which
         self._clear()
-        client = cast("GpuqApp", self.app).client
+        if reading is not None:
+            self.view.read_like(reading)
+            self._goes_to = None if reading.follows else reading
         self._reader = reader = LogReader(
             which,
-            show=lambda job: dict(client.call("show", ref=str(job))["job"]),
+            show=self._ask_for,
             tell=lambda news: self.post_message(self.Told(reader, news)),
+            known=known,
         )
         if self.view.shows_times:
             reader.want_times()
+        if self._goes_to is not None:
+            reader.ask("at", self._goes_to.top)
         reader.start()
         self._see()
 
+    @property
+    def _app(self) -> "GpuqApp":
+        return cast("GpuqApp", self.app)
+
+    def _ask_for(self, job: int) -> dict[str, Any]:
+        """In the reader's thread; nobody waits for a daemon that is known to be away."""
+        if (lost := self._app.lost) is not None:
+            raise lost
+        return dict(self._app.client.call("show", ref=str(job))["job"])
+
+    def _known(self, which: Which) -> dict[str, Any] | None:
+        """What was told of that job so far."""
+        row = self._app.picture.rows.holding(which.job)
+        row = None if row is None else row | {"id": which.job}
+        job = self._job
+        if job is not None and job["id"] == which.job:
+            is_of_now = row is None or row["attempt"] == job["attempt"]
+            if is_of_now or which.attempt is not None or which.stderr:
+                return job
+        is_enough = row is not None and which.attempt is None and not which.stderr
+        return row if is_enough else None
+
     def _clear(self) -> None:
-        self._job = self.path = None
+        self._job = self.path = self._goes_to = None
         self.view.follows = True
         self.view.say(None)
         self.view.index = None
@@ -140,7 +194,7 @@ class LogPane(Vertical):
         if told.reader is not self._reader:
             return
         news, view = told.news, self.view
-        self._job, self.path = news.job, news.path
+        self._job, self.path, self._log_size = news.job, news.path, news.size
         view.written_at = news.written_at
         if news.block is not None:
             self._take(news.block)
@@ -155,6 +209,9 @@ class LogPane(Vertical):
         window = self.view.window
         if block.place == "anew":
             self.view.restart(block.begin, block.chunks)
+            if self._goes_to is not None:
+                self.view.go_back_to(self._goes_to)
+                self._goes_to = None
         elif block.place == "behind" and block.begin == window.end:
             self.view.append(block.chunks)
         elif block.place == "before" and block.end == window.begin:
@@ -187,17 +244,17 @@ class LogPane(Vertical):
     # ── in words ──
 
     def status(self) -> str:
-        """For the line above it: "2 of 17 lines · attempt 2/2 · wrap · follow ●"."""
-        view, said = self.view, []
+        """For the line above it: "follow ● · /loss: 2 of 17 lines · attempt 2/2 · wrap"."""
+        view = self.view
+        said = [f"follow {'●' if view.follows else '○'}"]
         if view.search is not None:
-            said.append(_found(view))
+            said.append(found_words(view.search, view.here))
         if self.which is not None and self.which.stderr:
             said.append("stderr")
         last = 0 if self._job is None else self._job["attempt"]
         if last > 1 and self.which is not None:
             said.append(f"attempt {self.which.attempt or last}/{last}")
         said += ["times"] * view.shows_times + ["wrap"] * view.wraps
-        said.append(f"follow {'●' if view.follows else '○'}")
         return " · ".join(said)
 
     def _tell_status(self) -> None:
@@ -216,13 +273,15 @@ class LogPane(Vertical):
         self._tell_status()
 
     def action_times(self) -> None:
-        view = self.view
-        view.shows_times = not view.shows_times
-        if not view.shows_times:
-            view.show_times(None)
+        self.view.shows_times = not self.view.shows_times
+        self._show_times()
+        self._tell_status()
+
+    def _show_times(self) -> None:
+        if not self.view.shows_times:
+            self.view.show_times(None)
         elif self._reader is not None:
             self._reader.want_times()
-        self._tell_status()
 
     def action_sideways(self, by: int) -> None:
         self.view.move_sideways(by)
@@ -237,7 +296,13 @@ class LogPane(Vertical):
 
     def action_errors(self) -> None:
         """The file of `submit --stderr`, or the log again."""
-        if self.which is not None:
+        if self.which is None:
+            return
+        if self._job is not None and not self.which.stderr and self._job.get("stderr") is None:
+            self._app.say(
+                f"job {self.which.job} has no separate file of errors: they are in this log"
+            )
+        else:
             self.open(self.which._replace(stderr=not self.which.stderr))
 
     def action_enlarge(self) -> None:
@@ -255,7 +320,9 @@ class LogPane(Vertical):
         self._last_wanted = submitted.value
         self.view.look_for(submitted.value)
         if submitted.value and not self.view.go_to_hit(-1):
-            cast("GpuqApp", self.app).say(f"{submitted.value!r} is not in the part that is held")
+            self._app.say(
+                not_found(submitted.value, self.view.window, size=self._log_size, path=self.path)
+            )
         self.end_search()
 
     def on_input_blurred(self, blurred: Input.Blurred) -> None:
@@ -280,12 +347,3 @@ class LogPane(Vertical):
 def _told(row: Row) -> tuple[Any, ...]:
     reason = row.get("reason") if row.get("state") == "queued" else None
     return (*(row.get(name) for name in _TELLING), reason)
-
-
-def _found(view: LogView) -> str:
-    assert view.search is not None
-    lines, wanted = view.search.lines, printable(view.search.wanted)
-    count = f"{len(lines)} {'line' if len(lines) == 1 else 'lines'}"
-    if view.here is None or view.here not in lines:
-        return f"/{wanted}: {count}"
-    return f"/{wanted}: {lines.index(view.here) + 1} of {count}"

@@ -10,28 +10,27 @@ from functools import lru_cache
 from rich.style import Style
 from textual.geometry import Region, Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
 from gpuq.cli.log_times import Index
 from gpuq.cli.render import clock
 from gpuq.tui import keys
-from gpuq.tui.data.log.rows import Rows, breaks
+from gpuq.tui.data.log.rows import Rows
 from gpuq.tui.data.log.search import Search
 from gpuq.tui.data.log.text import painted
 from gpuq.tui.data.log.window import Chunk, LogWindow, Moved
 from gpuq.tui.looks import BOLD, CURSOR, DIM, PLAIN_STYLE, YELLOW, Line, Signs
 from gpuq.tui.widgets.log.drawing import in_piece, runs, style_of
+from gpuq.tui.widgets.log.reads_on import ReadsOn
 
 SIDEWAYS = 16  # cells in one step
 HIT, HIT_HERE = CURSOR, CURSOR + YELLOW + BOLD
 
 _painted = lru_cache(512)(painted)
-_breaks = lru_cache(512)(breaks)
 
 
-class LogView(ScrollView, can_focus=True):
+class LogView(ReadsOn, can_focus=True):
     """`note` is what there is to say about the log. `here` is the line that was found last."""
 
     BINDINGS = keys.bindings(keys.TEXT)
@@ -63,7 +62,7 @@ class LogView(ScrollView, can_focus=True):
 
     def restart(self, begin: int, chunks: Iterable[Chunk]) -> None:
         self.window.restart(begin)
-        self._rows = None if self._rows is None else Rows(self._rows_of)
+        self._rows = None if self._rows is None else Rows(self._text, self._room())
         self.search = None if self.search is None else Search(self.search.wanted)
         self.here = None
         self._take(self.window.append(chunks))
@@ -91,9 +90,10 @@ class LogView(ScrollView, can_focus=True):
         return self._rows is not None
 
     def set_wrap(self, on: bool) -> None:
-        self._rows = Rows(self._rows_of) if on else None
+        line = self._line_at(self.scroll_offset.y)
+        self._rows = Rows(self._text, self._room()) if on else None
         self._left = 0
-        self._wrap_anew()
+        self._wrap_anew(line)
 
     def look_for(self, wanted: str) -> None:
         """ "" for nothing any more."""
@@ -104,7 +104,7 @@ class LogView(ScrollView, can_focus=True):
 
     def go_to_hit(self, by: int) -> bool:
         """To the next one, from what is seen on; no where there is none."""
-        bottom = self._line_at(int(self.scroll_y) + self.size.height - 1)
+        bottom = self._line_at(self.scroll_offset.y + self.size.height - 1)
         start = self.here if self.here is not None else bottom + 1
         hit = None if self.search is None else self.search.next(start, by)
         if hit is None:
@@ -118,8 +118,11 @@ class LogView(ScrollView, can_focus=True):
     # ── lines and rows ──
 
     def _take(self, moved: Moved) -> None:
-        gone, top = self._row_of(moved.dropped), int(self.scroll_y)
-        if self._rows is not None:
+        gone, top = self._row_of(moved.dropped), self.scroll_offset.y
+        has_other_room = self._rows is not None and self._rows.room != self._room()
+        if has_other_room:
+            self._reckon_rows()
+        elif self._rows is not None:
             self._rows.change(moved)
         if self.search is not None:
             self.search.change(moved, self._text)
@@ -130,24 +133,28 @@ class LogView(ScrollView, can_focus=True):
             self._go_to(self.virtual_size.height)
         elif shift := self._row_of(moved.added) - gone:
             self._go_to(top + shift)
-        if int(self.scroll_y) == top and not moved.dropped and not moved.added:
-            self._redraw_from(self._row_of(moved.since))
-        else:
+        if self.scroll_offset.y != top or moved.dropped or moved.added or has_other_room:
             self.refresh()
+        else:
+            self._redraw_from(self._row_of(moved.since))
 
     def _redraw_from(self, row: int) -> None:
-        y = max(row - int(self.scroll_y), 0)
+        y = max(row - self.scroll_offset.y, 0)
         if y < self.size.height:
             self.refresh(Region(0, y, self._width, self.size.height - y))
 
-    def _wrap_anew(self) -> None:
-        line = self._line_at(int(self.scroll_y))
+    def _wrap_anew(self, line: int | None = None) -> None:
+        """`line` is the first that is seen, of those that are seen now unless said."""
+        line = self._line_at(self.scroll_offset.y) if line is None else line
         if self._rows is not None:
-            self._rows = Rows(self._rows_of)
-            self._rows.change(self._all_new())
+            self._reckon_rows()
         self._set_height()
         self._go_to(self.virtual_size.height if self.follows else self._row_of(line))
         self.refresh()
+
+    def _reckon_rows(self) -> None:
+        self._rows = Rows(self._text, self._room())
+        self._rows.change(self._all_new())
 
     def _all_new(self) -> Moved:
         return Moved(0, 0, 0, len(self.window))
@@ -165,9 +172,6 @@ class LogView(ScrollView, can_focus=True):
 
     def _line_at(self, row: int) -> int:
         return row if self._rows is None else self._rows.at(row)[0]
-
-    def _rows_of(self, line: int) -> int:
-        return len(breaks(self._text(line), self._room()))
 
     def _text(self, line: int) -> str:
         return painted(self.window[line].raw).text
@@ -194,7 +198,7 @@ class LogView(ScrollView, can_focus=True):
     # ── what Textual calls ──
 
     def render_line(self, y: int) -> Strip:
-        row = int(self.scroll_y) + y
+        row = self.scroll_offset.y + y
         line = Line(self._width, self.signs, self.rich_style)
         if self.note is not None and y == min(len(self.window), self.size.height - 1):
             return line.add(self.note, YELLOW).strip()
@@ -213,12 +217,10 @@ class LogView(ScrollView, can_focus=True):
     def _pieces(self, row: int) -> Iterator[tuple[str, Style]]:
         """What stands in a row, as far as it can be seen, and how."""
         number, part = (row, 0) if self._rows is None else self._rows.at(row)
-        raw, _ = self.window[number]
-        text, spans = _painted(raw)
+        text, spans = _painted(self.window[number].raw)
         begin, end = self._left, self._left + 2 * self._width
         if self._rows is not None:
-            starts = [*_breaks(text, self._room()), len(text)]
-            begin, end = starts[part], starts[part + 1]
+            begin, end = self._rows.stretch(text, part)
         if time := self._time(number):
             yield (time if part == 0 else " " * len(time)), DIM
         layers = [(a, b, style_of(paint)) for a, b, paint in spans]
@@ -252,9 +254,9 @@ class LogView(ScrollView, can_focus=True):
             self._want_more()
 
     def _want_more(self) -> None:
-        if int(self.scroll_y) == 0 and self.window.begin > 0:
+        if self.scroll_offset.y == 0 and self.window.begin > 0:
             self.post_message(self.Wanted("before", self.window.begin))
-        elif int(self.scroll_y) >= self.max_scroll_y:
+        elif self.scroll_offset.y >= self.max_scroll_y:
             self.post_message(self.Wanted("behind", self.window.end))
 
     # ── moving ──
@@ -269,16 +271,16 @@ class LogView(ScrollView, can_focus=True):
     def _stop_following(self) -> None:
         if self.follows:
             self.follow(False)
-        if int(self.scroll_y) == 0:
+        if self.scroll_offset.y == 0:
             self._want_more()
 
     def action_scroll_up(self) -> None:
         self._stop_following()
-        self._go_to(int(self.scroll_y) - 1)
+        self._go_to(self.scroll_offset.y - 1)
 
     def action_page_up(self) -> None:
         self._stop_following()
-        self._go_to(int(self.scroll_y) - max(self.size.height - 1, 1))
+        self._go_to(self.scroll_offset.y - max(self.size.height - 1, 1))
 
     def action_scroll_down(self) -> None:
         self._go_down(1)
@@ -287,9 +289,9 @@ class LogView(ScrollView, can_focus=True):
         self._go_down(max(self.size.height - 1, 1))
 
     def _go_down(self, rows: int) -> None:
-        if int(self.scroll_y) >= self.max_scroll_y and not self.follows:
+        if self.scroll_offset.y >= self.max_scroll_y and not self.follows:
             self._want_more()
-        self._go_to(int(self.scroll_y) + rows)
+        self._go_to(self.scroll_offset.y + rows)
 
     def action_scroll_home(self) -> None:
         self.follow(False)
