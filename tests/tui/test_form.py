@@ -164,7 +164,7 @@ def test_the_line_that_is_shown_is_what_is_submitted(
         line = preview(screen)
         await screen.press("ctrl+s")
         await screen.until(lambda: said(screen).endswith("Job 184 queued"), "it to be queued")
-        assert said(screen).startswith(command_line(line))
+        assert screen.app.messages.newest_first()[0].command == command_line(line)
         typed = ["--socket", screen.daemon.path, *line[1:]]
         said_there = io.TextIOWrapper(io.BytesIO())
         with redirect_stdout(said_there), redirect_stderr(said_there):

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -122,9 +123,12 @@ def test_a_signal_that_comes_while_it_starts_finds_the_terminal_as_it_was(
 def test_an_error_of_its_own_is_printed_after_the_terminal_is_given_back(
     telling: TellingDaemon, tmp_path: Path
 ) -> None:
-    with top(telling, tmp_path) as window:
-        window.until("181")
-        telling.push(jobs=[{"nonsense": True}])
+    broken = (
+        "from gpuq.tui.widgets.job_table import JobTable as t; t.draw = lambda *_: {}['no key']"
+    )
+    words = f"{broken}; from gpuq.cli.main import main; main()"
+    command = [sys.executable, "-c", words, "--socket", telling.path, "top"]
+    with Window(command, environment=environment(tmp_path)) as window:
         assert window.ends() == 1
         assert window.is_as_before()
         _, _, after = window.raw.rpartition(b"\x1b[?1049l")

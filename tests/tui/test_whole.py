@@ -30,6 +30,12 @@ def without(screen: Window, words: str) -> None:
         assert screen.wait_for_more(30), f"{words!r} is still to be seen in\n{screen.text}"
 
 
+def see(screen: Window) -> None:
+    """What is typed before the question can be seen does not answer it."""
+    while screen.wait_for_more(0.3):
+        screen.read()
+
+
 def test_a_session_at_the_terminal(daemon: Daemon, screen: Window, tmp_path: Path) -> None:
     with daemon.client() as client:
         first = client.submit(["sh", "-c", TALKS], name="talks", gpus=1)
@@ -45,6 +51,7 @@ def test_a_session_at_the_terminal(daemon: Daemon, screen: Window, tmp_path: Pat
 
     screen.press("x")
     screen.until("Kill 1 job")
+    see(screen)
     screen.press(ENTER)  # keeps
     without(screen, "Kill 1 job")
     assert job(daemon, first)["state"] == "running"
@@ -60,6 +67,7 @@ def test_a_session_at_the_terminal(daemon: Daemon, screen: Window, tmp_path: Pat
     screen.press("x")
     screen.until("Kill 1 job")
     screen.until("RUNNING")
+    see(screen)
     screen.press("y")
     without(screen, "Kill 1 job")
     until(lambda: job(daemon, first)["state"] == "ended", "the end of the job")
