@@ -203,7 +203,7 @@ def test_what_was_done_alike_is_told_together_on_a_terminal(gpuq: Gpuq, fake: Fa
     fake.answers["hold"] = {"jobs": [*refused, done(90, "held"), done(91, "held")]}
     ran = gpuq("hold", "g88", terminal=True)
     assert ran.out.splitlines() == [
-        "Jobs 88-89: it has ended; gpuq requeue 88-89 runs it again",
+        "Jobs 88-89: they have ended; gpuq requeue 88-89 runs them again",
         "Jobs 90-91 are held: they do not start before gpuq release 90-91",
     ]
     assert len(gpuq("hold", "g88").out.splitlines()) == 4
