@@ -22,7 +22,7 @@ HEAVY = {
 DEEP_TEST = "gpuq/daemon/gpus/deep_test"
 DOORS = {
     "apsw": "gpuq/daemon/store",
-    "ctypes": ("gpuq/daemon/linux/syscalls.py", f"{DEEP_TEST}/by_driver.py"),
+    "ctypes": ("gpuq/daemon/linux/syscalls.py", "gpuq/rights.py", f"{DEEP_TEST}/by_driver.py"),
     "pynvml": "gpuq/daemon/gpus/nvml",
     "typer": ("gpuq/cli", "gpuq/manual"),
     "prometheus_client": "gpuq/daemon/metrics/exposition.py",

@@ -303,7 +303,7 @@ def test_what_ran_or_was_long_ago_is_not_undone(tmp_path: Path) -> None:
         )
         long_ago = "update jobs set ended_at = ended_at - 700 where id = ?"
         stored.write(at.store, long_ago, waited)
-        assert "and that can be undone for 10:00 (undo_for)" in await at.why("undo", waited)
+        assert "and that can be undone for 10 min" in await at.why("undo", waited)
 
     asked(tmp_path, deed, undo_for="10m")
 
