@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from gpuq.tui.app import GpuqApp
 from gpuq.tui.screens.dialogs.kill import KillDialog
 from tests.conftest import Daemon
