@@ -110,7 +110,6 @@ def test_any_fault_in_the_feed_is_told_as_a_loss_and_got_over(tmp_path: Path) ->
     screened(tmp_path, deed, jobs=[row(1)])
 
 
-@pytest.mark.xfail(reason="its news comes before the screen has turned to it")
 @pytest.mark.parametrize(
     ("keys", "answers"),
     [

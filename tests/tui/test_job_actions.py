@@ -84,7 +84,6 @@ CASES = {
 }
 
 
-@pytest.mark.xfail(reason="it looks for the command and what came of it in one text")
 @pytest.mark.parametrize("name", CASES)
 def test_the_line_that_is_shown_asks_the_same(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -334,7 +333,6 @@ def test_without_a_daemon_nothing_is_changed(tmp_path: Path) -> None:
 # ── the line of messages ──
 
 
-@pytest.mark.xfail(reason="it looks for the command and what came of it in one text")
 def test_an_error_can_be_read_whole(tmp_path: Path) -> None:
     async def deed(screen: Screened) -> None:
         screen.app.screen.query_one("#jobs").focus()

@@ -18,28 +18,25 @@ def message_lines(message: Message, room: int, most: int, *, beside: int, mark: 
     behind what is not whole."""
     if not message.command and not message.is_error:
         return [_without_its_middle(printable(message.text), room - beside, mark)]
+    # A line more shows the command whole, where that helps; but not four lines of ids.
     counts = (most,) if message.is_error else (1, most)
+    tries = [(count, printable(message.whole)) for count in counts]
     for count in counts:
-        for words in _shorter_and_shorter(message, room, count, beside, mark):
-            lines = _wrapped(words, room)
-            if len(lines) <= count and len(lines[-1]) <= room - beside:
-                return lines
+        shorter = _shorter_and_shorter(message, room * count - beside, mark)
+        tries.extend((count, words) for words in shorter)
+    for count, words in tries:
+        lines = wrap(words, room, break_on_hyphens=False) or [""]
+        if len(lines) <= count and len(lines[-1]) <= room - beside:
+            return lines
     *lines, last = lines[:most]
     cut = f" … {mark}"
     return [*lines, last[: max(room - beside - len(cut), 0)] + cut]
 
 
-def _wrapped(words: str, room: int) -> list[str]:
-    return wrap(words, room, break_on_hyphens=False) or [""]
-
-
-def _shorter_and_shorter(
-    message: Message, room: int, most: int, beside: int, mark: str
-) -> Iterator[str]:
+def _shorter_and_shorter(message: Message, room: int, mark: str) -> Iterator[str]:
     command, text = printable(message.command), printable(message.text)
-    yield printable(message.whole)
     end = f" …: {text} {mark}"
-    left = min(room * most - beside - len(end), len(command) - 1)
+    left = min(room - len(end), len(command) - 1)
     while left >= LEAST_OF_COMMAND:
         yield command[:left].rstrip() + end
         left -= max(room // 4, 1)  # lines that end between words hold less

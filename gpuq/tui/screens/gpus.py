@@ -123,6 +123,7 @@ class GpusScreen(TakesAlong):
     def _rest(self) -> None:
         self._stop_asking()
 
+    @on(TextView.Resized)
     @on(LineTable.Moved, "#plots")
     def _show_detail(self) -> None:
         gpu, view = self.plots.current, self.query_one(TextView)

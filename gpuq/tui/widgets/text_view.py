@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.style import Style
 from textual.geometry import Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -16,6 +17,9 @@ Text = Sequence[tuple[str, Style]]
 
 class TextView(ScrollView, can_focus=True):
     BINDINGS = keys.bindings(keys.TEXT)
+
+    class Resized(Message):
+        """What it says may be broken into other lines now."""
 
     def __init__(self, signs: Signs, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -37,6 +41,7 @@ class TextView(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         self.virtual_size = Size(self.room, len(self._lines))
+        self.post_message(self.Resized())
 
     def render_line(self, y: int) -> Strip:
         number = self.scroll_offset.y + y

@@ -9,7 +9,7 @@ from gpuq.tui.data.detail.known import Known
 from gpuq.tui.data.detail.summary import head, title
 from gpuq.tui.data.pieces import Pieces
 from gpuq.tui.looks import Line, Signs
-from gpuq.tui.widgets.detail.view import draw
+from gpuq.tui.widgets.detail.view import draw, forgetting, understand
 
 MOST_LINES = 10
 
@@ -25,7 +25,11 @@ class HeadView(Widget):
 
     def show(self, known: Known) -> None:
         self._known = known
-        self.lay_out()
+        with forgetting(self.forget):
+            self.lay_out()
+
+    def forget(self) -> None:
+        self._known = Known()
 
     def lay_out(self) -> None:
         room, job = self.size.width - 1, self._known.job
@@ -42,7 +46,7 @@ class HeadView(Widget):
             self.refresh()
 
     def on_resize(self) -> None:
-        self.lay_out()
+        understand(self, self.lay_out, self.forget)
 
     def render_line(self, y: int) -> Strip:
         line = Line(self.size.width, self._signs, self.rich_style)

@@ -1,15 +1,20 @@
 """A tab of text about one job, as wide as its pane."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.geometry import Region, Size
+from textual.widget import Widget
 
 from gpuq.tui.data.detail.known import Known
 from gpuq.tui.data.detail.summary import waiting_for_answer
 from gpuq.tui.data.pieces import Pieces, sentences
 from gpuq.tui.looks import BY_CODE, Line
 from gpuq.tui.widgets.text_view import TextView
+
+if TYPE_CHECKING:
+    from gpuq.tui.asking_app import AskingApp
 
 OF_ONE = "Of one job: unfold the group, and choose one."
 
@@ -25,7 +30,11 @@ class DetailView(TextView):
         self.known = known
         if is_other:
             self.scroll_to(y=0, animate=False)
-        self.lay_out()
+        with forgetting(self.forget):
+            self.lay_out()
+
+    def forget(self) -> None:
+        self.known = Known()
 
     def make(self, room: int, height: int) -> Sequence[Pieces]:
         """The lines for a pane of so many cells."""
@@ -66,11 +75,27 @@ class DetailView(TextView):
             self.refresh(Region(0, y, self.room, 1))
 
     def on_resize(self) -> None:
-        self.lay_out()
+        understand(self, self.lay_out, self.forget)
 
 
 def _id(known: Known) -> object:
     return None if known.row is None else (known.row["id"], known.is_folded)
+
+
+@contextmanager
+def forgetting(forget: Callable[[], None]) -> Iterator[None]:
+    """What cannot be shown now is not tried again at each change of the window."""
+    try:
+        yield
+    except Exception:
+        forget()
+        raise
+
+
+def understand(widget: Widget, lay_out: Callable[[], None], forget: Callable[[], None]) -> None:
+    """Lays out what came before there was room for it."""
+    if not cast("AskingApp", widget.app).understand(lay_out):
+        forget()
 
 
 def draw(line: Line, pieces: Pieces) -> None:
