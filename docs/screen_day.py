@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from screen_picture import draw
-from transcripts import BIN, HERE, Show
+from transcripts import BIN, HERE, Show, on_terminal
 
 sys.path.insert(0, str(HERE.parent))
 
@@ -25,6 +25,7 @@ from tests.tui.window import Window
 PICTURES = HERE / "pictures"
 SIZES = ((80, 24), (120, 30), (160, 48))
 PATIENCE_S = 10.0
+AT_HOME = "/home/alice/experiment"  # as long as the name of the folder: no column moves
 KEYS = {
     "Enter": "\r",
     "Esc": "\x1b",
@@ -33,6 +34,7 @@ KEYS = {
     "Ctrl+S": "\x13",
     "Down": "\x1b[B",
     "Up": "\x1b[A",
+    "Right": "\x1b[C",
 }
 
 TRAIN = """\
@@ -79,13 +81,15 @@ utilization = [["0s", 40], ["10s", 88], ["20s", 60], ["40s", 90]]
 
 
 class Step(NamedTuple):
-    """`keys` are hit one after the other, then `words` are to be seen (not: "!" before them). With
-    `typed` a text goes in after the first `keys`. `picture` keeps what is seen under that name."""
+    """`keys` are hit one after the other, then `words` are to be seen. With `typed` a text goes in
+    after the first `keys`. `command` is typed in another terminal before them. `picture` keeps what is
+    seen under that name."""
 
     says: str
     keys: str = ""
     typed: str = ""
     then: str = ""
+    command: str = ""
     words: tuple[str, ...] = ()
     picture: str = ""
 
@@ -146,8 +150,21 @@ DAY = (
     ),
     Step("`D` again gives it back.", "D", words=("gpuq gpus resume",)),
     Step("`3` is what has been.", "3", words=("prep",), picture="history"),
-    Step("`?` shows every key.", "?", words=("leave; jobs go on",), picture="help"),
-    Step("And `q` leaves; jobs go on.", "Esc 1", words=("vit-b",)),
+    Step("`?` shows every key.", "?", words=("All keys",), picture="help"),
+    Step("Back to the jobs.", keys="Esc 1", words=("vit-b",)),
+    Step(
+        "Meanwhile a sweep is submitted from the command line: it is seen at once, as one line.",
+        command="gpuq submit -n tune --grid lr=0.3,0.1 --grid wd=0,0.01"
+        " -- python train.py tune-{lr}-{wd} 90 1",
+        words=("tune", "queued"),
+    ),
+    Step(
+        "`c` hides what is done, `G` goes to the last line, which failed, and `k` up to the sweep.",
+        keys="c G k",
+        words=("> 11…14",),
+        picture="sweep",
+    ),
+    Step("And `q` leaves; jobs go on.", words=("vit-b",)),
 )
 
 
@@ -178,6 +195,10 @@ def live(show: Show, environment: dict[str, str]) -> list[str]:
             typed = f", then `{step.typed}`" * bool(step.typed)
             typed += f", then `{step.then}`" * bool(step.then)
             show.say(f"{step.says}" + (f" Keys: `{step.keys}`{typed}." if step.keys else ""))
+            if step.command:
+                show.say(
+                    "```console", f"$ {step.command}", *at_home(environment, step.command), "```"
+                )
             press(window, step.keys)
             window.press(step.typed)
             press(window, step.then)
@@ -186,10 +207,11 @@ def live(show: Show, environment: dict[str, str]) -> list[str]:
                     f"{step.says} ({step.keys}): {step.words} not to be seen in\n{window.text}"
                 )
             settle(window)
-            show.say("```text", window.text.rstrip("\n"), "```")
+            seen = Seen(window, environment["HOME"])
+            show.say("```text", seen.text, "```")
             if step.picture:
                 (PICTURES / f"{step.picture}.svg").write_text(
-                    draw(window.screen, f"gpuq top: {step.picture}")
+                    draw(seen, f"gpuq top: {step.picture}")
                 )
         window.press("q")
         show.say(f"It ended with code {window.ends()}, and the terminal is as it was.")
@@ -203,9 +225,44 @@ def photograph(environment: dict[str, str], columns: int, rows: int) -> None:
         press(window, "l")
         settle(window, 1.5)
         path = PICTURES / f"screen-{columns}x{rows}.svg"
-        path.write_text(draw(window.screen, f"gpuq top at {columns}x{rows}"))
+        seen = Seen(window, environment["HOME"])
+        path.write_text(draw(seen, f"gpuq top at {columns}x{rows}"))
         window.press("q")
         window.ends()
+
+
+class Seen:
+    """What a terminal shows, as pyte has it, with the folder of the day by another name: its own is
+    another each time."""
+
+    def __init__(self, window: Window, folder: str) -> None:
+        window.read()
+        screen = window.screen
+        self.columns, self.lines = screen.columns, screen.lines
+        self.buffer = [
+            _at_home([row[x] for x in range(self.columns)], folder)
+            for row in (screen.buffer[y] for y in range(self.lines))
+        ]
+
+    @property
+    def text(self) -> str:
+        lines = ("".join(cell.data for cell in row).rstrip() for row in self.buffer)
+        return "\n".join(lines).rstrip("\n")
+
+
+def _at_home(row: list[Any], folder: str) -> list[Any]:
+    text = "".join(cell.data[:1] or " " for cell in row)
+    while (at := text.find(folder)) >= 0:
+        end = at + len(folder)
+        text = text[:at] + AT_HOME + text[end:]
+        row = [*row[:at], *(row[at]._replace(data=sign) for sign in AT_HOME), *row[end:]]
+    return row
+
+
+def at_home(environment: dict[str, str], command: str) -> list[str]:
+    """Runs it there; what it printed."""
+    shown = on_terminal(["sh", "-c", command], cwd=environment["HOME"], env=environment)
+    return shown.replace(environment["HOME"], AT_HOME).splitlines()
 
 
 @contextmanager
@@ -244,6 +301,7 @@ def box() -> Iterator[dict[str, str]]:
     """A morning on a machine with four GPUs: some runs, some waits, some has been."""
     with tempfile.TemporaryDirectory(prefix="gpuq-day-") as folder:
         show = Show()
+        assert len(folder) == len(AT_HOME), f"{folder} is not as long as {AT_HOME}"
         show.folder = here = Path(folder)
         show.environment = environment = {
             "HOME": folder,

@@ -27,9 +27,8 @@ from gpuq.tui.looks import Signs
 from tests.cli.said import FakeDaemon, Said, in_full, job
 from tests.cli.test_group import group
 from tests.desk import until
+from tests.tui.golden import hold, normal_svg
 
-GOLDENS = Path(__file__).parent / "goldens"
-WRITE = "GPUQ_WRITE_GOLDENS"  # set: what is seen is taken for right
 JOIN_S = 5.0
 NOW = 1_790_000_000.0  # 14:13:20 UTC
 
@@ -162,11 +161,12 @@ class Screened:
         """It looks as it is written down in goldens/, all of it or one widget; with
         GPUQ_WRITE_GOLDENS=1 it is written down."""
         await self.settle()
-        seen = (self.text() if of is None else self.text_of(of)) + "\n"
-        path = GOLDENS / f"{name}.txt"
-        if os.environ.get(WRITE):
-            path.write_text(seen)
-        assert seen == path.read_text()
+        hold((self.text() if of is None else self.text_of(of)) + "\n", f"{name}.txt")
+
+    async def is_svg_golden(self, name: str) -> None:
+        """The same for colours and styles, of the whole screen."""
+        await self.settle()
+        hold(normal_svg(self.app.export_screenshot(title=name, simplify=True)), f"{name}.svg")
 
 
 Deed = Callable[[Screened], Coroutine[Any, Any, None]]

@@ -1,6 +1,5 @@
 """The pane about the job under the cursor: what each of its tabs shows, and when it asks for it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from gpuq.errors import NothingMatched
 from gpuq.tui.screens import looking_into
 from tests.cli.said import GIB, Said, attempt, in_full, simulated
 from tests.cli.test_group import group
-from tests.tui.screened import GOLDENS, NOW, WRITE, Screened, row, screened
+from tests.tui.golden import hold
+from tests.tui.screened import NOW, Screened, row, screened
 
-SIZES = {"80x24": (80, 24), "160x48": (160, 48)}
+SIZES = {"80x24": (80, 24), "120x30": (120, 30), "160x48": (160, 48)}
 
 
 def running(number: int = 183, **changes: Any) -> Said:
@@ -111,10 +111,7 @@ async def pane_is_golden(screen: Screened, name: str) -> None:
     seen = screen.app.screen.pane.region
     lines = screen.text().splitlines()[seen.y : seen.bottom]
     text = "\n".join(line[seen.x : seen.right].rstrip() for line in lines) + "\n"
-    path = GOLDENS / f"{name}.txt"
-    if os.environ.get(WRITE):
-        path.write_text(text)
-    assert text == path.read_text()
+    hold(text, f"{name}.txt")
 
 
 def looked(tmp_path: Path, deed: Any, size: str = "80x24", **changes: Any) -> None:

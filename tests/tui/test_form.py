@@ -78,7 +78,7 @@ def preview(screen: Screened) -> list[str]:
     return shlex.split(" ".join(line.strip() for line in lines[begin:end]))
 
 
-@pytest.mark.parametrize("size", [(40, 12), (80, 24), (160, 48)])
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 30), (160, 48)])
 def test_it_shows_the_line_and_what_would_become_of_it(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
@@ -87,6 +87,8 @@ def test_it_shows_the_line_and_what_would_become_of_it(
         await write(screen, command="python train.py --lr 3e-4", gpus="2", time="2h", tags="sweep")
         await screen.shows("would start")
         await screen.is_golden(f"form_{size[0]}x{size[1]}")
+        if size == (80, 24):
+            await screen.is_svg_golden("form")
 
     form(tmp_path, deed, size=size)
 
@@ -119,7 +121,7 @@ def test_what_was_said_of_another_line_is_not_shown_any_more(tmp_path: Path) -> 
 def test_what_came_of_a_long_line_is_seen(tmp_path: Path) -> None:
     async def deed(screen: Screened) -> None:
         await screen.press("n")
-        await write(screen, command="python train.py " + "--option value " * 8)
+        await write(screen, command="python train.py " + "--option value " * 20)
         await screen.press("ctrl+s")
         await screen.shows(": Job 184 queued (M)")
         assert " gpuq submit -- python train.py" in screen.text()

@@ -1,6 +1,5 @@
 """The GPUs above the jobs: what is said of each, in any width, and no more drawn than has changed."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from gpuq.tui.data.gpus.line import Pieces, folded, gpu_line, head
 from gpuq.tui.looks import Line, Signs
 from gpuq.tui.widgets.gpu_strip import GpuStrip
 from tests.cli.said import GIB, Said, gpu, process, simulated
-from tests.tui.screened import GOLDENS, NOW, WRITE, Screened, row, screened
+from tests.tui.golden import GOLDENS, hold
+from tests.tui.screened import NOW, Screened, row, screened
 
 WIDTHS = (40, 80, 120, 160)
 READ = {"utilization_percent": 97, "temperature_c": 71, "power_w": 388.4}
@@ -74,19 +74,12 @@ def strip_of(screen: Screened) -> str:
     return "\n".join(lines) + "\n"
 
 
-def is_golden(seen: str, name: str) -> None:
-    path = GOLDENS / f"{name}.txt"
-    if os.environ.get(WRITE):
-        path.write_text(seen)
-    assert seen == path.read_text()
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_looks_as_it_is_written_down(tmp_path: Path, width: int) -> None:
     async def deed(screen: Screened) -> None:
         await screen.until(lambda: screen.daemon.requests("gpu_history"), "the past to be asked")
         await screen.settle()
-        is_golden(strip_of(screen), f"gpus_strip_{width}")
+        hold(strip_of(screen), f"gpus_strip_{width}.txt")
         assert max(map(len, strip_of(screen).splitlines())) <= width
 
     answers = {"gpu_history": history(**BUSY)}

@@ -106,7 +106,7 @@ async def type_filter(screen: Screened, text: str) -> None:
     await screen.settle()
 
 
-@pytest.mark.parametrize("size", [(40, 12), (80, 24), (160, 48)])
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 30), (160, 48)])
 def test_what_ended_last_is_first(tmp_path: Path, size: tuple[int, int]) -> None:
     async def deed(screen: Screened) -> None:
         await screen.shows("42 ended, 5 failed" if size[0] < 120 else "as of")

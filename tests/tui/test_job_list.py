@@ -87,6 +87,8 @@ def test_it_looks_so(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
             await screen.press("right")
         assert all(line.isprintable() for line in screen.text().splitlines())
         await screen.is_golden(f"list-{name}-{size[0]}x{size[1]}", of="#list")
+        if name == "states" and size == (120, 30):
+            await screen.is_svg_golden("list")
 
     jobs = {"states": EVERY_STATE, "hostile": HOSTILE, "folded": FOLDED}[name]
     screened(tmp_path, deed, size=size, jobs=jobs)
@@ -371,3 +373,13 @@ def test_the_clock_stands_where_nobody_sees_it(tmp_path: Path, why: str) -> None
             assert table.is_ticking
 
     screened(tmp_path, deed, jobs=[row(1) if why == "nothing runs" else runs(1)])
+
+
+def test_the_head_stands_above_its_columns_when_the_list_outgrows_its_room(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("c")
+        head, first, *_ = screen.text_of("#list").splitlines()
+        assert head.index("USER") == first.index("alice")
+
+    ended = [over(number) for number in range(10, 40)]
+    screened(tmp_path, deed, jobs=[runs(1, name="vit-b"), *ended])

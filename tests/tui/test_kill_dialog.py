@@ -63,12 +63,14 @@ async def is_killed(screen: Screened, refs: str) -> None:
     await screen.until(lambda: killed(screen) == [[refs]], f"{refs} to be killed")
 
 
-@pytest.mark.parametrize("size", [(40, 12), (80, 24), (160, 48)])
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 30), (160, 48)])
 def test_it_says_what_will_be(tmp_path: Path, size: tuple[int, int]) -> None:
     async def deed(screen: Screened) -> None:
         await screen.press("asterisk", "x")
         await screen.shows("186 waits for")
         await screen.is_golden(f"kill_{size[0]}x{size[1]}", of="#box")
+        if size == (80, 24):
+            await screen.is_svg_golden("kill")
 
     theirs = runs(183, user="bob", name="eval-7", gpus=[2])
     jobs = [*QUEUE, theirs, waits(190, last=229, name="grid"), *map(waits, range(230, 245))]

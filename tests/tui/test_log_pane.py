@@ -459,7 +459,7 @@ def test_the_whole_screen_begins_where_it_was_read_and_so_does_the_way_back(
     with_log(tmp_path, deed, text, of=of)
 
 
-@pytest.mark.parametrize("size", [(40, 12), (80, 24), (160, 48)])
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 30), (160, 48)])
 def test_how_the_log_looks(
     tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

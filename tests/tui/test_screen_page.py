@@ -8,7 +8,7 @@ from gpuq.tui.app import GpuqApp
 from gpuq.tui.data.listing.filters import HINTS
 from gpuq.tui.keymap import keys_of, shown
 from gpuq.tui.screens.help import by_panel
-from tests.tui.screened import WRITE
+from tests.tui.golden import WRITE
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = DOCS / "screen.md"

@@ -297,7 +297,8 @@ def _seen(browser: Browser) -> str:
     ][-1:] or [{"width": 80, "height": 24}]
     screen = pyte.Screen(size["width"], size["height"])
     pyte.ByteStream(screen).feed(browser.received())
-    return "\n".join(screen.display)
+    rows = (screen.buffer[y] for y in range(screen.lines))
+    return "\n".join("".join(row[x].data for x in range(screen.columns)) for row in rows)
 
 
 def _colours(png: bytes) -> int:

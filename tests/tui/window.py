@@ -83,7 +83,11 @@ class Window:
     @property
     def text(self) -> str:
         self.read()
-        return "\n".join(line.rstrip() for line in self.screen.display)
+        columns, rows = range(self.screen.columns), range(self.screen.lines)
+        buffer = self.screen.buffer
+        # pyte's own `display` fails where half of a wide sign is overwritten by now.
+        lines = ("".join(buffer[y][x].data for x in columns) for y in rows)
+        return "\n".join(line.rstrip() for line in lines)
 
     def read(self) -> None:
         """What there is to read, without waiting for more."""

@@ -25,7 +25,7 @@ KEYBOARD_OFF = "\x1b[<u"  # kitty's: one for each time that it was set
 MODES_OFF = "\x1b[?1016l\x1b[?2048l\x1b[0m"
 ALL_OFF = (
     f"{KEYBOARD_OFF}\x1b[?7h\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?2004l\x1b[?1004l"
-    f"{MODES_OFF}\x1b[?1049l\x1b[?25h"
+    f"\x1b[?2026l{MODES_OFF}\x1b[?1049l\x1b[?25h"
 )
 UNKNOWN_SIZE = (80, 24)
 

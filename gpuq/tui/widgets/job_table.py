@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import cast
 
-from textual.message import Message
 from textual.timer import Timer
 
 from gpuq.cli.fold_text import ids_of
@@ -25,9 +24,6 @@ NEAR = 2 * ANEW_BEYOND + 1
 class JobTable(MarkedTable):
     """`current` is the row under the cursor, which stays on its job however the rows move. A folded
     group is a row with `jobs`, `count` and `counts`, as fold_text reads it."""
-
-    class Widened(Message):
-        """The columns are others."""
 
     def __init__(self, signs: Signs, *, user: str = "", id: str | None = None) -> None:
         super().__init__(signs, id=id)
@@ -192,7 +188,7 @@ class JobTable(MarkedTable):
         )
         if self.columns != before:
             self.refresh()
-            self.post_message(self.Widened())
+            self.post_message(self.Widened(self))
 
     # ── the cursor ──
 
@@ -227,7 +223,6 @@ class JobTable(MarkedTable):
 
     def on_resize(self) -> None:
         super().on_resize()
-        self.post_message(self.Widened())  # their head may have been drawn for the room before
         self._wind()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:

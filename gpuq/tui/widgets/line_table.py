@@ -32,6 +32,17 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
         def control(self) -> "LineTable":
             return self.table
 
+    class Widened(Message):
+        """Its lines have other room, or other columns: a head above them does not fit any more."""
+
+        def __init__(self, table: "LineTable") -> None:
+            super().__init__()
+            self.table = table
+
+        @property
+        def control(self) -> "LineTable":
+            return self.table
+
     def __init__(self, signs: Signs, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.signs = signs
@@ -129,6 +140,10 @@ class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
     def on_resize(self) -> None:
         self.virtual_size = Size(self.room, self.lines)
         self._show_cursor()
+        self.post_message(self.Widened(self))
+
+    def watch_show_vertical_scrollbar(self) -> None:
+        self.post_message(self.Widened(self))  # it takes a cell of each line, and that is no resize
 
     def on_focus(self) -> None:
         self.redraw(self.cursor)

@@ -15,7 +15,6 @@ from gpuq.tui.data.spans import Row
 from gpuq.tui.looks import BY_CODE, DIM, PLAIN_STYLE, YELLOW, Line, Signs
 from gpuq.tui.widgets.job_columns import GLYPHS
 from gpuq.tui.widgets.marked_table import MarkedTable
-from gpuq.tui.widgets.one_line import OneLine
 
 
 class _Column(NamedTuple):
@@ -43,18 +42,6 @@ NARROW_NAME = 10
 def columns_for(room: int) -> list[_Column]:
     shown = [column for column in COLUMNS if room >= column.least]
     return [c._replace(wide=NARROW_NAME) if c.title == "NAME" and room < 70 else c for c in shown]
-
-
-class PastHead(OneLine):
-    def __init__(self, signs: Signs, *, id: str | None = None) -> None:
-        super().__init__(signs, _write_head, id=id)
-
-
-def _write_head(line: Line) -> None:
-    line.add("  ")
-    for column in columns_for(line.room):
-        line.add(column.title, DIM, wide=column.wide - 1, right=column.right).add(" ")
-    line.add(" WHY / COMMAND", DIM)
 
 
 class PastTable(MarkedTable):
@@ -100,6 +87,12 @@ class PastTable(MarkedTable):
         """Said also where the cursor is there already: there may be more behind it."""
         super().action_last()
         self.post_message(self.Moved(self))
+
+    def write_head(self, line: Line) -> None:
+        line.add("  ")
+        for column in columns_for(self.room):
+            line.add(column.title, DIM, wide=column.wide - 1, right=column.right).add(" ")
+        line.add(" WHY / COMMAND", DIM)
 
     def draw(self, number: int, line: Line) -> None:
         row = self._rows[number]

@@ -22,10 +22,14 @@ def process_lines(
         return [[(found["why"] or "", DIM)]]
     percents = cpu_percents(found, before)
     branches = _tree(processes) if is_tree else _by_use(processes, percents)
+    fronts = [(f"{branch}{one['pid']} ", one) for branch, one in branches]
     has_gpu = any(one["gpu_memory_bytes"] is not None for one in processes)
-    lines: list[Pieces] = [
-        _line(branch, one, percents[one["pid"]], room, has_gpu) for branch, one in branches
-    ]
+    left = room - max(width(front) for front, _ in fronts) - COMMAND_LEAST
+    has_memory = not has_gpu or width(_uses(processes[0], None, has_gpu=True)) <= left
+    lines: list[Pieces] = []
+    for front, one in fronts:
+        uses = _uses(one, percents[one["pid"]], has_memory=has_memory, has_gpu=has_gpu)
+        lines.append(_line(front, one, uses, room))
     return [*lines, [(_sum(found, percents), DIM)]]
 
 
@@ -72,13 +76,19 @@ def _by_use(processes: Sequence[Process], percents: Percents) -> Iterator[tuple[
     return (("  ", one) for one in sorted(processes, key=use, reverse=True))
 
 
-def _line(branch: str, one: Process, percent: float | None, room: int, has_gpu: bool) -> Pieces:
-    """ "├ 51220 python eval.py  cpu 112%  4.1G  gpu 21.5G" """
+def _uses(one: Process, percent: float | None, *, has_memory: bool = True, has_gpu: bool) -> str:
+    """In a narrow pane the memory of a GPU is what is wanted; the sum below says the other."""
     cpu = "–" if percent is None else f"{percent:.0f}%"
-    uses = f"  cpu {cpu:>5}  {format_bytes(one['rss_bytes']):>5}"
+    uses = f"  cpu {cpu:>5}"
+    if has_memory:
+        uses += f"  {format_bytes(one['rss_bytes']):>5}"
     if has_gpu:
         uses += f"  gpu {format_bytes(one['gpu_memory_bytes']):>5}"
-    front = f"{branch}{one['pid']} "
+    return uses
+
+
+def _line(front: str, one: Process, uses: str, room: int) -> Pieces:
+    """ "├ 51220 python eval.py  cpu 112%  4.1G  gpu 21.5G" """
     left = max(room - width(uses) - width(front), COMMAND_LEAST)
     command = cut(printable(_called(one["command"])) + _state(one), left)
     return [

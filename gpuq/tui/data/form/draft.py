@@ -33,7 +33,7 @@ class Field(NamedTuple):
 
 FIELDS = (
     Field("gpus", "gpus", ("-g", "--gpus"), "1 unless said"),
-    Field("gpu_mem", "gpu mem", ("--gpu-mem",), "a whole GPU; or 20G, auto"),
+    Field("gpu_mem", "gpu mem", ("--gpu-mem",), "whole; or 20G, auto"),
     Field("time", "time", ("-t", "--time"), "no limit; or 2h"),
     Field("name", "name", ("-n", "--name"), "what to call it"),
     Field("cwd", "cwd", ("-C", "--cwd"), "where gpuq top runs"),

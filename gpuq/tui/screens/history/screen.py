@@ -31,7 +31,7 @@ from gpuq.tui.widgets.key_line import KeyLine
 from gpuq.tui.widgets.line_table import LineTable
 from gpuq.tui.widgets.message_line import MessageLine
 from gpuq.tui.widgets.one_line import OneLine
-from gpuq.tui.widgets.past_table import PastHead, PastTable
+from gpuq.tui.widgets.past_table import PastTable
 from gpuq.tui.widgets.text_view import TextView
 from gpuq.tui.widgets.top_line import TopLine
 
@@ -46,8 +46,9 @@ class HistoryScreen(FiltersThePast, ShapesThePast, ShowsTotals, OpensForms, Take
         yield OneLine(signs, self.write_totals, id="totals-line")
         with Horizontal(id="past-body"):
             with Vertical(id="past-list"):
-                yield PastHead(signs, id="columns")
-                yield PastTable(self.gpuq.picture_signs, id="past")
+                table = PastTable(self.gpuq.picture_signs, id="past")
+                yield OneLine(signs, table.write_head, id="columns")
+                yield table
             yield TextView(signs, id="totals")
         yield FilterLine(signs, id="filter")
         yield MessageLine(signs, self.write_status, id="message")
@@ -56,6 +57,10 @@ class HistoryScreen(FiltersThePast, ShapesThePast, ShowsTotals, OpensForms, Take
     def on_mount(self) -> None:
         self.table.focus()
         self.ask_anew()
+
+    @on(LineTable.Widened, "#past")
+    def _widen(self) -> None:
+        self.query_one("#columns").refresh()
 
     def on_screen_resume(self) -> None:
         if self.past.loaded:

@@ -140,7 +140,8 @@ class DetailPane(Vertical):
             style = BOLD + CURSOR if has_focus else BOLD
             line.add(f"[{tab}]" if is_open else f" {tab} ", style if is_open else PLAIN_STYLE)
         rule = "━" if has_focus else "─"
-        line.add(" " + rule * max(line.left - len(status) - 1, 0), BOLD if has_focus else DIM)
+        if (gap := line.left - width(status)) > 0:
+            line.add(" " + rule * (gap - 1), BOLD if has_focus else DIM)
         line.add(status, DIM)
 
     def on_log_pane_changed(self) -> None:
