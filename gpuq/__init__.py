@@ -3,9 +3,12 @@
 Only the version and lazily the public names live here: every client command pays for this import.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from gpuq.client import Client
     from gpuq.errors import (
         DaemonUnreachable,

@@ -3,16 +3,21 @@
 On the start-up path of `submit` and `run`: standard library only.
 """
 
+from __future__ import annotations
+
 import os
 import resource
-from hashlib import sha256
-from typing import Any
+import sys
 
 from gpuq import protocol
 from gpuq.errors import GpuqError, UsageError
 from gpuq.work_tree.commit import commit_of
 
-Job = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Job = dict[str, Any]
 
 
 def environment() -> list[str]:
@@ -30,7 +35,19 @@ def environment() -> list[str]:
 
 def digest(variables: list[str]) -> str:
     joined = "".join(variable + "\0" for variable in variables)
-    return sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()
+    hashed: str = _sha256()(joined.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashed
+
+
+def _sha256() -> Any:
+    """Python's own: hashlib would load OpenSSL, which takes longer than all that is asked of it here.
+    Who builds Python without its own has that of hashlib."""
+    try:
+        return __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256").sha256
+    except ImportError:
+        from hashlib import sha256
+
+        return sha256
 
 
 # What `Client.submit` takes: the wire ignores what it does not know, a caller should hear of it.

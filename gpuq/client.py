@@ -16,15 +16,15 @@ needs.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from gpuq.link import Link
 from gpuq.locate import locate
 from gpuq.looking_back import LookingBack, check_filters, names
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Unpack
+    from typing import Any, Unpack
 
     from gpuq.follow import Follow
     from gpuq.group_table import GroupInFull
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
         Verdict,
     )
 
+    Answer = dict[str, Any]
+
 ANSWER_S = 60.0
 SILENCE_S = (
     30.0  # after which a subscription is taken for dead; it says something three times as often
 )
 WAIT_SLICE_S = 30.0  # of one request, so that a dead daemon is noticed
-
-Answer = dict[str, Any]
 
 
 class Client(LookingBack):

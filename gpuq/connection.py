@@ -1,9 +1,19 @@
 """Lines over a Unix socket, from the client's side. On the start-up path: standard library only."""
 
+from __future__ import annotations
+
 import os
-import socket
-import struct
+import sys
 import time
+from _socket import (  # socket would bring enum and selectors, which cost as much as all the rest here
+    AF_UNIX,
+    SHUT_RDWR,
+    SO_PEERCRED,
+    SOCK_CLOEXEC,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
 
 from gpuq import paths, protocol
 from gpuq.errors import DaemonUnreachable, GpuqError
@@ -26,7 +36,7 @@ class Connection:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         self._buffer = bytearray()
         try:
             paths.connect(self._socket, path)
@@ -41,7 +51,7 @@ class Connection:
     def hang_up(self) -> None:
         """Whoever waits for an answer in another thread waits no longer."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(SHUT_RDWR)
         except OSError:
             pass  # it is closed already
 
@@ -94,8 +104,8 @@ class Connection:
 
     def _check_peer(self) -> None:
         """A socket that somebody else put there gets neither environment nor command."""
-        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = struct.unpack("3i", raw)[1]
+        _pid_uid_gid = self._socket.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)
+        uid = int.from_bytes(_pid_uid_gid[4:8], sys.byteorder)
         if uid not in (0, os.geteuid()):
             raise GpuqError(
                 f"the socket {self._path} is served by uid {uid}, which is neither you nor root; "

@@ -4,17 +4,23 @@ Several threads may ask at the same time: each request that is under way has a c
 and connections are kept for the next. On the start-up path: standard library, and little of it.
 """
 
+from __future__ import annotations
+
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
 from itertools import count
-from typing import Any
 
 import gpuq
 from gpuq import paths, protocol
 from gpuq.connection import Connection, Gone
 from gpuq.errors import DaemonUnreachable, UsageError
-from gpuq.locate import Address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from gpuq.locate import Address
 
 RESTART_S = 30.0  # how long a client waits for a daemon that is being replaced
 GREETING_S = 60.0
@@ -60,7 +66,7 @@ class Link:
                     raise DaemonUnreachable(str(gone)) from None
                 time.sleep(0.1)
 
-    def stream(self, do: str, arguments: Mapping[str, Any], silence_s: float) -> "Stream":
+    def stream(self, do: str, arguments: Mapping[str, Any], silence_s: float) -> Stream:
         """A request that is answered again and again, on a connection of its own."""
         number = next(self._ids)
         try:

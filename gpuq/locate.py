@@ -4,6 +4,8 @@ What is given on the command line or in the environment, then a config file wher
 the machine's daemon where one is installed, then your own. On the start-up path: standard library.
 """
 
+from __future__ import annotations
+
 import os
 
 from gpuq import paths

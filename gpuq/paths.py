@@ -3,9 +3,14 @@
 On the client's start-up path: standard library only, and no more of it than this needs.
 """
 
+from __future__ import annotations
+
 import os
-import socket
-from collections.abc import Mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Mapping
 
 SYSTEM_STATE_DIR = "/var/lib/gpuq"
 SYSTEM_SOCKET = "/run/gpuq/gpuq.sock"
@@ -92,15 +97,15 @@ def has_system_daemon() -> bool:
     return os.path.exists(SYSTEM_SOCKET) or any(map(os.path.exists, SYSTEM_UNITS))
 
 
-def bind(sock: socket.socket, path: str) -> None:
+def bind(sock: socket, path: str) -> None:
     _through_folder(sock.bind, path)
 
 
-def connect(sock: socket.socket, path: str) -> None:
+def connect(sock: socket, path: str) -> None:
     _through_folder(sock.connect, path)
 
 
-def _through_folder(deed: "Callable[[str], None]", path: str) -> None:
+def _through_folder(deed: Callable[[str], None], path: str) -> None:
     """A path too long for sun_path is reached through a descriptor of its folder."""
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         deed(path)
@@ -110,8 +115,3 @@ def _through_folder(deed: "Callable[[str], None]", path: str) -> None:
         deed(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
     finally:
         os.close(folder)
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable

@@ -14,9 +14,9 @@ meaning. Bytes that are not UTF-8 travel as lone surrogates (PEP 383), escaped b
 On the client's start-up path: plain dicts and json.
 """
 
-import json
-from typing import Any
+from __future__ import annotations
 
+from gpuq import wire_json
 from gpuq.errors import BY_CODE, GpuqError, UsageError
 
 PROTOCOL = 1
@@ -59,27 +59,28 @@ NO_ANSWER = (
     "and gpuq daemon status"
 )
 
-Message = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
+else:
+    Message = dict  # `typing` is not loaded for that
 
 
 def encode(message: Message) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+    return wire_json.dumps(message).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> Message:
     """The message in a line; UsageError where it is none."""
     try:
-        message = json.loads(line, parse_constant=_refuse_constant)
+        message = wire_json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not a line of JSON: {error}") from None
     if not isinstance(message, dict):
         raise UsageError("not a JSON object")
     return message
-
-
-def _refuse_constant(word: str) -> None:
-    """NaN is no JSON, and as a length of time it would never pass."""
-    raise ValueError(f"{word} is no number")
 
 
 def hello(version: str, **more: Any) -> Message:

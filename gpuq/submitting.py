@@ -3,13 +3,18 @@
 On the start-up path of `submit` and `run`: standard library only.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from gpuq import capture
 
-Message = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Message = dict[str, Any]
 
 
 class Submitting:

@@ -14,15 +14,15 @@ from typer._click import Command as ClickCommand
 from typer._click.exceptions import ClickException
 
 from gpuq.cli import console
+from gpuq.cli.app import sentence_of
 from gpuq.cli.asking import ask
 from gpuq.cli.change import Jobs
 from gpuq.cli.commands import EditCommand, WordsCommand, family
+from gpuq.cli.declaring import Words, declared
 from gpuq.cli.edit import Clear, borrowed, changes_of
 from gpuq.cli.foresight import foresee
 from gpuq.cli.job_options import describe, with_options_of
-from gpuq.cli.main import sentence_of
 from gpuq.cli.many_options import many_at_once
-from gpuq.cli.submit import Words
 from gpuq.errors import UsageError
 
 NOT_HERE = ("--wait", "-w", "--follow", "-f", "--dry-run", "--json", "--pipeline", "--from")
@@ -114,7 +114,7 @@ def _command(name: str) -> ClickCommand:
     function: Callable[..., Any] = {"submit": _submit, "check": _check, "edit": _edit}[name]
     app = family()
     kind = EditCommand if name == "edit" else WordsCommand
-    app.command(cls=kind, add_help_option=False)(function)
+    app.command(cls=kind, add_help_option=False)(declared(function))
     return typer.main.get_command(app)
 
 

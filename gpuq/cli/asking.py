@@ -4,11 +4,9 @@ On the start-up path of `submit` and `run`: what only arrays, scripts and Slurm'
 loaded with them.
 """
 
-import os
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-import typer
+import os
 
 from gpuq.cli.job_options import describe
 from gpuq.cli.many_options import MANY, SPELLINGS
@@ -16,6 +14,11 @@ from gpuq.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    import typer
+
     from gpuq.cli.script import Script
 
 
@@ -31,7 +34,7 @@ def ask(context: typer.Context, words: Sequence[str], options: dict[str, Any]) -
 
 
 def ask_script(
-    context: typer.Context, script: "Script", words: Sequence[str], own: dict[str, Any]
+    context: typer.Context, script: Script, words: Sequence[str], own: dict[str, Any]
 ) -> dict[str, Any]:
     """What a script and the options beside it ask for."""
     from gpuq.cli.script import as_job, options_of, with_line

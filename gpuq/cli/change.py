@@ -8,9 +8,10 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
+from gpuq.cli.declaring import Mine, Name, Queue, State, Tag, Yes
 from gpuq.cli.fold_text import called, run_of, together
 from gpuq.cli.render import Job, plain, printable, tabbed
-from gpuq.cli.selecting import Mine, Name, Queue, State, Tag, Yes, ask_first, chosen
+from gpuq.cli.selecting import ask_first, chosen
 from gpuq.errors import UsageError
 
 Jobs = Annotated[list[str], Argument(metavar="JOB ...", show_default=False)]

@@ -5,7 +5,7 @@ never taken for a command to queue.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import typer
 import typer.main
@@ -13,9 +13,8 @@ from typer._click import Command as ClickCommand
 from typer._click import Context, HelpFormatter
 from typer.core import TyperCommand, TyperGroup
 
+from gpuq.cli.declaring import declared
 from gpuq.errors import UsageError
-
-Read = TypeVar("Read")
 
 
 class Entry(NamedTuple):
@@ -94,7 +93,7 @@ def load(name: str) -> ClickCommand:
 
 def _alone(function: Callable[..., Any], kind: type[TyperCommand]) -> typer.Typer:
     app = family()
-    app.command(cls=kind)(function)
+    app.command(cls=kind)(declared(function))
     return app
 
 
@@ -220,11 +219,3 @@ def panels_of(command: ClickCommand, ctx: Context) -> list[tuple[str, list[tuple
 def _first_line(command: ClickCommand) -> str:
     sentence = (command.help or "").split(".")[0]
     return sentence[:1].lower() + sentence[1:]
-
-
-def read_option(option: str, parse: Callable[[str], Read], text: str | None) -> Read | None:
-    """A value as its parser reads it; what is wrong with it names the option."""
-    try:
-        return None if text is None else parse(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None

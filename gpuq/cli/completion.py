@@ -63,7 +63,7 @@ def complete(context: typer.Context, words: Annotated[list[str] | None, Argument
 
 
 def _candidates(before: Sequence[str], begun: str) -> Sequence[str]:
-    from gpuq.cli.main import app
+    from gpuq.cli.app import app
 
     command, rest = _descend(typer.main.get_command(app), before)
     options = _options(command)

@@ -4,31 +4,51 @@ The only room of the command line that looks at the environment and at the clock
 answer; what is said beside it goes to stderr.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sys
-import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
-import typer
-
-from gpuq.cli.render import Look
 from gpuq.client import Client
 from gpuq.errors import UsageError
-from gpuq.protocol import SCHEMA
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    import typer
+
+    from gpuq.cli.render import Look
 
 _KEPT = "gpuq.kept_notes"
 # What TERM says where a terminal, or what takes its place, can do no more than print lines.
 LINES_ONLY = ("", "dumb", "unknown")
+WIDTH = 100  # where nobody says how wide it is
 
 
-class Chosen(NamedTuple):
+COLORS = ("auto", "always", "never")
+
+
+class Chosen:
     """The options before the command."""
 
-    socket: str | None = None
-    state_dir: str | None = None
-    color: str = "auto"
+    __slots__ = ("color", "socket", "state_dir")
+
+    def __init__(
+        self, socket: str | None = None, state_dir: str | None = None, color: str = "auto"
+    ) -> None:
+        self.socket = socket
+        self.state_dir = state_dir
+        self.color = color
+
+
+class Leave(Exception):
+    """Ends the command with that exit code; what there is to say was said."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 def connect(context: typer.Context, *, autostart: bool = False) -> Client:
@@ -59,11 +79,21 @@ def daemon_options(context: typer.Context) -> list[str]:
     return [word for option, path in given.items() if path for word in (option, path)]
 
 
+def is_for_a_person(context: typer.Context) -> bool:
+    """Whether the answer goes to a terminal, or is to look as if it did."""
+    chosen: Chosen = context.obj
+    return sys.stdout.isatty() or chosen.color == "always"
+
+
 def look(context: typer.Context) -> Look:
+    import time
+
+    from gpuq.cli.render import Look
+
     chosen: Chosen = context.obj
     is_terminal = sys.stdout.isatty()
     return Look(
-        terminal=is_terminal or chosen.color == "always",
+        terminal=is_for_a_person(context),
         colour=_wants_colour(chosen.color, is_terminal),
         unicode=_speaks_unicode(),
         width=_width(),
@@ -92,9 +122,14 @@ def _speaks_unicode() -> bool:
 
 
 def _width() -> int:
-    from shutil import get_terminal_size
-
-    return get_terminal_size((100, 24)).columns
+    """As shutil.get_terminal_size finds it, which brings the archives that shutil can read."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or WIDTH
+    except (ValueError, OSError):
+        return WIDTH
 
 
 def _user() -> str:
@@ -142,6 +177,10 @@ def take_kept(context: typer.Context) -> list[str]:
 
 
 def say_json(**values: Any) -> None:
+    import json
+
+    from gpuq.protocol import SCHEMA
+
     indent = 2 if sys.stdout.isatty() else None
     say(json.dumps({"schema": SCHEMA, **values}, indent=indent))
 

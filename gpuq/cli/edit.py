@@ -10,6 +10,7 @@ from typer import Option
 from gpuq.cli import console, edit_text
 from gpuq.cli.change import AsJson, Jobs, Sentences, tell, verb
 from gpuq.cli.commands import COMMAND_BEHIND
+from gpuq.cli.declaring import parameters_of
 from gpuq.cli.job_options import describe, environment, gpu_words, with_options_of
 from gpuq.cli.render import Job
 from gpuq.client import Client
@@ -38,7 +39,7 @@ def borrowed() -> None:
     """Lends its signature."""
 
 
-_known = inspect.signature(describe).parameters
+_known = {one.name: one for one in parameters_of(describe)}
 borrowed.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [_known[name].replace(default=None) for name in BORROWED if name in _known]
 )

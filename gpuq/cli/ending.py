@@ -1,10 +1,16 @@
 """How a job's end becomes the exit code of the command that waited for it."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
 from contextlib import contextmanager
 
-from gpuq.cli.render import Job
 from gpuq.errors import GpuqError, WaitTimedOut
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gpuq.cli.render import Job
 
 
 class LostSight(GpuqError):
@@ -26,7 +32,5 @@ def own_failures() -> Iterator[None]:
 def exit_code(job: Job) -> int:
     """What the job gives to the shell. Loaded late: after a job's end nobody counts milliseconds."""
     from gpuq.core.ends.codes import shell_code
-    from gpuq.core.model import Outcome
 
-    outcome = Outcome(job["outcome"]) if job["outcome"] else None
-    return shell_code(outcome, job["exit_code"], job["signal"])
+    return shell_code(job["outcome"], job["exit_code"], job["signal"])

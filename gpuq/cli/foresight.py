@@ -1,14 +1,18 @@
 """What can be seen to go wrong before a job is queued. It is queued all the same, and that is said once
 it was: the file may be there by the time the job starts."""
 
-import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from __future__ import annotations
 
-import typer
+import os
 
 from gpuq.cli import console
-from gpuq.cli.render import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    import typer
 
 # Long options that hardly any program has but gpuq.
 OURS = frozenset(
@@ -24,9 +28,15 @@ def foresee(context: typer.Context, asked: dict[str, Any], *, dry: bool = False)
     """What is to be said of it with `console.say_kept`."""
     all_the_same = "" if dry else "; the job is queued all the same"
     for doubt in _doubts(asked):
-        console.keep_note(context, f"{printable(doubt)}{all_the_same}")
+        console.keep_note(context, f"{_printable(doubt)}{all_the_same}")
     for hint in _hints(asked):
-        console.keep_note(context, printable(hint))
+        console.keep_note(context, _printable(hint))
+
+
+def _printable(text: str) -> str:
+    from gpuq.cli.render import printable  # for the few that have something to be told
+
+    return printable(text)
 
 
 def _hints(asked: dict[str, Any]) -> Iterator[str]:

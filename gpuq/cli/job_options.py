@@ -1,24 +1,19 @@
 """What `submit` and `run` offer to say about a job, written down once for both."""
 
-import inspect
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Annotated, Any
+from __future__ import annotations
 
-from typer import Option
-
-from gpuq.cli.commands import read_option
-from gpuq.core.units import parse_bytes, parse_ranges, parse_seconds
 from gpuq.errors import UsageError
 
-MOST_GPUS = 1024  # no machine has so many; a range that is longer would fill the memory
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Annotated, Any, TypeVar
 
-# The panels of the help.
-resources = partial(Option, rich_help_panel="Resources")
-placement = partial(Option, rich_help_panel="Placement")
-order = partial(Option, rich_help_panel="Order")
-ends = partial(Option, rich_help_panel="Ends and retries")
-results = partial(Option, rich_help_panel="Output")
+    from gpuq.cli.declaring import Option, ends, order, placement, resources, results
+
+    Read = TypeVar("Read")
+
+MOST_GPUS = 1024  # no machine has so many; a range that is longer would fill the memory
 
 
 def describe(
@@ -238,13 +233,11 @@ def describe(
         "argv": _argv(words, shell),
         "gpus": gpus,
         "gpu_mem": "auto" if gpu_mem == "auto" else None,
-        "gpu_mem_bytes": read_option(
-            "--gpu-mem", parse_bytes, None if gpu_mem == "auto" else gpu_mem
-        ),
+        "gpu_mem_bytes": _bytes("--gpu-mem", None if gpu_mem == "auto" else gpu_mem),
         "exclusive": exclusive or None,
         "cpus": cpus,
-        "mem_bytes": read_option("--mem", parse_bytes, mem),
-        "cpu_after_s": read_option("--cpu-after", parse_seconds, cpu_after),
+        "mem_bytes": _bytes("--mem", mem),
+        "cpu_after_s": _seconds("--cpu-after", cpu_after),
         "gpu_model": gpu_model,
         "gpu_ids": gpu_words("--gpu-id", gpu_id),
         "exclude_gpus": gpu_words("--exclude-gpu", exclude_gpu),
@@ -262,9 +255,9 @@ def describe(
         "held": hold or None,
         **_begin(begin),
         **_after(after, dependency),
-        "time_limit_s": read_option("--time", parse_seconds, time),
-        "heartbeat_s": read_option("--heartbeat", parse_seconds, heartbeat),
-        "grace_s": read_option("--grace", parse_seconds, grace),
+        "time_limit_s": _seconds("--time", time),
+        "heartbeat_s": _seconds("--heartbeat", heartbeat),
+        "grace_s": _seconds("--grace", grace),
         "stop_to": None if stop_to == "all" else stop_to,
         "on_kill": on_kill,
         "retries": retries,
@@ -278,6 +271,22 @@ def describe(
         "env": environment(env_file, env or []),
         "seed": seed,
     }
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    from gpuq.core.units import parse_bytes
+
+    return read_option(option, parse_bytes, text)
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    from gpuq.core.units import parse_seconds
+
+    return read_option(option, parse_seconds, text)
 
 
 def _begin(text: str | None) -> dict[str, float]:
@@ -300,8 +309,12 @@ def _after(after: Sequence[str] | None, dependency: str | None) -> dict[str, Any
 
 def gpu_words(option: str, said: Sequence[str] | None) -> list[str] | None:
     """Names of GPUs with the ranges among them written out; a UUID has dashes of its own."""
+    if not said:
+        return None
+    from gpuq.core.units import parse_ranges
+
     words: list[str] = []
-    for part in ",".join(said or ()).split(",") if said else ():
+    for part in ",".join(said).split(","):
         word = part.strip()
         if not word:
             raise UsageError(f"{option} names no GPU: write it like 0-2,5 or GPU-8f3a")
@@ -312,7 +325,7 @@ def gpu_words(option: str, said: Sequence[str] | None) -> list[str] | None:
             words += [str(index) for span in spans for index in span]
         else:
             words.append(word)
-    return words or None
+    return words
 
 
 def _argv(words: Sequence[str], shell: str | None) -> list[str]:
@@ -347,22 +360,19 @@ def _pair(setting: str, where: str | None) -> tuple[str, str]:
     return name.strip(), value
 
 
+def read_option(option: str, parse: Callable[[str], Read], text: str | None) -> Read | None:
+    """A value as its parser reads it; what is wrong with it names the option."""
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
 def with_options_of(*offers: Callable[..., Any]) -> Callable[[Any], Any]:
     """Gives a command the options of other functions in place of its own `**options`."""
-    borrowed = [
-        parameter
-        for describe in offers
-        for parameter in inspect.signature(describe).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
 
     def lend(command: Any) -> Any:
-        *own, _ = inspect.signature(command).parameters.values()
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        command.__signature__ = inspect.Signature(own + borrowed)
-        command.__annotations__ = {
-            parameter.name: parameter.annotation for parameter in own + borrowed
-        }
+        command.offers = offers
         return command
 
     return lend

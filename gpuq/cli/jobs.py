@@ -1,10 +1,8 @@
 """`gpuq status`: what runs, what waits, and for what."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from __future__ import annotations
 
-import typer
-from typer import Argument, Option
+from typing import NamedTuple
 
 from gpuq.cli import console
 from gpuq.cli.fold_text import active_in, on_gpus
@@ -19,8 +17,17 @@ from gpuq.cli.job_text import (
     job_table,
 )
 from gpuq.cli.render import Gpu, Job, Look, clip, plain, printable
-from gpuq.client import Client
 from gpuq.errors import NothingMatched, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Annotated, Any
+
+    import typer
+
+    from gpuq.cli.declaring import Argument, Option
+    from gpuq.client import Client
 
 ROWS_ON_A_TERMINAL = 25
 # Columns that say nothing of a group.

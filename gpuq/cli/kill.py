@@ -1,20 +1,35 @@
 """`gpuq kill` and `wait`: the end of jobs, asked for and awaited."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-import typer
-from typer import Argument, Option
+from __future__ import annotations
 
 from gpuq.cli import console
-from gpuq.cli.commands import read_option
 from gpuq.cli.ending import exit_code, own_failures
 from gpuq.cli.fold_text import called, run_of, together
+from gpuq.cli.job_options import read_option
 from gpuq.cli.job_text import job_row
 from gpuq.cli.render import Job, plain, tabbed
-from gpuq.cli.selecting import Mine, Name, Queue, State, Tag, Yes, ask_first, chosen, selector
+from gpuq.cli.selecting import ask_first, chosen
 from gpuq.core.units import parse_seconds
 from gpuq.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Annotated, Any
+
+    import typer
+
+    from gpuq.cli.declaring import (
+        Argument,
+        Mine,
+        Name,
+        Option,
+        Queue,
+        State,
+        Tag,
+        Yes,
+        selector,
+    )
 
 
 def kill(

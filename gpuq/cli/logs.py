@@ -1,10 +1,9 @@
 """`gpuq logs`: the bytes that a job wrote, as they are; lines only where lines are asked for."""
 
-import sys
-from typing import Annotated, NamedTuple
+from __future__ import annotations
 
-import typer
-from typer import Argument, Option
+import sys
+from typing import NamedTuple
 
 from gpuq.cli import console
 from gpuq.cli.fold_text import name_of, span_of
@@ -12,10 +11,18 @@ from gpuq.cli.job_text import farewell
 from gpuq.cli.log_times import Page, Part
 from gpuq.cli.render import Job, Look, printable
 from gpuq.cli.several import Several, attempt_of, several, to_choose_from
-from gpuq.client import Client
 from gpuq.core.units import format_seconds
 from gpuq.errors import GpuqError, NothingMatched, NotPermitted, UsageError
 from gpuq.follow import LogFile, is_ours, open_log, rights_of_owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated
+
+    import typer
+
+    from gpuq.cli.declaring import Argument, Option
+    from gpuq.client import Client
 
 
 def logs(

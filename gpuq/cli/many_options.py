@@ -1,13 +1,13 @@
 """What `submit` and `run` offer beside the options of a job: many at once, and Slurm's spellings, which
 the help does not show. What is said is read elsewhere, and only where something is."""
 
-from functools import partial
-from typing import Annotated, Any
+from __future__ import annotations
 
-from typer import Option
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated, Any
 
-many = partial(Option, rich_help_panel="Many at once")
-hidden = partial(Option, hidden=True)
+    from gpuq.cli.declaring import hidden, many
 
 MANY = ("array", "grid", "params")
 # What those say; nobody has said it where it is None.

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from gpuq.cli.commands import read_option
+from gpuq.cli.job_options import read_option
 from gpuq.core.asked.moments import parse_moment
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from gpuq.cli.declaring import parameters_of
 from gpuq.cli.job_options import describe
 from gpuq.cli.many_options import MANY, SPELLINGS, many_at_once
 from gpuq.errors import UsageError
@@ -17,10 +18,10 @@ OWN_KEYS = ("command", "needs")
 TOP_KEYS = ("name", "stages")
 # What may be said of a stage, and of which kind that is.
 OPTIONS = {
-    name: get_args(parameter.annotation)[0]
+    one.name: get_args(one.annotation)[0]
     for function in (describe, many_at_once)
-    for name, parameter in inspect.signature(function).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in ("dependency", *SPELLINGS)
+    for one in parameters_of(function)
+    if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name not in ("dependency", *SPELLINGS)
 }
 
 

@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
-from gpuq.cli.commands import read_option
+from gpuq.cli.job_options import read_option
 from gpuq.cli.job_text import words
 from gpuq.cli.jobs import split_words
 from gpuq.cli.render import Column, Job, Look, clock, plain, printable, rfc3339, tabbed, table

@@ -9,8 +9,8 @@ import typer
 from typer import Option
 
 from gpuq.cli import console
-from gpuq.cli.commands import read_option
 from gpuq.cli.gpu_text import span
+from gpuq.cli.job_options import read_option
 from gpuq.cli.moments import read_moment
 from gpuq.cli.render import Column, Look, clock, plain, printable, tabbed, table
 from gpuq.core.units import count, format_indices, format_ranges, name_gpus, parse_seconds

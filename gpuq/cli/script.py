@@ -4,24 +4,27 @@ Its text is taken at submit, and the comments at its head may hold options of `g
 command line says goes before those.
 """
 
-import os
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import typer
-from typer._click.core import ParameterSource
-from typer._click.exceptions import ClickException
+import os
+from typing import NamedTuple
 
 from gpuq.cli import console
 from gpuq.cli.many_options import SPELLED
 from gpuq.core.asked.scripts import LONGEST_SCRIPT, Directive, directives, interpreter_of
 from gpuq.errors import UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    import typer
+
+    Options = dict[str, Any]
+
 NOT_IN_SCRIPTS = ("shell", "from_")
 ADDED = ("env",)  # what the command line says is set over what the script says, name by name
-
-Options = dict[str, Any]
 
 
 class Script(NamedTuple):
@@ -108,8 +111,13 @@ def options_of(
 
 def _is_typed(context: typer.Context, options: Options, name: str) -> bool:
     """On the command line, or there in Slurm's spelling."""
-    is_typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    return is_typed or (name in SPELLED and options[name] is not None)
+    return _is_given(context, name) or (name in SPELLED and options[name] is not None)
+
+
+def _is_given(context: Any, name: str) -> bool:
+    from typer._click.core import ParameterSource
+
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _without_typed(context: typer.Context, options: Options, line: Line) -> Line:
@@ -157,6 +165,8 @@ def _queues(context: typer.Context) -> list[str]:
 
 
 def _split(script: Script, one: Directive) -> list[str]:
+    import shlex
+
     try:
         return shlex.split(one.text, comments=True)
     except ValueError as error:
@@ -167,6 +177,8 @@ def _parse(
     script: Script, line: int, words: Sequence[str], context: typer.Context, options: Options
 ) -> Options:
     """What these words say, read as those of a command line are."""
+    from typer._click.exceptions import ClickException
+
     where = f"{script.name}, line {line}"
     if asks_for_help := {"-h", "--help"}.intersection(words):
         raise UsageError(f"{where}: {min(asks_for_help)} has no place in a script")
@@ -177,11 +189,7 @@ def _parse(
         raise UsageError(f"{where}: {message[:1].lower()}{message[1:].rstrip('.')}") from None
     if rest := said.params.get("words"):
         raise UsageError(f"{where}: {rest[0]!r} belongs to no option")
-    given = {
-        name: value
-        for name, value in said.params.items()
-        if said.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
+    given = {name: value for name, value in said.params.items() if _is_given(said, name)}
     for name in given:
         if name not in options or name in NOT_IN_SCRIPTS:
             option = f"--{name.strip('_').replace('_', '-')}"

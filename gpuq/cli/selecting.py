@@ -1,12 +1,7 @@
-"""Jobs that are chosen by what they are and not by number: the options for that, and the question
-before several running ones are ended."""
+"""Jobs that are chosen by what they are and not by number, and the question before several running ones
+are ended."""
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Annotated, Any
-
-import typer
-from typer import Option
+from __future__ import annotations
 
 from gpuq.cli import console
 from gpuq.cli.fold_text import name_of, run_of
@@ -15,26 +10,10 @@ from gpuq.client import Client
 from gpuq.core.units import count
 from gpuq.errors import NothingMatched, UsageError
 
-selector = partial(Option, rich_help_panel="Instead of JOB, or to choose among those")
-
-State = Annotated[
-    list[str] | None,
-    selector(
-        "-s", "--state", metavar="WORD", help="queued, running, failed, held, ...; repeatable."
-    ),
-]
-Name = Annotated[
-    str | None,
-    selector("-n", "--name", metavar="NAME", help="By name; * and ? stand for any letters."),
-]
-Tag = Annotated[str | None, selector("--tag", metavar="TAG", help="Those with this tag.")]
-Queue = Annotated[
-    str | None, selector("-q", "--queue", metavar="NAME", help="Those in this queue.")
-]
-Mine = Annotated[bool, selector("-m", "--mine", help="My own.")]
-Yes = Annotated[
-    bool, Option("-y", "--yes", help="Do not ask where more than one running job is meant.")
-]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 ENDS = "This ends {jobs}: {names}. End them?"
 
@@ -94,7 +73,7 @@ def ask_first(jobs: Sequence[Job], question: str = ENDS) -> None:
     asked = question.format(jobs=count(len(running), "running job"), names=f"{names}{more}")
     if not console.confirm(asked, instead="-y"):
         console.note("nothing was ended")
-        raise typer.Exit(1)
+        raise console.Leave(1)
 
 
 def _called(job: Job, *, with_user: bool) -> str:

@@ -1,10 +1,8 @@
 """`gpuq show`: all about one job, or what a group is."""
 
-import sys
-from typing import Annotated, Any
+from __future__ import annotations
 
-import typer
-from typer import Argument, Option
+import sys
 
 from gpuq.cli import console
 from gpuq.cli.job_page import attempt_table, end_of, job_fields
@@ -12,8 +10,16 @@ from gpuq.cli.job_text import chosen_table, job_row
 from gpuq.cli.render import Job, Look, command_line, fields, plain, tabbed
 from gpuq.cli.several import Several, ids_of_first, reasons, several
 from gpuq.cli.submit_again import left_out, submit_line
-from gpuq.client import Client
 from gpuq.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated, Any
+
+    import typer
+
+    from gpuq.cli.declaring import Argument, Option
+    from gpuq.client import Client
 
 LISTED = 25  # jobs of a group
 MOST_IN_FULL = 200  # of which all is told at once, as JSON

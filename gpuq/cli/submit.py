@@ -1,26 +1,25 @@
 """`gpuq submit` and `gpuq run`: a command line becomes a job."""
 
-import time
-from typing import Annotated, Any
-
-import typer
-from typer import Argument, Option
+from __future__ import annotations
 
 from gpuq.cli import console
 from gpuq.cli.asking import ask
-from gpuq.cli.ending import exit_code, own_failures
 from gpuq.cli.foresight import foresee
-from gpuq.cli.gpu_text import are_simulated
 from gpuq.cli.job_options import describe, with_options_of
-from gpuq.cli.job_text import farewell, greeting
-from gpuq.cli.many_options import many, many_at_once
-from gpuq.client import Client
+from gpuq.cli.many_options import many_at_once
 from gpuq.errors import UsageError
-from gpuq.follow import Follow
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated, Any
+
+    import typer
+
+    from gpuq.cli.declaring import Option, Words, many
+    from gpuq.client import Client
+    from gpuq.follow import Follow
 
 SECOND_INTERRUPT_S = 2.0
-
-Words = Annotated[list[str] | None, Argument(metavar="COMMAND ...", show_default=False)]
 
 
 @with_options_of(describe, many_at_once)
@@ -164,23 +163,28 @@ def _submit(context: typer.Context, client: Client, asked: dict[str, Any]) -> tu
 def _say_submitted(
     context: typer.Context, client: Client, number: int, json: bool, *, is_new: bool
 ) -> None:
-    look = console.look(context)
-    if not json and not look.terminal:
+    if not json and not console.is_for_a_person(context):
         console.say(str(number))
         return
     answer = client.call("status", refs=[str(number)], after_turn=True)
     if json:
         console.say_json(jobs=answer["jobs"])
         return
+    from gpuq.cli.gpu_text import are_simulated
+    from gpuq.cli.job_text import greeting
+
     simulated = are_simulated(answer["gpus"])
     for job in answer["jobs"] if is_new else ():
         release = console.hint(context, f"gpuq release {number}")
-        console.say(greeting(job, simulated=simulated, now=look.now, release=release))
+        now = console.look(context).now
+        console.say(greeting(job, simulated=simulated, now=now, release=release))
     hint = f"  follow: gpuq logs -f {number}      stop: gpuq kill {number}"
     console.say(console.hint(context, hint))
 
 
 def _await(client: Client, number: int, json: bool) -> int:
+    from gpuq.cli.ending import own_failures
+
     with own_failures():
         jobs = client.wait([number])
     if json:
@@ -189,6 +193,8 @@ def _await(client: Client, number: int, json: bool) -> int:
 
 
 def _follow(client: Client, number: int) -> int:
+    from gpuq.cli.ending import own_failures
+
     with own_failures():
         follow = client.follow(number, from_first=True)
         _pour_with_news(client, follow)
@@ -197,6 +203,8 @@ def _follow(client: Client, number: int) -> int:
 
 def _pour_with_news(client: Client, follow: Follow) -> None:
     """The log to stdout; beside it, once, where the job runs."""
+    from gpuq.cli.gpu_text import are_simulated
+    from gpuq.cli.job_text import greeting
     from gpuq.cli.logs import pour
 
     is_told = False
@@ -210,13 +218,21 @@ def _pour_with_news(client: Client, follow: Follow) -> None:
 
 def _leave(job: Any) -> int:
     """Says how it ended where it did not end well; that is no news of ours but the job's."""
+    from gpuq.cli.ending import exit_code
+
     code = exit_code(job)
     if code:
+        from gpuq.cli.job_text import farewell
+
         console.note(farewell(job))
     return code
 
 
 def _detach_or_kill(context: typer.Context, client: Client, number: int) -> int:
+    import time
+
+    from gpuq.cli.ending import own_failures
+
     try:
         said = f"detached; job {number} goes on. Ctrl-C again kills it"
         console.note(_come_back(context, number, said))

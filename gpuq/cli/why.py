@@ -6,8 +6,8 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
-from gpuq.cli.commands import read_option
 from gpuq.cli.gpu_text import are_simulated
+from gpuq.cli.job_options import read_option
 from gpuq.cli.job_text import why_lines
 from gpuq.cli.render import Look, plain, printable
 from gpuq.cli.several import reasons, several

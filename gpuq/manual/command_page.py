@@ -7,8 +7,8 @@ from typer._click import Command as ClickCommand
 from typer._click import Context
 
 from gpuq import errors
+from gpuq.cli.app import app
 from gpuq.cli.commands import ALIASES, COMMANDS, panels_of
-from gpuq.cli.main import app
 from gpuq.manual.roff import Page
 
 SUMMARY = "the queue for a machine with GPUs"

@@ -46,6 +46,7 @@ def gpuq(
     def run(*words: str, terminal: bool = False, now: float = 2000.0) -> Ran:
         look = Look(terminal=terminal, width=100, user="alice", now=now)
         monkeypatch.setattr(console, "look", lambda context: look)
+        monkeypatch.setattr(console, "is_for_a_person", lambda context: terminal)
         if "GPUQ_SOCKET" not in os.environ:
             monkeypatch.setenv("GPUQ_SOCKET", fake.path)
         code = main.run(list(words))

@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from gpuq.cli import console
-from gpuq.cli.commands import read_option
+from gpuq.cli.job_options import read_option
 from gpuq.cli.render import Look, clip, plain
 from gpuq.cli.results.group_rows import job_table
 from gpuq.cli.results.group_text import (

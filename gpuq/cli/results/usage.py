@@ -7,7 +7,7 @@ import typer
 from typer import Option
 
 from gpuq.cli import console
-from gpuq.cli.commands import read_option
+from gpuq.cli.job_options import read_option
 from gpuq.cli.render import clock, tabbed
 from gpuq.cli.results.past_options import (
     Export,
