@@ -53,7 +53,10 @@ def write_command(argv: Sequence[str]) -> str:
         text = argv[2]
         if text.replace("\n", "").isprintable() and _reads_as_shell(text):
             return text
-    return command_line(argv)
+    line = command_line(argv)
+    if read_command(line).why:  # the first word would be a shell's: if, for, A=1
+        return f"'{argv[0]}'{line[len(argv[0]) :]}"
+    return line
 
 
 def _reads_as_shell(text: str) -> bool:
