@@ -37,13 +37,13 @@ def test_any_command_that_is_written_is_read_again(argv: list[str]) -> None:
     assert read == argv
 
 
-@settings(max_examples=200)
-@given(arguments.filter(bool))
 @pytest.mark.parametrize("word", ["if", "case", "while", "!", "{", "A=1"])
 def test_a_program_that_is_called_like_a_word_of_the_shell_is_quoted(word: str) -> None:
     assert read_command(write_command([word, "x"])).argv == [word, "x"]
 
 
+@settings(max_examples=200)
+@given(arguments.filter(bool))
 def test_any_value_that_is_written_is_read_again(value: str) -> None:
     assert read_value(write_value(value)) == value
 
