@@ -72,7 +72,10 @@ def _check_torch() -> None:
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
-        raise GpuqError("the demo trains with torch, which is not here: pip install 'gpuqd[demo]'")
+        raise GpuqError(
+            "the demo trains with torch, which is not here: pip install '.[demo]' in the folder of "
+            "gpuq's source"
+        )
 
 
 def _submit(queue: Client, steps: int | None) -> dict[int, str]:

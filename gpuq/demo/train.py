@@ -21,7 +21,7 @@ try:
     from torch import Tensor, nn
     from torch.nn.functional import cross_entropy
 except ImportError:
-    sys.exit("gpuq demo needs torch: pip install 'gpuqd[demo]'")
+    sys.exit("gpuq demo needs torch: pip install '.[demo]' in the folder of gpuq's source")
 
 STEPS = 400  # about five seconds on one CPU core
 BATCH = 16

@@ -11,16 +11,13 @@ from gpuq.client import Client
 from gpuq.errors import GpuqError
 from gpuq.tui.asking import DOERS, LOOKERS, Crew, Looks
 from gpuq.tui.data.picture import Picture
+from gpuq.tui.data.understood import NOT_UNDERSTOOD
 from gpuq.tui.deeds.deed import Deed
 from gpuq.tui.saying import SayingApp
 from gpuq.tui.typing_ahead import TypingAhead
 
 Answer = TypeVar("Answer")
 
-NOT_UNDERSTOOD = (
-    "the daemon said something that this screen does not understand; it may be another version: leave "
-    "and start it again"
-)
 # What comes of an answer that has another form than ours do.
 FOREIGN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 

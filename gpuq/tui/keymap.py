@@ -39,6 +39,12 @@ def read_keymap(written: Mapping[str, Written]) -> Keymap:
     keymap = {name: _read_keys(name, value) for name, value in written.items()}
     for scope in keys.scopes():
         _find_clash(scope, keymap, written)
+    for key in keys.beside_fields():
+        if key.id in keymap and not _free_beside_fields(key, keymap):
+            raise UsageError(
+                f"{written[key.id].where}: where that is wanted ({key.about}), text is written, and "
+                f"{keymap[key.id]} belongs to that. Take another one, or one more, like escape or f8"
+            )
     return keymap
 
 
@@ -86,10 +92,23 @@ def with_keys(text: str, app: KeyedApp) -> str:
 
 
 def name_while_typing(id: str, app: KeyedApp) -> str:
-    """The first of those in force that no field takes for a letter; empty where there is none."""
-    names = keys_of(keys.BY_ID[id], app.keymap)
-    free = [name for name in names if not (key_to_character(name) or "\0").isprintable()]
-    return shown(free[:1], app)
+    """The first of those in force that no field takes for its own; empty where there is none."""
+    return shown(_free_beside_fields(keys.BY_ID[id], app.keymap)[:1], app)
+
+
+def _free_beside_fields(key: Key, keymap: Keymap) -> list[str]:
+    """Those that write no letter, and do not move in a line or take something out of it."""
+    from textual.binding import Binding
+    from textual.widgets import Input, TextArea
+
+    fields = (Input, TextArea) if key in keys.FORM else (Input,)
+    taken = {one.key for field in fields for one in Binding.make_bindings(field.BINDINGS)}
+    names = keys_of(key, keymap)
+    return [
+        name
+        for name in names
+        if name not in taken and not (key_to_character(name) or "\0").isprintable()
+    ]
 
 
 def _parts(text: str) -> list[str]:

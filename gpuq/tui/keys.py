@@ -282,9 +282,15 @@ def scopes() -> list[tuple[Key, ...]]:
         (*EVERYWHERE, *MENUS, *HISTORY_SCREEN, *TABLE),
         (*ASKED, *ENDING, *TEXT),
         (*TOLD, *TEXT),
+        (*HELP, *TEXT),
         (*EVERYWHERE, *JOB_SCREEN, *TEXT),
         (*EVERYWHERE, *FORM),
     ]
+
+
+def beside_fields() -> tuple[Key, ...]:
+    """What is pressed while a field for text has the focus, which takes letters for its own."""
+    return (*FILTER, *FORM, *WRITTEN, *(key for key in ASKED if key.id == "dialog.no"))
 
 
 BY_ID = {key.id: key for key in all_keys()}

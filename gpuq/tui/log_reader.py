@@ -18,6 +18,7 @@ from gpuq.errors import DaemonUnreachable, GpuqError
 from gpuq.follow import LogFile, is_ours, rights_of_owner
 from gpuq.tui.data.log.text import painted
 from gpuq.tui.data.log.window import Chunk, LogWindow
+from gpuq.tui.data.understood import with_log
 
 BLOCK = 512 * 1024
 LEAP = 64 * 1024  # of what passes by faster than it is read
@@ -177,7 +178,7 @@ class LogReader:
         if self._is_otherwise or self._job is None:
             self._is_otherwise = False
             try:
-                self._job, self.is_on_its_own = self._show(self.which.job), False
+                self._job, self.is_on_its_own = with_log(self._show(self.which.job)), False
             except DaemonUnreachable:
                 self.is_on_its_own = True
                 self._job = self._job or self._known

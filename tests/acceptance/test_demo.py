@@ -108,4 +108,4 @@ def test_without_torch_it_says_how_to_get_it(demo: Demo) -> None:
     )
     assert ran.returncode == 1
     assert ran.stderr.count("\n") == 1
-    assert "pip install 'gpuqd[demo]'" in ran.stderr
+    assert "pip install '.[demo]' in the folder of gpuq's source" in ran.stderr

@@ -144,7 +144,8 @@ def test_that_apprise_is_not_there_is_noted_where_an_address_wants_it(
     assert note(on_end="date", on_start="https://example.org/hook") is None
     assert note(on_end="ntfys://S3CRET") == (
         "ntfys://… will not be told: addresses like this one take Apprise, which is not installed "
-        "where gpuqd is: pip install 'gpuqd[notify]', or use a command or an https:// address"
+        "where gpuqd is: pip install '.[notify]' in the folder of its source, or use a command or an "
+        "https:// address"
     )
     assert "will not be told" in note(on_start="mailto://S3CRET")
 

@@ -112,4 +112,6 @@ def test_without_torch_it_says_how_to_get_it(tmp_path: Path) -> None:
 
     assert run.returncode == 1
     assert run.stdout == ""
-    assert run.stderr == "gpuq demo needs torch: pip install 'gpuqd[demo]'\n"
+    assert run.stderr == (
+        "gpuq demo needs torch: pip install '.[demo]' in the folder of gpuq's source\n"
+    )

@@ -9,9 +9,9 @@ import pytest
 
 from gpuq.errors import GpuqError
 from gpuq.tui import feed
-from gpuq.tui.asking_app import NOT_UNDERSTOOD
-from gpuq.tui.data.understood import check_history, check_part
-from tests.cli.said import Said, gpu
+from gpuq.tui.data.detail.known import Known
+from gpuq.tui.data.understood import NOT_UNDERSTOOD, check_history, check_part
+from tests.cli.said import Said, gpu, in_full
 from tests.tui.screened import NOW, Screened, row, screened
 
 RUNS = {"state": "running", "attempt": 1, "started_at": NOW - 9, "gpus": [0]}
@@ -141,6 +141,58 @@ def test_an_answer_that_is_not_understood_is_said_and_no_more(
         jobs=[row(1)],
         gpus=[gpu(0)],
         answers=answers,
+        is_foreign=True,
+        size=(120, 30),
+    )
+
+
+def test_a_job_that_cannot_be_shown_as_time_goes_on_ends_nothing(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("enter")
+        await screen.shows("gpuq submit -g 1 -n job-1")
+        screen.daemon.push(jobs=[row(1, **RUNS) | {"on_failure": 7}])
+        await screen.shows(NOT_UNDERSTOOD[:60])
+        for _ in range(2):
+            screen.app.screen._tick()
+        screen.daemon.push(jobs=[row(1, **RUNS, name="again")])
+        await screen.until(lambda: screen.app.picture.rows.at(1)["name"] == "again", "the news")
+        assert "again" in screen.text()
+
+    screened(tmp_path, deed, jobs=[row(1, **RUNS)], is_foreign=True, size=(120, 40))
+
+
+def test_a_job_that_cannot_be_shown_is_not_tried_again_when_a_tab_is_opened(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        pane = screen.app.screen.pane
+        with pytest.raises(KeyError, match="command"):
+            pane.show(Known(row=row(1), answers={"show": {"id": 1}}))
+        pane.open("detail")
+
+    answers = {"show": {"job": in_full(row(1))}}
+    screened(tmp_path, deed, jobs=[row(1)], answers=answers, size=(120, 30))
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"id": 1},
+        in_full(row(1)) | {"attempts": [{}]},
+        in_full(row(1)) | {"attempt": "x"},
+        in_full(row(1)) | {"attempts": None},
+    ],
+)
+def test_where_no_log_can_be_found_with_what_is_told_of_a_job_that_is_said_in_its_place(
+    tmp_path: Path, job: Said
+) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("l")
+        await screen.until(lambda: NOT_UNDERSTOOD[:30] in screen.text_of("#pane"), "it to be said")
+
+    screened(
+        tmp_path,
+        deed,
+        jobs=[row(1)],
+        answers={"show": {"job": job}},
         is_foreign=True,
         size=(120, 30),
     )

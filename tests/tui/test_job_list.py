@@ -268,6 +268,27 @@ def test_the_list_is_filtered_while_one_types(tmp_path: Path) -> None:
     screened(tmp_path, deed, size=(120, 24), jobs=[row(n, name=name) for n, name in names.items()])
 
 
+@pytest.mark.parametrize("size", [(40, 12), (80, 24)])
+def test_what_is_wrong_with_a_filter_can_be_read_whole_in_a_small_window(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    async def deed(screen: Screened) -> None:
+        await screen.press("slash")
+        await typed(screen, "statex:zz")
+        await screen.shows(
+            "'statex' is no field: did you mean state?; to look for the text, quote it"
+        )
+        await screen.shows("f1 Help")
+        await typed(screen, "vi")
+        assert "is no field" not in screen.text()
+        assert screen.app.screen.query_one("#filter").size.height == 1
+        await typed(screen, "statex:")
+        await screen.press("escape")
+        assert "is no field" not in screen.text()
+
+    screened(tmp_path, deed, size=size, jobs=[row(1)])
+
+
 def test_earlier_filters_are_recalled(tmp_path: Path) -> None:
     async def deed(screen: Screened) -> None:
         await screen.press("slash", "a", "enter", "slash", "backspace", "b", "enter", "slash")

@@ -116,3 +116,82 @@ def test_a_key_that_does_nothing_in_a_tab_says_what_it_is_for(tmp_path: Path) ->
         answers=answers,
         keymap=remapped(tmp_path),
     )
+
+
+EVERY_DIALOG = {
+    "copy.command": "f5",
+    "copy.leave": "f6",
+    "copy.gpu_leave": "f6",
+    "copy.gpu_index": "f5",
+    "export.leave": "f6",
+    "export.table": "f5",
+    "help.close": "f6",
+    "dialog.yes": "f5",
+    "dialog.no": "f6",
+    "dialog.leave": "f6",
+    "dialog.close": "f6",
+    "form.keep": "f8",
+    "form.clear": "f9",
+    "form.send": "f10",
+    "filter.clear": "f6",
+    "filter.earlier": "f5",
+}
+
+
+def test_every_dialog_is_left_and_answered_by_the_keys_of_the_settings(tmp_path: Path) -> None:
+    async def deed(screen: Screened) -> None:
+        app = screen.app
+
+        async def opens_and_leaves(*keys: str, shows: str, old: str = "escape") -> None:
+            await screen.pilot.press(*keys)
+            await screen.shows(shows)
+            await screen.until(lambda: app.takes_keys, "it to be drawn")
+            depth = len(app.screen_stack)
+            await screen.pilot.press(old)
+            assert len(app.screen_stack) == depth > 1, f"{old} still leaves {keys}"
+            await screen.pilot.press("f6")
+            await screen.until(lambda: len(app.screen_stack) == 1, f"f6 to leave {keys}")
+
+        await opens_and_leaves("x", shows="f6  keep")
+        await opens_and_leaves("r", shows="f6 keep")
+        await opens_and_leaves("p", shows="f6 keep")
+        await opens_and_leaves("D", shows="f6 keep")
+        await opens_and_leaves("y", shows="f6 leave", old="y")
+        await opens_and_leaves("ctrl+s", shows="f6 leave")
+        await opens_and_leaves("M", shows="f6 close")
+        await opens_and_leaves("question_mark", shows="f6 goes back")
+        await screen.press("y", "f5")
+        await screen.shows("copied (command")
+        await screen.press("ctrl+s", "f5")
+        await screen.shows("Into the file")
+        await screen.press("f6")
+        await screen.press("2")
+        await opens_and_leaves("y", shows="f6 leave")
+        await screen.press("y", "f5")
+        await screen.shows("copied (index")
+        await screen.press("1", "x", "s")
+        await screen.shows("f6 back")
+        await screen.press("f6")
+        await screen.shows("f5 kill")
+        await screen.press("f6", "n", *"true")
+        await screen.press("f9")
+        assert "true" not in screen.text_of("#fields")
+        await screen.press("f8")
+        assert len(app.screen_stack) == 1
+        await screen.press("slash", "v", "enter", "slash", "backspace", "f5", "f6")
+        await screen.shows("filter: none")
+
+    screened(
+        tmp_path,
+        deed,
+        jobs=[runs(181)],
+        gpus=[gpu(0)],
+        size=(120, 30),
+        answers=ALL,
+        beside={"you": ADMIN},
+        keymap=dict(read_keymap(read(tmp_path, settings_of(EVERY_DIALOG)).keys)),
+    )
+
+
+def settings_of(keys: dict[str, str]) -> str:
+    return "[top.keys]\n" + "".join(f'{id} = "{key}"\n' for id, key in keys.items())

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 import pytest
 from textual.widgets import Input
@@ -16,7 +17,7 @@ from gpuq.tui.data.picture import Picture
 from gpuq.tui.export import files
 from gpuq.tui.export.files import Export
 from gpuq.tui.log_reader import last_lines
-from tests.cli.said import ended, in_full, job, running
+from tests.cli.said import Said, ended, in_full, job, running
 from tests.tui.screened import NOW, Screened, row, screened
 
 ANSWERS = {"show": {"job": in_full(running(181, log="/state/jobs/181/1/log"))}}
@@ -91,6 +92,23 @@ def test_one_key_copies_and_what_is_said_why_it_may_not_have_worked(tmp_path: Pa
         await screen.shows("there is no log of job 181")
 
     screened(tmp_path, deed, jobs=[row(181, state="running")], answers=ANSWERS)
+
+
+def test_what_is_typed_behind_the_key_of_the_menu_is_for_the_menu(tmp_path: Path) -> None:
+    is_typed = Event()
+
+    def show(asked: Said) -> Said:
+        is_typed.wait(1.0)
+        return ANSWERS["show"]
+
+    async def deed(screen: Screened) -> None:
+        await screen.pilot.press("y", "r")
+        is_typed.set()
+        await screen.shows("there is no log of job 181")
+        assert not screen.daemon.requests("requeue")
+        assert len(screen.app.screen_stack) == 1
+
+    screened(tmp_path, deed, jobs=[row(181, state="running")], answers={"show": show})
 
 
 def test_nothing_is_copied_of_what_is_not_there(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_what_else_is_wrong_in_the_file_is_for_the_daemon_to_say(tmp_path: Path)
             "[top.keys] log: q is quit already (leave; jobs go on). Take another one, or set quit too",
         ),
         ('[top.keys]\nlog = "f9"\ndetail = "f9"\n', "f9 is "),
+        ('[top.keys]\nhelp.close = "j"\n', "help.close: j is text.down already"),
         ("[top\n", "In TOML a text stands in quotes"),
     ],
 )
@@ -87,6 +88,27 @@ def test_a_mistake_is_named_with_its_file_and_place(
         read_keymap(read(tmp_path, text).keys)
     assert str(caught.value).startswith(f"{tmp_path}/gpuq/gpuq.toml: ")
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "letter"),
+    [
+        ("dialog.leave", "N"),
+        ("dialog.leave", "enter"),
+        ("dialog.no", "n,N"),
+        ("filter.clear", "left"),
+        ("form.send", "S"),
+        ("form.keep", "f7"),
+    ],
+)
+def test_nobody_is_left_in_a_field_that_takes_the_key_out_of_it_for_text(
+    tmp_path: Path, key: str, letter: str
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"text is written, and .* belongs to that[.] Take another"
+    ):
+        keymap(tmp_path, f'{key} = "{letter}"')
+    assert keymap(tmp_path, f'{key} = "{letter},f8"') == {key: f"{letter},f8"}
 
 
 def test_keys_may_be_written_as_they_stand_on_the_keyboard(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def torch(scene: Scene) -> Iterator[Finding]:
     if spec is None or spec.origin is None:
         yield ok(
             "no torch beside gpuq; `gpuq demo` wants one, and `gpuq doctor --deep` tests more with "
-            "it: pip install 'gpuqd[demo]'"
+            "it: pip install '.[demo]' in the folder of gpuq's source"
         )
         return
     version, cuda = _built(os.path.join(os.path.dirname(spec.origin), "version.py"))

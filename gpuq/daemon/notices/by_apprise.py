@@ -9,7 +9,7 @@ from gpuq.daemon.notices.bounded import CHUNK_BYTES
 
 NOT_THERE = (
     "addresses like this one take Apprise, which is not installed where gpuqd is: "
-    "pip install 'gpuqd[notify]', or use a command or an https:// address"
+    "pip install '.[notify]' in the folder of its source, or use a command or an https:// address"
 )
 TYPES = {"good": "success", "bad": "failure"}
 

@@ -5,6 +5,12 @@ not."""
 from collections.abc import Mapping
 from typing import Any
 
+from gpuq.errors import GpuqError
+
+NOT_UNDERSTOOD = (
+    "the daemon said something that this screen does not understand; it may be another version: leave "
+    "and start it again"
+)
 _TEXTS = ("name", "user", "queue", "state", "group")
 _OF_ROW = """
 id last_id name user group array_index queue tags state substate outcome exit_code signal attempt
@@ -17,6 +23,10 @@ uuid index model simulated state reason memory_total_bytes memory_used_bytes uti
 temperature_c power_w jobs warnings
 """
 _NEEDED_OF_GPU = frozenset(_OF_GPU.split())
+_NEEDED_FOR_LOG = frozenset(
+    ("id", "user", "state", "attempt", "attempts", "log", "stderr", "reason")
+)
+_NEEDED_OF_ATTEMPT = frozenset(("attempt", "log"))
 _MOST = 1e18  # of anything that is counted or measured
 _LATEST_S = 2.5e11  # what a calendar can name, in seconds since the epoch
 _TIMES = ("delayed_until", "expected_start")
@@ -49,6 +59,19 @@ def check_history(history: Any) -> Any:
                 raise TypeError("a reading that is no number")
             _check_numbers(dict(enumerate(values)))
     return history
+
+
+def with_log(job: Any) -> Any:
+    """All about a job, which it returns where its log can be found with it; else GpuqError."""
+    try:
+        _check_has(job, _NEEDED_FOR_LOG)
+        for attempt in job["attempts"]:
+            _check_has(attempt, _NEEDED_OF_ATTEMPT)
+        if not isinstance(job["attempt"], int):
+            raise TypeError("attempt")
+    except (LookupError, TypeError, AttributeError) as error:
+        raise GpuqError(NOT_UNDERSTOOD) from error
+    return job
 
 
 def _check_row(row: Any) -> None:

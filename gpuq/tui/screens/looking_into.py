@@ -51,7 +51,8 @@ class LooksInto(GpuqScreen):
     def show_current(self) -> None:
         """What is known of that job; what is not is asked."""
         row = self.row_looked_at()
-        self.pane.show(self._known(row))
+        # Also when time goes on, and nobody else sees whether what was told can be shown.
+        self.gpuq.understand(lambda: self.pane.show(self._known(row)))
         if row is not None and self._is_seen():
             for kind in self._kinds(row):
                 if self._is_due(kind, row):

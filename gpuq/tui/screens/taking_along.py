@@ -44,6 +44,7 @@ class TakesAlong(GpuqScreen):
             lambda client: client.call("show", ref=str(job))["job"],
             lambda found: self._offer(found, marked),
             group="copying",
+            opens=True,
         )
 
     def _offer(self, job: Job, marked: str | None) -> None:

@@ -16,7 +16,7 @@ from gpuq.tui.widgets.detail.graph import GraphView
 from gpuq.tui.widgets.detail.head import HeadView
 from gpuq.tui.widgets.detail.procs import ProcsView
 from gpuq.tui.widgets.detail.summary import SummaryView
-from gpuq.tui.widgets.detail.view import DetailView
+from gpuq.tui.widgets.detail.view import DetailView, forgetting
 from gpuq.tui.widgets.log.pane import LogPane
 from gpuq.tui.widgets.one_line import OneLine
 
@@ -66,7 +66,14 @@ class DetailPane(Vertical):
     def show(self, known: Known) -> None:
         """What is known by now of the row under the cursor."""
         self.known = known
-        is_wide = self.has_head
+        with forgetting(self._forget):
+            self._show()
+
+    def _forget(self) -> None:
+        self.known = Known()
+
+    def _show(self) -> None:
+        known, is_wide = self.known, self.has_head
         if is_wide:
             self.query_one(HeadView).show(known)
         view = self.query_one(f"#{self.tab}")
