@@ -72,6 +72,24 @@ def encode(message: Message) -> bytes:
     return wire_json.dumps(message).encode("ascii") + b"\n"
 
 
+class Shared(Message):
+    """What is answered to many, and changed by nobody: encoded once."""
+
+    _encoded: bytes | None = None
+
+    def encoded(self) -> bytes:
+        if self._encoded is None:
+            self._encoded = wire_json.dumps(self).encode("ascii")
+        return self._encoded
+
+
+def answer(request_id: Any, ok: Message) -> bytes:
+    if isinstance(ok, Shared):
+        head = wire_json.dumps({"id": request_id})[:-1].encode("ascii")
+        return b'%s,"ok":%s}\n' % (head, ok.encoded())
+    return encode({"id": request_id, "ok": ok})
+
+
 def decode(line: bytes) -> Message:
     """The message in a line; UsageError where it is none."""
     try:

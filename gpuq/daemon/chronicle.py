@@ -51,7 +51,7 @@ SOON_S = 30.0  # who has not come further than that may never have had the GPU
 
 class Chronicle:
     """What was heard and not yet written down stands in `inbox`. `take_reports` stores what an attempt
-    (job, attempt) has reported to its end."""
+    (job, attempt) has reported to its end; `on_end` hears of each end that is committed."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Chronicle:
         take_reports: Callable[[int, int], None],
     ) -> None:
         self.inbox: deque[News] = deque()
+        self.on_end: Callable[[int, int], None] = lambda job, attempt: None
         self.start_trouble: tuple[str, float] | None = None  # until when, on CLOCK_MONOTONIC
         self._store = store
         self._clock = clock
@@ -77,23 +78,31 @@ class Chronicle:
     def take_in(self) -> bool:
         """Writes down what was heard, in order and in one commit, and then tells who waits for it.
         False where there was nothing. What the disk refuses is kept, for the next time."""
-        batch = list(self.inbox)
-        if not batch:
+        if not self.inbox:
             return False
+        with self._store.transaction():
+            count = self.write_down()
+        self.announce(count)
+        return True
+
+    def write_down(self) -> int:
+        """What was heard, in order; stands in a transaction. Returns how much that was, to be announced
+        once it is committed."""
         faults.here("loop.news")
         self._given_up = []
-        with self._store.transaction():
-            for news in batch:
-                self._write_down(news)
+        for news in self.inbox:
+            self._write_down(news)
+        return len(self.inbox)
+
+    def announce(self, count: int) -> None:
+        """So much of it is committed: who waits for it is told."""
         faults.here("loop.news_committed")
-        for news in batch:
-            self.inbox.popleft()
-            self._announce(news)
+        for _ in range(count):
+            self._announce(self.inbox.popleft())
         for span in self._given_up:
             self._watchers.publish(span[0], "started", last=span[-1])
             self._watchers.publish(span[0], "ended", last=span[-1])
-        self._lookout.tell_probe()
-        return True
+        self._lookout.tell_leases()
 
     def _write_down(self, news: News) -> None:
         match news:
@@ -129,6 +138,7 @@ class Chronicle:
         if isinstance(news, Running):
             self._watchers.publish(news.job, "started")
             return
+        self.on_end(news.job, news.attempt)
         self._lookout.usage.series.forget((news.job, news.attempt))
         if self._store.current.state(news.job) == JobState.ENDED:
             self._returns.pop(news.job, None)
@@ -149,7 +159,8 @@ class Chronicle:
         self._store.happened.return_to_queue(job, attempt, cause=cause, now=self._clock.wall())
 
     def _end(self, job: int, attempt: int, exit: Exit, by_others: EndCause | None = None) -> None:
-        self._take_reports(job, attempt)
+        if not exit.nothing_reported:
+            self._take_reports(job, attempt)
         terms = self._store.agreed.terms(job, attempt)
         if self._had_ended_before(exit, terms):
             terms = replace(terms, ending=None)
@@ -182,8 +193,9 @@ class Chronicle:
         )
         ended = _with_words(ended, *beside_words(exit))
         self._end_or_try_again(ended, terms)
-        half_life_s = self._policy().fair_share_half_life_s
-        self._store.shares.add(job, attempt, half_life_s=half_life_s)
+        if terms.gpus:
+            half_life_s = self._policy().fair_share_half_life_s
+            self._store.shares.add(job, attempt, half_life_s=half_life_s)
         self._learn(ended, terms)
         if terms.gpus and self._failed_soon(ended, terms):
             self._lookout.doubt(f"job {job} failed soon after its start")
@@ -226,7 +238,7 @@ class Chronicle:
         if verdict.why is not None:
             ended = _with_words(ended, verdict.why)
         self._store.happened.end(ended, now=now)
-        self._given_up += self._store.giving_up.heed(ended.job, now=now)
+        self._given_up += self._store.giving_up.heed(ended.job, ended.outcome, now=now)
 
     def _heed_gpus(self, ended: Ended, terms: Terms) -> Ended:
         """What its end says of the GPUs that it had, and what the driver told of them meanwhile."""
@@ -249,6 +261,8 @@ class Chronicle:
         return max(until - terms.started_mono, 0.0)
 
     def _decide_retry(self, ended: Ended, terms: Terms) -> Again | No:
+        if not terms.retries:
+            return No()
         machine = self._machine()
         ending = Ending(
             outcome=ended.outcome,

@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
             request_id = _request_id(request)
             answer = await self._server.handle(request, self.peer)
             if isinstance(answer, dict):
-                yield protocol.encode({"id": request_id, "ok": answer})
+                yield protocol.answer(request_id, answer)
                 return
             word = "ok"
             async with aclosing(answer):

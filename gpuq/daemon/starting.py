@@ -5,11 +5,12 @@ Commit first, then act: what dies in between is found again by what was committe
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from gpuq.config import Config
 from gpuq.core.decisions import Start
-from gpuq.core.ends.bounds import MemBound
+from gpuq.core.ends.bounds import Bounds, MemBound
 from gpuq.core.gpus.fitting import matches
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Lease, Snapshot
@@ -19,15 +20,15 @@ from gpuq.daemon.clock import Clock
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.linux import processes
 from gpuq.daemon.lookout import Lookout
-from gpuq.daemon.readying import Ready, Readying
+from gpuq.daemon.readying import Ready, Readying, unbounded
 from gpuq.daemon.recent_starts import RecentStarts
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.connection import DiskTrouble, LeaseRefused
+from gpuq.daemon.store.connection import LeaseRefused, Row
 from gpuq.daemon.store.happened import NewAttempt
 from gpuq.daemon.store.inherited import UnendedAttempt
 from gpuq.daemon.supervisor import Known, Supervisor
-from gpuq.daemon.systemd.scopes import Scope, Scopes
+from gpuq.daemon.systemd.scopes import Scopes
 
 RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
 
@@ -77,33 +78,77 @@ class Starter:
         started that somebody wanted gone by then.
         """
         self._check_disk()
-        if not await self._readying.is_ready(start, *self._store.agreed.bounds(start.job)):
+        row = self._store.agreed.to_run(start.job)
+        if not await self._readying.is_ready(start, _bounds(row), row["grace_s"]):
             return False
-        gpus = [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
+        gpus = _chosen(start, snapshot)
         if not self._lock(gpus):
             return False
-        ready = await self._readying.take(start)
-        gate, new = ready.gate, self._new_attempt(start, ready, gpus, snapshot)
+        begun = self._begin(start, row, await self._readying.take(start), gpus, snapshot)
+        if begun is None:
+            return False
+        self.send(begun)
+        return True
+
+    def start_at_hand(self, starts: Sequence[Start], snapshot: Snapshot) -> list["Begun"]:
+        """The same for those of whom nobody has to be waited for, in the transaction of the caller, who
+        sends them once that is committed or dismisses them. Where one does not begin, those behind
+        it are left to `start` as well, which says what is wrong."""
+        found: list[Begun] = []
+        try:
+            for start in starts:
+                begun = self._begin_at_hand(start, snapshot)
+                if begun is None:
+                    break
+                found.append(begun)
+        except CannotStart:
+            pass
+        except BaseException:
+            self.dismiss(found)
+            raise
+        return found
+
+    def send(self, begun: "Begun") -> None:
+        """Its attempt is committed: the order goes out."""
+        faults.here("loop.committed")
+        self.recent.note(begun.queue, at=self._clock.monotonic())
+        self._dispatch(begun)
+        if begun.new.mem_bound_by is MemBound.WATCHED:
+            self._watch_memory()
+        faults.here("loop.dispatched")
+
+    def dismiss(self, begun: Iterable["Begun"]) -> None:
+        """Nothing of them is committed."""
+        for one in begun:
+            self._supervisor.dismiss(one.ready.gate)
+
+    def _begin_at_hand(self, start: Start, snapshot: Snapshot) -> "Begun | None":
+        self._check_disk()
+        row, gpus = self._store.agreed.to_run(start.job), _chosen(start, snapshot)
+        if _bounds(row) or not self._lock(gpus):
+            return None
+        gate = self._supervisor.take_runner_at_hand()
+        return None if gate is None else self._begin(start, row, unbounded(gate), gpus, snapshot)
+
+    def _begin(
+        self, start: Start, row: Row, ready: Ready, gpus: Sequence[Gpu], snapshot: Snapshot
+    ) -> "Begun | None":
+        """Its attempt, stored; None where the job does not want to run any more, or was edited."""
+        gate, new = ready.gate, self._new_attempt(start, row, ready, gpus, snapshot)
         faults.here("loop.starting")
         try:
-            committed = self._store.happened.start(new, now=self._clock.wall())
+            is_stored = self._store.happened.start(new, now=self._clock.wall())
         except LeaseRefused as refusal:  # the keys of the schema held where the plan did not
             self._supervisor.dismiss(gate)
             raise CannotStart(f"job {start.job}: {refusal}") from refusal
-        except DiskTrouble:
+        except BaseException:
             self._supervisor.dismiss(gate)
             raise
-        faults.here("loop.committed")
-        if not committed:
+        if not is_stored:
             self._supervisor.dismiss(gate)
-            return False
+            return None
         queue = next(job.queue for job in snapshot.waiting if job.id == start.job)
-        self.recent.note(queue, at=self._clock.monotonic())
-        self._dispatch(gate, new, gpus, ready.scope)
-        if new.mem_bound_by is MemBound.WATCHED:
-            self._watch_memory()
-        faults.here("loop.dispatched")
-        return True
+        return Begun(new=new, row=row, ready=ready, gpus=gpus, queue=queue)
 
     def _check_disk(self) -> None:
         try:
@@ -135,6 +180,7 @@ class Starter:
     def _new_attempt(
         self,
         start: Start,
+        row: Row,
         ready: Ready,
         gpus: Sequence[Gpu],
         snapshot: Snapshot,
@@ -167,19 +213,22 @@ class Starter:
             ),
             gpu_indices=tuple(gpu.index for gpu in gpus),
             simulated=any(gpu.simulated for gpu in gpus),
-            preempt_signal=self._store.agreed.preempt_signal(
-                start.job, self._config.preempt_signal
-            ),
+            preempt_signal=self._preempt_signal(row),
             cool_at_once=all(gpu.cools_at_once for gpu in gpus),
             passed=start.passed,
             version=job.version,
             beside=tuple({one.pid for gpu in gpus for one in gpu.foreign_processes}),
         )
 
-    def _dispatch(
-        self, gate: Gate, new: NewAttempt, gpus: Sequence[Gpu], scope: Scope | None
-    ) -> None:
-        row = self._store.agreed.to_run(new.job)
+    def _preempt_signal(self, row: Row) -> int | None:
+        """What it is sent to give way; None where it gives way to nobody."""
+        return (
+            (row["preempt_signal"] or self._config.preempt_signal) if row["preemptible"] else None
+        )
+
+    def _dispatch(self, begun: "Begun") -> None:
+        new, gpus, scope = begun.new, begun.gpus, begun.ready.scope
+        row = begun.row
         known = known_as(new, row["stop_to"], uid=uid_of_job(self._config, row["uid"]))
         composed = order.compose(
             row,
@@ -192,7 +241,26 @@ class Starter:
             attempt_dir=self._supervisor.attempt_dir(new.job, new.attempt),
         )
         locks = self._locks.descriptors(gpu.uuid for gpu in gpus)
-        self._supervisor.dispatch(gate, known, composed, locks)
+        self._supervisor.dispatch(begun.ready.gate, known, composed, locks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """An attempt whose runner waits for the order."""
+
+    new: NewAttempt
+    row: Row  # all that its order is made of
+    ready: Ready
+    gpus: Sequence[Gpu]
+    queue: str
+
+
+def _bounds(row: Row) -> Bounds:
+    return Bounds(mem_bytes=row["mem_bytes"], cpus=row["cpu_bound"])
+
+
+def _chosen(start: Start, snapshot: Snapshot) -> list[Gpu]:
+    return [gpu for gpu in snapshot.gpus or () if gpu.uuid in start.gpus]
 
 
 def uid_of_job(config: Config, submitter: int) -> int:

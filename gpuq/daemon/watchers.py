@@ -2,7 +2,11 @@
 costs nothing, and a million jobs that somebody waits for cost no more than their ranges."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+
+BUSY_S = 0.05  # so long after a commit there may come another
+REST, REST_WHILE_BUSY = 1, 20  # times as long as it took to tell
 
 Watch = asyncio.Future[None]
 
@@ -29,6 +33,8 @@ class Watchers:
         self._singles: dict[tuple[int, str], set[_Awaited]] = {}
         self._spans: dict[_Awaited, tuple[str, Sequence[range]]] = {}
         self._commit: Watch | None = None
+        self._committed_at = 0.0  # CLOCK_MONOTONIC
+        self.heed_commit: Callable[[], None] = lambda: None
         self.changes = 0  # commits and readings so far
         self._change: Watch | None = None
 
@@ -65,10 +71,18 @@ class Watchers:
         await asyncio.wait((self._commit,), timeout=timeout_s)
 
     def publish_commit(self) -> None:
+        self._committed_at = time.monotonic()
         self.publish_change()
+        self.heed_commit()
         commit, self._commit = self._commit, None
         if commit is not None and not commit.done():
             commit.set_result(None)
+
+    def rest_s(self, took_s: float) -> float:
+        """How long those who only tell leave the loop alone after they have had it for so long: jobs
+        are started meanwhile, and who asks something is answered."""
+        is_busy = time.monotonic() - self._committed_at < BUSY_S
+        return took_s * (REST_WHILE_BUSY if is_busy else REST)
 
     async def next_change(self, seen: int, timeout_s: float) -> None:
         """Until there were more `changes` than those, or the time is up."""

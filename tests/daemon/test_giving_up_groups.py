@@ -29,7 +29,7 @@ def fail(store: Store, job: int, outcome: Outcome = Outcome.FAILED) -> list[rang
     start(store, job)
     run(store, job)
     end(store, job, exit=Exit(exit_code=1, ended_at=NOW), outcome=outcome)
-    return store.giving_up.heed(job, now=NOW)
+    return store.giving_up.heed(job, outcome, now=NOW)
 
 
 def words(store: Store) -> dict[int, str]:
@@ -79,7 +79,7 @@ def test_what_somebody_cancelled_did_not_fail(store: Store) -> None:
     submit(store, 3, stop_after=1)
     assert fail(store, 1, Outcome.CANCELLED) == []
     store.happened.cancel(2, actor="alice", now=NOW)
-    assert store.giving_up.heed(2, now=NOW) == []
+    assert store.giving_up.heed(2, Outcome.CANCELLED, now=NOW) == []
 
 
 def test_other_groups_and_those_that_go_on_are_left_alone(store: Store) -> None:

@@ -16,6 +16,7 @@ from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests import subscribing, teller
 from gpuq.daemon.requests.teller import Turns
 from gpuq.daemon.store.asked import Submitter
+from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, UsageError
 from gpuq.tui.data.picture import Picture
 from tests import stored
@@ -458,7 +459,7 @@ def test_more_other_reasons_than_can_be_told_become_a_new_picture(
 
 def test_those_who_tell_take_turns_and_leave_half_of_the_time_to_others() -> None:
     async def main() -> None:
-        turns, under_way, served = Turns(), 0, 0
+        turns, under_way, served = Turns(Watchers().rest_s), 0, 0
 
         def work() -> None:
             nonlocal under_way

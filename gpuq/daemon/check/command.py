@@ -21,6 +21,7 @@ from gpuq.daemon.check.waiting import judge_waiting
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import audit_needs
 from gpuq.daemon.store.audit import Audit, Damaged, Unreadable, open_audit
+from gpuq.daemon.store.audit_numbers import misnumbered
 from gpuq.daemon.store.connection import StoreRefused
 from gpuq.errors import GpuqError
 from gpuq.protocol import SCHEMA
@@ -149,6 +150,7 @@ def _judge_rows(audit: Audit, rows: Sequence[Span], attempts: Attempts) -> Itera
         yield Breach(rule="row_without_parent", sentence=sentence, table=table)
     yield from promises.judge_ids(rows, audit.pruned(), audit.submitted(), audit.last_id_given())
     yield from promises.judge_groups(audit.without_group())
+    yield from promises.judge_numbers(misnumbered(audit))
     yield from promises.judge_leases(audit.leases(), attempts.active)
     yield from judge_waiting(audit_needs.miscounted(audit), audit_needs.unjudged(audit))
     pruned_to, _ = audit.events_pruned()

@@ -27,7 +27,8 @@ def look(state_dir: str, socket_path: str, group_roots: Sequence[str], boottime:
     lock = read_lock(state_dir)
     socket_path = lock.socket or socket_path
     answering_pid = _who_answers(state_dir, socket_path)
-    alive = dict(found for pid in processes.all_pids() if (found := processes.identity(pid)))
+    table = processes.Table()
+    alive = table.alive
     groups = {path: Leaf(path).members() for root in group_roots for path in _folders(root)}
     inside = {pid for pids in groups.values() for pid in pids}
     return Scene(
@@ -38,6 +39,7 @@ def look(state_dir: str, socket_path: str, group_roots: Sequence[str], boottime:
         answers=answering_pid is not None,
         answering_pid=answering_pid,
         alive=alive,
+        parents=table.parents(),
         names={pid: name for pid in inside if (name := processes.command(pid))},
         marked=tuple(_marked(alive, os.fsencode(socket_path))),
         groups=groups,

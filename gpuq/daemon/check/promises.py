@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gpuq.core.units import format_ranges
+from gpuq.core.units import count, format_ranges
 from gpuq.daemon.store.audit import AttemptRow, Dossier, JobRow, LeaseRow
+from gpuq.daemon.store.audit_numbers import Misnumbered
 
 Span = tuple[int, int]  # first and last
 
@@ -162,6 +163,13 @@ def judge_groups(strangers: Iterable[Span]) -> Iterator[Breach]:
         which = f"job {first} is" if first == last else f"jobs {first} to {last} are"
         sentence = f"{which} of a group that does not have them"
         yield Breach(rule="job_without_group", sentence=sentence, span=(first, last))
+
+
+def judge_numbers(found: Iterable[Misnumbered]) -> Iterator[Breach]:
+    """What is said to people of how many there are goes by these."""
+    for one in found:
+        sentence = f"{count(one.said, 'job')} said to be {one.what}, and there are {one.there}"
+        yield Breach(rule="misnumbered", sentence=sentence, table=one.what)
 
 
 def judge_leases(leases: Sequence[LeaseRow], active: Iterable[AttemptRow]) -> Iterator[Breach]:

@@ -3,7 +3,7 @@ of the database, to a sentence for each promise that is broken. Pure, as `promis
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpuq.core.units import format_ranges
@@ -40,6 +40,7 @@ class Scene:
     answers: bool = False  # somebody answers for this state directory
     answering_pid: int | None = None
     alive: Mapping[int, int] = field(default_factory=dict)  # pid → start
+    parents: Collection[int] = ()  # who has living children
     names: Mapping[int, str] = field(default_factory=dict)  # of those in groups
     marked: Sequence[Marked] = ()
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)  # path → pids in it
@@ -133,10 +134,14 @@ def judge_processes(attempts: Attempts, scene: Scene) -> Iterator[Breach]:
 
 
 def _judge_old_runners(attempts: Attempts, scene: Scene) -> Iterator[Breach]:
+    """Beside a daemon, one that has nobody below it waits at its gate for another attempt. Of those
+    that it had, the last one counts: one that is busy has another last one at the next look."""
     in_use = {(attempt.runner_pid, attempt.runner_start) for attempt in attempts.active}
-    for attempt in attempts.old_runners:
-        process = (attempt.runner_pid, attempt.runner_start)
-        if process not in in_use:
+    by_age = sorted(attempts.old_runners, key=lambda attempt: attempt.committed_at)
+    last = {(attempt.runner_pid, attempt.runner_start): attempt for attempt in by_age}
+    for process, attempt in last.items():
+        waits = scene.has_daemon and process[0] not in scene.parents
+        if process not in in_use and not waits:
             which = f"attempt {attempt.attempt} of job {attempt.job}"
             sentence = f"process {process[0]} is the runner of {which}, which has ended"
             yield about(attempt, sentence, "process_after_end", process)

@@ -59,6 +59,7 @@ class Messenger:
         self._under_way: dict[int, int | None] = {}  # the user of each notice
         self._tasks: asyncio.TaskGroup | None = None
         self._is_to_stand = False
+        self._seen = 0
         self.within_s = WITHIN_S
 
     def settings_changed(self) -> None:
@@ -73,7 +74,9 @@ class Messenger:
         )
 
     def heed(self) -> None:
-        self._bell.set()
+        if self._seen != (seen := self._store.notices.written()):
+            self._seen = seen
+            self._bell.set()
 
     async def run(self) -> None:
         await self._take_over()

@@ -21,7 +21,6 @@ from gpuq.daemon.store.found import element, unfolded
 # A page ends with the job that fills it: a command may have megabytes, and each is of an array of such.
 PAGE_SIGNS = 2 * 2**20
 READ_AT_ONCE = 50  # rows, each with its command
-NAMES_COMPARED = 100  # of a group
 
 Answer = dict[str, Any]
 
@@ -160,7 +159,7 @@ class Listing:
         if chosen is None:
             return self._view(row, peer)
         view = self._view(chosen, peer)
-        names = grouped.names(group, NAMES_COMPARED)
+        names = grouped.names(group) or [chosen["name"]]
         return view | {
             # As they were written, with {i} for what differs.
             "name": common_name(names) if view["name"] else "",

@@ -48,7 +48,7 @@ class Subscriptions:
         self._job_view = job_view
         self._picture = picture
         self._taken: dict[int, int] = {}
-        self._turns = Turns()
+        self._turns = Turns(watchers.rest_s)
 
     async def subscribe(
         self, request: Mapping[str, Any], peer: Peer

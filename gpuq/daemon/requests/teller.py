@@ -43,17 +43,19 @@ Made = TypeVar("Made")
 
 
 class Turns:
-    """Of all who tell: one after the other, and all together at most half of the time. Whoever asks
-    something meanwhile, and the jobs that are to be started, wait for one of them and not for all."""
+    """Of all who tell: one after the other, and all together a part of the time. Whoever asks something
+    meanwhile, and the jobs that are to be started, wait for one of them and not for all. `rest_s` says
+    how long to stay quiet after so long a turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest_s: Callable[[float], float]) -> None:
         self._lock = asyncio.Lock()
+        self._rest_s = rest_s
 
     async def take(self, work: Callable[[], Made]) -> Made:
         async with self._lock:
             began = time.monotonic()
             made = work()
-            await asyncio.sleep(time.monotonic() - began)
+            await asyncio.sleep(self._rest_s(time.monotonic() - began))
             return made
 
 

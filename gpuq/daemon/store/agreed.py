@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 
 from gpuq.core.asked.wire_fields import split
-from gpuq.core.ends.bounds import Bounds
 from gpuq.core.model import EndCause, Request, StopWish
 from gpuq.daemon.store.classes import read_request
 from gpuq.daemon.store.connection import Database, Row
@@ -53,7 +52,7 @@ class Agreed:
                    case when j.array_first is null then null else :job - j.array_first end as element,
                    (select p."values" from parameters p
                     where p.spec = s.id and p.element = :job - j.array_first) as "values",
-                   j.group_id, c.queue, j.attempt as attempts_before
+                   j.group_id, c.queue
             from jobs j join specs s on s.id = j.spec join classes c on c.id = j.class
             join environments e on e.uid = s.uid and e.hash = s.environment
             where {IS_OF}
@@ -70,27 +69,6 @@ class Agreed:
         """What was set over the environment that it was submitted in, each like b"NAME=value"."""
         sql = f"select s.changes from jobs j join specs s on s.id = j.spec where {IS_OF}"
         return tuple(split(self._db.value(sql, {"job": job})))
-
-    def bounds(self, job: int) -> tuple[Bounds, float]:
-        """What a job may use of the machine, and its grace (s)."""
-        row = self._db.row(
-            f"""
-            select s.mem_bytes, s.cpu_bound, s.grace_s from jobs j join specs s on s.id = j.spec
-            where {IS_OF}
-            """,
-            {"job": job},
-        )
-        assert row is not None
-        return Bounds(mem_bytes=row["mem_bytes"], cpus=row["cpu_bound"]), row["grace_s"]
-
-    def preempt_signal(self, job: int, usual: int) -> int | None:
-        """What a job is sent to give way; None where it gives way to nobody."""
-        sql = f"""
-            select iif(s.preemptible, coalesce(s.preempt_signal, :usual), null)
-            from jobs j join specs s on s.id = j.spec where {IS_OF}
-        """
-        number = self._db.value(sql, {"job": job, "usual": usual})
-        return None if number is None else int(number)
 
     def terms(self, job: int, attempt: int) -> Terms:
         row = self._db.row(

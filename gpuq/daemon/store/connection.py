@@ -1,9 +1,12 @@
 """Opening the file, bringing it up to date, and the one kind of transaction that writes."""
 
 import os
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,12 @@ DISK_ERRORS = (
 )
 BUSY_MS = (
     500  # the loop waits as long: it is alone with its database, unless somebody looks into it
+)
+MOST_STATEMENTS = 256  # that are kept prepared
+
+_WRITTEN_TO = re.compile(
+    r"\s*(?:with\s.*?\s)?(?:insert(?:\s+or\s+\w+)?\s+into|update(?:\s+or\s+\w+)?|delete\s+from|replace\s+into)\s+(\w+)",
+    re.DOTALL,
 )
 
 Row = dict[str, Any]
@@ -67,6 +76,9 @@ class Database:
         self.on_damage: Callable[[StoreDamaged], None] = lambda damage: None
         self.damage: StoreDamaged | None = None
         self._depth = 0
+        self._writes: Counter[str] = Counter()  # by table
+        self._remembered: dict[tuple[str, tuple[Any, ...]], tuple[int, list[Row]]] = {}
+        self._columns: dict[str, list[str]] = {}  # of what a statement returns
         self._inode: int | None = None  # known once it is open; none in memory
         try:
             if self.path != ":memory:" and not is_ours(Path(self.path)):
@@ -86,16 +98,39 @@ class Database:
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
         self._check_damage()
         rows: list[Row] = []
-        names: list[str] = []
+        names = self._columns.get(sql)
         try:
             cursor = self._db.execute(sql, values)
             for row in cursor:
-                # Only while a row is at hand does the cursor know its columns.
-                names = names or [column[0] for column in cursor.get_description()]
+                if names is None:
+                    names = self._note_columns(sql, cursor)
                 rows.append(dict(zip(names, row, strict=True)))
         except DAMAGE as error:
             raise self.report_damage(str(error)) from error
         return rows
+
+    def _note_columns(self, sql: str, cursor: apsw.Cursor) -> list[str]:
+        """A wide row takes longer to ask for its columns than to be read. Only while it is at hand
+        does the cursor know them."""
+        if len(self._columns) >= MOST_STATEMENTS:
+            self._columns.clear()
+        self._columns[sql] = [column[0] for column in cursor.get_description()]
+        return self._columns[sql]
+
+    def remembered(self, tables: Sequence[str], sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """The same as `rows`, from memory as long as this connection has written nothing to `tables`:
+        all that the statement reads, none of which is written by a trigger or a cascade. For what is
+        asked at each turn and changes seldom. Nobody changes the rows that it returns."""
+        key = sql, tuple(values)
+        writes = sum(self._writes[table] for table in tables)
+        known = self._remembered.get(key)
+        if known is None or known[0] != writes:
+            known = self._remembered[key] = writes, self.rows(sql, values)
+        return known[1]
+
+    def writes(self, table: str) -> int:
+        """How often something was written to it, by this connection."""
+        return self._writes[table]
 
     def row(self, sql: str, values: Values = ()) -> Row | None:
         rows = self.rows(sql, values)
@@ -117,7 +152,10 @@ class Database:
             self._db.execute(sql, values)
         except DAMAGE as error:
             raise self.report_damage(str(error)) from error
-        return int(self._db.changes())
+        changed = int(self._db.changes())
+        if changed:
+            self._writes[_table_of(sql)] += 1
+        return changed
 
     def write_many(self, sql: str, rows: Iterable[Values]) -> None:
         """Runs one statement for each of the rows of values."""
@@ -125,14 +163,13 @@ class Database:
         self._check_damage()
         try:
             self._db.executemany(sql, rows)
+            self._writes[_table_of(sql)] += 1
         except DAMAGE as error:
             raise self.report_damage(str(error)) from error
 
     def insert(self, table: str, row: Mapping[str, Any]) -> int:
         """Inserts a row; returns its rowid."""
-        names = ", ".join(row)
-        marks = ", ".join(f":{name}" for name in row)
-        self.write(f"insert into {table} ({names}) values ({marks})", row)
+        self.write(_insert_into(table, tuple(row)), row)
         return int(self._db.last_insert_rowid())
 
     @contextmanager
@@ -149,6 +186,7 @@ class Database:
         self._check_damage()
         self._check_place()
         self._depth = 1
+        changes = self._db.total_changes()
         try:
             self._db.execute("begin immediate")
             yield
@@ -156,6 +194,7 @@ class Database:
             self._db.execute("commit")
             took_s = time.perf_counter() - began
         except BaseException as error:
+            self._remembered.clear()
             if self._db.in_transaction:
                 self._db.execute("rollback")
             if isinstance(error, DAMAGE):
@@ -165,8 +204,9 @@ class Database:
             raise
         finally:
             self._depth = 0
-        self.commit_took(took_s)
-        self.on_commit()
+        if self._db.total_changes() != changes:  # else it told nobody anything
+            self.commit_took(took_s)
+            self.on_commit()
 
     def report_damage(self, what: str) -> StoreDamaged:
         """Whoever finds a damaged page calls this: the file is left as it is from here on, what its
@@ -204,6 +244,7 @@ class Database:
         try:
             yield
         except BaseException:
+            self._remembered.clear()
             if self._db.in_transaction:
                 self._db.execute(f"rollback to {name}")
                 self._db.execute(f"release {name}")
@@ -225,7 +266,7 @@ class Database:
         _sync_folder(self.path)
 
     def _open(self, path: str) -> None:
-        self._db = apsw.Connection(path, statementcachesize=256)
+        self._db = apsw.Connection(path, statementcachesize=MOST_STATEMENTS)
         try:
             self._bring_up_to_date()
         except BaseException:
@@ -236,6 +277,8 @@ class Database:
 
     def _configure(self) -> None:
         self._db.set_busy_timeout(BUSY_MS)
+        # A plan that goes by the values of a statement (`limit ?` is enough) is made anew each time.
+        self._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for pragma in (
             "journal_mode = wal",
             "synchronous = full",  # a commit that was answered survives a power cut
@@ -282,6 +325,19 @@ class Database:
     def _stamp(self, version: int) -> None:
         self._db.execute(f"pragma application_id = {APPLICATION_ID}")
         self._db.execute(f"pragma user_version = {version}")
+
+
+@cache
+def _insert_into(table: str, columns: tuple[str, ...]) -> str:
+    names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+    return f"insert into {table} ({names}) values ({marks})"
+
+
+@cache
+def _table_of(sql: str) -> str:
+    """To which a statement writes; "": it is of another kind."""
+    found = _WRITTEN_TO.match(sql)
+    return "" if found is None else found[1]
 
 
 def is_ours(path: Path) -> bool:

@@ -11,34 +11,27 @@ class Counted:
 
     def totals(self) -> tuple[int, int]:
         """How many jobs run, and how many are queued."""
-        row = self._db.row(
-            """
-            select count(*) filter (where state <> 'queued') as running,
-                   coalesce(sum(last_id - id + 1) filter (where state = 'queued'), 0) as queued
-            from jobs indexed by jobs_unended where state <> 'ended'
-            """
-        )
-        assert row is not None
-        return row["running"], row["queued"]
+        queued = self._db.value("select coalesce(sum(jobs), 0) from queued_jobs")
+        return self._running(), int(queued)
 
     def for_user(self, uid: int) -> Row:
         """How many are queued and running; of the queued, how many are this user's, and how many of
-        anybody's are held."""
+        anybody's are held. Costs as much as there are classes of jobs that wait, and jobs that run."""
         row = self._db.row(
             """
-            select coalesce(sum(j.last_id - j.id + 1) filter (where j.state = 'queued'), 0) as queued,
-                   count(*) filter (where j.state in ('starting', 'running')) as running,
-                   coalesce(sum(j.last_id - j.id + 1)
-                            filter (where j.state = 'queued' and s.uid = ?), 0) as queued_yours,
-                   coalesce(sum(j.last_id - j.id + 1)
-                            filter (where j.state = 'queued' and j.held_by is not null), 0) as held
-            from jobs j indexed by jobs_unended join specs s on s.id = j.spec
-            where j.state <> 'ended'
+            select coalesce(sum(q.jobs), 0) as queued,
+                   coalesce(sum(q.jobs) filter (where c.uid = ?), 0) as queued_yours,
+                   coalesce(sum(q.jobs) filter (where q.is_held), 0) as held
+            from queued_jobs q join classes c on c.id = q.class
             """,
             (uid,),
         )
         assert row is not None
-        return row
+        return {"queued": row.pop("queued"), "running": self._running(), **row}
+
+    def _running(self) -> int:
+        sql = "select count(*) from jobs indexed by jobs_active where state in ('starting', 'running')"
+        return int(self._db.value(sql))
 
     def ended_since(self, at: float) -> dict[str, int]:
         """How many jobs ended so at that moment or later, by outcome. Costs as much as there are such
@@ -53,14 +46,12 @@ class Counted:
         return {row["outcome"]: row["number"] for row in rows}
 
     def queued(self, uid: int) -> int:
-        """How many jobs a user has in the queue, without those that are about to be cancelled. Costs
-        as much as there are such jobs, not as there are others."""
+        """How many jobs a user has in the queue, without those that are about to be cancelled."""
         return int(
             self._db.value(
                 """
-                select coalesce(sum(j.last_id - j.id + 1), 0)
-                from classes c cross join jobs j indexed by jobs_queued on j.class = c.id
-                where c.uid = ? and j.state = 'queued' and j.stop_asked_at is null
+                select coalesce(sum(q.jobs), 0) from queued_jobs q join classes c on c.id = q.class
+                where c.uid = ? and not q.is_stopping
                 """,
                 (uid,),
             )
@@ -70,9 +61,9 @@ class Counted:
         """How many jobs wait in each named queue; "": in none."""
         rows = self._db.rows(
             """
-            select c.queue, sum(j.last_id - j.id + 1) as queued
-            from jobs j indexed by jobs_queued join classes c on c.id = j.class
-            where j.state = 'queued' and j.stop_asked_at is null group by c.queue
+            select c.queue, sum(q.jobs) as queued
+            from queued_jobs q join classes c on c.id = q.class
+            where not q.is_stopping group by c.queue
             """
         )
         return {row["queue"]: row["queued"] for row in rows}

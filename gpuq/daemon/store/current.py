@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from dataclasses import replace
+from functools import lru_cache
 
 from gpuq.core.model import ActiveJob, DelayedJob, Drain, JobState, Lease, WaitingJob
 from gpuq.daemon.store.classes import read_request
@@ -64,8 +65,8 @@ class Current:
 
     def drain(self) -> Drain | None:
         sql = "select value ->> 'reason' as reason, actor from wishes where name = 'drain'"
-        row = self._db.row(sql)
-        return None if row is None else Drain(**row)
+        rows = self._db.remembered(("wishes",), sql)
+        return Drain(**rows[0]) if rows else None
 
     def leases(self) -> list[Lease]:
         rows = self._db.rows(
@@ -78,11 +79,12 @@ class Current:
 
     def leases_on_real_gpus(self) -> list[Lease]:
         """Those that other daemons of this machine have to respect."""
-        rows = self._db.rows(
+        rows = self._db.remembered(
+            ("leases", "gpus"),
             """
             select l.* from leases l join gpus g on g.uuid = l.gpu where not g.simulated
             order by l.gpu, l.slot
-            """
+            """,
         )
         return [lease(row) for row in rows]
 
@@ -177,6 +179,11 @@ where j.state in ('starting', 'running')
 """
 
 
+@lru_cache(maxsize=1024)
+def _tags(packed: str) -> tuple[str, ...]:
+    return tuple(json.loads(packed))
+
+
 def _element(first: WaitingJob, number: int) -> WaitingJob:
     """The one so far behind the first of a row."""
     return replace(first, id=first.id + number, place=first.place + number)
@@ -192,7 +199,7 @@ def _waiting_job(row: Row) -> WaitingJob:
         user=row["user"],
         queue=row["queue"],
         group=row["group_id"] or None,
-        tags=tuple(json.loads(row["tags"])),
+        tags=_tags(row["tags"]),
         priority=row["priority"],
         rank=row["rank"],
         place=row["place"],
@@ -216,7 +223,7 @@ def _active_job(row: Row) -> ActiveJob:
         user=row["user"],
         queue=row["queue"],
         group=row["group_id"],
-        tags=tuple(json.loads(row["tags"])),
+        tags=_tags(row["tags"]),
         priority=row["priority"],
         preemptible=bool(row["preemptible"]),
         preempt_signal=row["preempt_signal"],

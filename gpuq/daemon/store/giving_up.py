@@ -13,10 +13,10 @@ class GivingUp:
         self._db = db
         self._happened = happened
 
-    def heed(self, job: int, *, now: float) -> list[range]:
+    def heed(self, job: int, outcome: Outcome, *, now: float) -> list[range]:
         """The end of this job may be one too many for its group. Returns the jobs that were cancelled
         for it. Costs as much as there are failures up to those that it takes, and rows that wait."""
-        group = self._group_of(job)
+        group = self._group_of(job) if outcome in FAILURES else None
         if group is None:
             return []
         group_id, stop_after = group["id"], group["stop_after"]
@@ -32,7 +32,7 @@ class GivingUp:
         return waiting
 
     def _group_of(self, job: int) -> Row | None:
-        """Where it failed, and its group minds that."""
+        """Of a job that failed; None where its group does not mind that."""
         return self._db.row(
             f"""
             select g.id, g.stop_after from jobs j join groups g on g.id = j.group_id

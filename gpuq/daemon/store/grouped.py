@@ -15,6 +15,7 @@ _TELLING = (
     *(Outcome.SKIPPED, Outcome.CANCELLED, Outcome.SUCCEEDED),
 )
 WORDS = (*_LIVELY, *_TELLING)
+NAMES_AT_EACH_END = 50
 
 
 class Grouped:
@@ -51,15 +52,13 @@ class Grouped:
         return bool(self._found.jobs(**filters | {"ids": both}, ended=ended, limit=1))
 
     def counts(self, group: int) -> dict[str, int]:
-        """How many of its jobs are queued, starting, running, and ended how."""
-        rows = self._db.rows(
-            """
-            select coalesce(outcome, state) as word, sum(last_id - id + 1) as number
-            from jobs indexed by jobs_group where group_id = ? group by state, outcome
-            """,
-            (group,),
-        )
-        return dict.fromkeys(WORDS, 0) | {row["word"]: row["number"] for row in rows}
+        """How many of its jobs are queued, starting, running, and ended how. Costs as much as there are
+        of those that run: those that wait are the rest of its ids."""
+        counts: dict[str, int] = dict.fromkeys(WORDS, 0)
+        for row in self._db.rows(_COUNTS, {"group": group}):
+            counts[row["word"]] += row["number"]
+        known = int(self._db.value(_KNOWN, {"group": group}))
+        return counts | {JobState.QUEUED.value: known - sum(counts.values())}
 
     def representative(self, group: int, counts: dict[str, int]) -> Row | None:
         """The first of those that are most alive, with all about it."""
@@ -77,18 +76,10 @@ class Grouped:
         (row,) = self._found.jobs(ids=[range(job, job + 1)])
         return row
 
-    def names(self, group: int, most: int) -> list[str]:
-        """The names of its jobs as they were written, that of the first job first; no more than
-        `most` of them."""
-        rows = self._db.rows(
-            """
-            select s.name, min(j.id) as first from jobs j indexed by jobs_group
-            join specs s on s.id = j.spec where j.group_id = ?
-            group by s.name order by first limit ?
-            """,
-            (group, most),
-        )
-        return [row["name"] for row in rows]
+    def names(self, group: int) -> list[str]:
+        """The names of its jobs as they were written, that of the first job first: of the first rows
+        and the last ones, as many as a list can wait for."""
+        return [row["name"] for row in self._db.rows(_NAMES, {"group": group})]
 
     def gpus_in_use(self, group: int) -> list[int]:
         """The indices of those that its jobs have now."""
@@ -107,3 +98,39 @@ def _shared(ones: Sequence[range], others: Sequence[range]) -> list[range]:
     """What lies in both."""
     both = (range(max(a.start, b.start), min(a.stop, b.stop)) for a in ones for b in others)
     return [span for span in both if span]
+
+
+# The row whose id is the group's own is not among `ended_jobs`.
+_COUNTS = """
+select outcome as word, jobs as number from ended_jobs where group_id = :group
+union all
+select outcome, last_id - id + 1 from jobs where id = :group and state = 'ended'
+union all
+select state, count(*) from jobs indexed by jobs_group
+where group_id = :group and state in ('starting', 'running') group by state
+"""
+# All that were submitted, without those that were forgotten.
+_KNOWN = """
+select coalesce(sum(s.last - s.first + 1 - (
+  select coalesce(sum(min(p.last, s.last) - max(p.first, s.first) + 1), 0) from pruned p
+  where p.first <= s.last and p.last >= s.first
+    and p.first >= coalesce((select max(first) from pruned where first <= s.first), s.first)
+)), 0)
+from group_spans s where s.group_id = :group
+"""
+_NAMES = f"""
+with spans as (select first, last from group_spans where group_id = :group),
+ends (id) as (
+  select * from (
+    select id from jobs where id between (select min(first) from spans)
+      and (select last from spans order by first limit 1)
+    order by id limit {NAMES_AT_EACH_END})
+  union
+  select * from (
+    select id from jobs where id between (select max(first) from spans)
+      and (select max(last) from spans)
+    order by id desc limit {NAMES_AT_EACH_END})
+)
+select s.name, min(j.id) as first from ends e join jobs j on j.id = e.id
+join specs s on s.id = j.spec group by s.name order by first
+"""

@@ -45,8 +45,8 @@ class Health:
     def rows(self) -> Mapping[str, HealthRow]:
         """By uuid, one for each GPU that this machine has shown. Asked at every turn and seldom new:
         the same object as long as it says the same."""
-        rows = self._db.rows(_ROWS)
-        if rows != self._last[0]:
+        rows = self._db.remembered(("gpus", "gpu_health", "gpu_wishes"), _ROWS)
+        if rows is not self._last[0] and rows != self._last[0]:
             self._last = rows, {row["gpu"]: _health_row(row) for row in rows}
         return self._last[1]
 
@@ -136,8 +136,10 @@ class Health:
                 (gpu,),
             )
 
-    def count_end(self, gpus: Iterable[str], *, against: bool) -> None:
+    def count_end(self, gpus: Sequence[str], *, against: bool) -> None:
         """One more job in a row has failed quickly on these GPUs, or none."""
+        if not gpus:
+            return
         with self._db.transaction():
             for gpu in gpus:
                 if against:

@@ -94,6 +94,10 @@ class Notices:
 
     # ── read by the loop ──
 
+    def written(self) -> int:
+        """Something else when there may be something new."""
+        return self._db.writes("notices")
+
     def claimed(self) -> list[Row]:
         sql = "select * from notices indexed by notices_open where state in ('waiting', 'claimed') "
         return self._db.rows(f"{sql} and state = 'claimed' order by id")

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.events import record_event
 
+_LAST_END = """
+select max(end_at) as end_at from reservations indexed by reservations_end
+where cancelled_at is null
+"""
+
 
 class Reserved:
     def __init__(self, db: Database) -> None:
@@ -13,6 +18,9 @@ class Reserved:
 
     def open(self, now: float) -> list[Row]:
         """Those that have not ended and were not cancelled, by when they begin; `gpus` are uuids."""
+        last = self._db.remembered(("reservations",), _LAST_END)[0]["end_at"]
+        if last is None or last <= now:
+            return []
         rows = self._db.rows(
             """
             select * from reservations indexed by reservations_end

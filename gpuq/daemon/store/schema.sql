@@ -593,6 +593,25 @@ create table pruned (
   last   integer not null check (last >= first)
 );
 
+-- How many jobs are what, for those who would have to go through all rows to know. Nobody writes these
+-- but the triggers at the end, in the transaction of what they count, and `check` counts again.
+create table queued_jobs (
+  class       integer not null,
+  is_held     integer not null check (is_held in (0, 1)),
+  is_stopping integer not null check (is_stopping in (0, 1)),  -- about to be cancelled
+  jobs        integer not null,
+  primary key (class, is_held, is_stopping)
+) without rowid;
+
+-- Of a group those that have ended, without the row whose id is the group's own: most jobs are groups
+-- of their own, and these cost nothing then.
+create table ended_jobs (
+  group_id integer not null,
+  outcome  text    not null,
+  jobs     integer not null,
+  primary key (group_id, outcome)
+) without rowid;
+
 -- Single facts about this database and the machine. events_pruned_to: {"seq": …, "at": …}, the last
 -- of the events that were removed for their age, and the latest time among them. events_counted_to: the
 -- last of those that are in the tallies. identity: given to the database when it was made.
@@ -660,4 +679,67 @@ when new.state in ('ended', 'queued')
  and exists (select 1 from leases where job = new.id and state = 'active')
 begin
   select raise(abort, 'a job that holds a GPU has not ended');
+end;
+
+-- What the tables queued_jobs and ended_jobs count. A row of jobs may be a run of them, and is divided.
+create trigger count_queued_new after insert on jobs when new.state = 'queued'
+begin
+  insert into queued_jobs values (new.class, new.held_by is not null,
+                                  new.stop_asked_at is not null, new.last_id - new.id + 1)
+  on conflict do update set jobs = jobs + excluded.jobs;
+end;
+
+create trigger count_queued_changed
+after update of state, class, held_by, stop_asked_at, last_id on jobs
+when old.state = 'queued' or new.state = 'queued'
+begin
+  update queued_jobs set jobs = jobs - (old.last_id - old.id + 1)
+  where old.state = 'queued' and class = old.class and is_held = (old.held_by is not null)
+    and is_stopping = (old.stop_asked_at is not null);
+  delete from queued_jobs
+  where class = old.class and is_held = (old.held_by is not null)
+    and is_stopping = (old.stop_asked_at is not null) and jobs = 0;
+  insert into queued_jobs
+  select new.class, new.held_by is not null, new.stop_asked_at is not null,
+         new.last_id - new.id + 1
+  where new.state = 'queued'
+  on conflict do update set jobs = jobs + excluded.jobs;
+end;
+
+create trigger count_queued_gone after delete on jobs when old.state = 'queued'
+begin
+  update queued_jobs set jobs = jobs - (old.last_id - old.id + 1)
+  where class = old.class and is_held = (old.held_by is not null)
+    and is_stopping = (old.stop_asked_at is not null);
+  delete from queued_jobs
+  where class = old.class and is_held = (old.held_by is not null)
+    and is_stopping = (old.stop_asked_at is not null) and jobs = 0;
+end;
+
+create trigger count_ended_new after insert on jobs
+when new.state = 'ended' and new.id <> new.group_id
+begin
+  insert into ended_jobs values (new.group_id, new.outcome, new.last_id - new.id + 1)
+  on conflict do update set jobs = jobs + excluded.jobs;
+end;
+
+create trigger count_ended_changed after update of state, outcome, last_id on jobs
+when (old.state = 'ended' or new.state = 'ended') and new.id <> new.group_id
+begin
+  update ended_jobs set jobs = jobs - (old.last_id - old.id + 1)
+  where old.state = 'ended' and group_id = old.group_id and outcome = old.outcome;
+  delete from ended_jobs
+  where old.state = 'ended' and group_id = old.group_id and outcome = old.outcome and jobs = 0;
+  insert into ended_jobs select new.group_id, new.outcome, new.last_id - new.id + 1
+  where new.state = 'ended'
+  on conflict do update set jobs = jobs + excluded.jobs;
+end;
+
+create trigger count_ended_gone after delete on jobs
+when old.state = 'ended' and old.id <> old.group_id
+begin
+  update ended_jobs set jobs = jobs - (old.last_id - old.id + 1)
+  where group_id = old.group_id and outcome = old.outcome;
+  delete from ended_jobs
+  where group_id = old.group_id and outcome = old.outcome and jobs = 0;
 end;
