@@ -25,14 +25,24 @@ PATH = "PATH=/usr/bin:/bin"
 
 class Desk:
     """A supervisor, what it has told, and a folder for its jobs; with `groups` those get control
-    groups below that one."""
+    groups below that one. Its runners take another attempt only where they may wait, for `idle_s`."""
 
-    def __init__(self, folder: Path, groups: str | None = None) -> None:
+    def __init__(self, folder: Path, groups: str | None = None, idle_s: float = 0.0) -> None:
         self.folder = folder
         self.groups = groups
         self.news: list[News] = []
         self.known: list[Known] = []
-        self.supervisor = Supervisor(folder / "state", self.news.append, groups)
+        self.supervisor = Supervisor(folder / "state", self._hear, groups, idle_s=idle_s)
+
+        self.stores: Callable[[Exited], None] = self._store
+
+    def _hear(self, news: News) -> None:
+        self.news.append(news)
+        if isinstance(news, Exited):
+            self.stores(news)
+
+    def _store(self, ended: Exited) -> None:
+        self.supervisor.end_is_stored(ended.job, ended.attempt)
 
     async def start(
         self,
@@ -144,15 +154,17 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_in(folder: Path, groups: str | None = None) -> AsyncIterator[Desk]:
-    desk = Desk(folder, groups)
+async def desk_in(
+    folder: Path, groups: str | None = None, idle_s: float = 0.0
+) -> AsyncIterator[Desk]:
+    desk = Desk(folder, groups, idle_s)
     desk.supervisor.start()
     try:
         yield desk
     finally:
+        await desk.supervisor.close()
         for known in desk.known:
             await end(known)
-        await desk.supervisor.close()
 
 
 async def end(known: Known) -> None:

@@ -361,6 +361,7 @@ class Exit:
     bound_hits: int | None = None  # how often its own --mem was the reason for that
     memory_peak_bytes: int | None = None  # of all of it together, as the control group counts it
     log_dropped_bytes: int = 0
+    nothing_reported: bool = False  # by the job; False too where nobody has looked
     ended_at: float | None = None  # wall clock, s since the epoch
     ended_mono: float | None = None  # of its main process, CLOCK_MONOTONIC, s
     user_s: float | None = None

@@ -40,7 +40,7 @@ from gpuq.daemon.health import HealthWatch
 from gpuq.daemon.linux import investigate, processes
 from gpuq.daemon.linux.sentences import survivor_sentence
 from gpuq.daemon.lookout import Lookout
-from gpuq.daemon.starting import Starter
+from gpuq.daemon.starting import Begun, Starter
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
 from gpuq.daemon.supervisor import Supervisor
@@ -73,6 +73,19 @@ class Deeds:
         self._lookout = lookout
         self._health = health
 
+    def start_at_hand(self, decisions: Sequence[Decision], snapshot: Snapshot) -> list[Begun]:
+        """Starts for which nobody has to be waited for, where nothing else is to be done before them;
+        stands in a transaction, and is told once that is committed: `send`."""
+        starts = [one for one in decisions if isinstance(one, Start)]
+        if not starts or len(starts) < len(decisions):
+            return []
+        return self._starter.start_at_hand(starts, snapshot)
+
+    def send(self, begun: Sequence[Begun]) -> None:
+        for one in begun:
+            self._starter.send(one)
+            self._is_started(one.new.job)
+
     async def do(self, decisions: Sequence[Decision], snapshot: Snapshot) -> None:
         """Raises DiskTrouble and CannotStart; what was not done then is decided anew."""
         # Signals first: what is being ended is to end though the disk may refuse all the rest.
@@ -93,8 +106,7 @@ class Deeds:
         match decision:
             case Start():
                 if await self._starter.start(decision, snapshot):
-                    self._watchers.publish(decision.job, "started")
-                    self._lookout.tell_probe()
+                    self._is_started(decision.job)
             case FallBack(job=job, version=version, why=why):
                 self._store.falling.fall_back(job, version=version, why=why, now=now)
                 faults.here("loop.fell_back")
@@ -120,6 +132,10 @@ class Deeds:
                 machine.mark_dirty(decision.gpu, decision.slot, dirt, now=now)
             case SetAsideGpu() | TestGpu() | Readmit():
                 self._health.carry_out(decision, snapshot.gpus or ())
+
+    def _is_started(self, job: int) -> None:
+        self._watchers.publish(job, "started")
+        self._lookout.tell_leases()
 
     def _cancel(self, cancels: Sequence[Cancel]) -> None:
         """All in one commit: there may be as many as somebody had queued."""

@@ -54,6 +54,7 @@ class Lookout:
         self._seen = asyncio.Event()
         self._watched_until = 0.0
         self._doubted_at = -inf
+        self._told: list[tuple[str, int, int, int | None]] = []  # what jobs hold
         self._chosen: str = config.gpus
         chosen = parse_gpus(config.gpus)
         self._has_driver = chosen.kind == "nvml"
@@ -114,8 +115,14 @@ class Lookout:
 
     def tell_probe(self) -> None:
         """Simulated GPUs show what jobs on them declare; real ones are read after a change."""
-        self._probe.hold(self._store.current.held())
+        self._told = self._store.current.held()
+        self._probe.hold(self._told)
         self._probe.ask()
+
+    def tell_leases(self) -> None:
+        """The same where jobs hold something else by now than it was told last."""
+        if self._store.current.held() != self._told:
+            self.tell_probe()
 
     def veto(self, locked: Mapping[str, str]) -> None:
         """These GPUs turned out to be locked by others, in words; soon it is seen whether they are

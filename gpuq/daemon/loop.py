@@ -6,7 +6,10 @@ is in the rooms beside: `deeds` and `starting`, `chronicle`, `lookout` and `heal
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from gpuq.config import Config
-from gpuq.core.decisions import Plan
+from gpuq.core.decisions import Plan, Start
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.gpus.usage import GpuUse
 from gpuq.core.hours import is_within
@@ -46,7 +49,7 @@ from gpuq.daemon.memory_watch import MemoryWatch
 from gpuq.daemon.notices.messenger import Messenger
 from gpuq.daemon.reports import Reports
 from gpuq.daemon.requests.reserving import read_reservations
-from gpuq.daemon.starting import CannotStart, Starter, uid_of_job
+from gpuq.daemon.starting import Begun, CannotStart, Starter, uid_of_job
 from gpuq.daemon.status_line import status_line
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
@@ -61,6 +64,7 @@ from gpuq.daemon.watchers import Watchers
 JOBS_PER_CLASS = 16  # seen of each class in one turn
 DISK_AGAIN_S = 5.0
 START_AGAIN_S = 1.0
+SOON_S = 0.005  # a job that is over by then costs one commit less
 
 log = structlog.get_logger()
 
@@ -96,6 +100,8 @@ class Loop:
         self._idle = asyncio.Event()
         self._stopping = asyncio.Event()
         self._again: asyncio.TimerHandle | None = None
+        self._again_soon: asyncio.TimerHandle | None = None
+        self._turned_at = -math.inf  # CLOCK_MONOTONIC
         self._alarm = BoottimeAlarm()
         self._wall_alarm = WallAlarm()
         self._beats: dict[tuple[int, int], float] = {}  # by job and attempt
@@ -150,6 +156,7 @@ class Loop:
         self._chronicle = Chronicle(
             store, self._clock, self._policy, watchers, self._lookout, self._reports.take_last
         )
+        self._chronicle.on_end = self._supervisor.end_is_stored
         self._housekeeper = Housekeeper(store, config, self._clock)
         self._messenger = Messenger(store, config, self._clock)
         self.look_closely = self._lookout.look_closely
@@ -182,7 +189,14 @@ class Loop:
         return self._lookout.has_no_driver
 
     def wake(self) -> None:
-        """Something was asked or wished."""
+        """Something was asked or wished. Of many who ask one after the other not each gets a turn of
+        its own: that would take longer than to answer them."""
+        if time.monotonic() - self._turned_at < SOON_S:
+            self._wake_soon()
+        else:
+            self._ring()
+
+    def _ring(self) -> None:
         self._idle.clear()
         self._bell.set()
 
@@ -282,11 +296,11 @@ class Loop:
             while True:
                 self._bell.clear()
                 began = self._clock.monotonic()
-                acted = self._take_in_news()
-                acted |= await self._turn()
+                acted = await self._turn()
                 self._settle_locks()
                 self._pulse.turned()
                 self._messenger.heed()
+                self._turned_at = time.monotonic()
                 self.turn_took(self._clock.monotonic() - began)
                 if acted or self._bell.is_set():
                     await asyncio.sleep(0)  # clients are answered between two turns
@@ -323,17 +337,19 @@ class Loop:
             self._housekeeper.job_ended()
             news = self._with_memory_peak(news)
             put_down = partial(self._put_down, news)
-            if news.exit is not None and self._reports.holds_back(
-                news.job, news.attempt, then=put_down
-            ):
+            is_silent = news.exit is None or news.exit.nothing_reported
+            if not is_silent and self._reports.holds_back(news.job, news.attempt, then=put_down):
                 return
         elif isinstance(news, Running):
             self._reports.begun()
+            self._chronicle.inbox.append(news)
+            self._wake_soon()
+            return
         self._put_down(news)
 
     def _put_down(self, news: News) -> None:
         self._chronicle.inbox.append(news)
-        self.wake()
+        self._ring()
 
     def _with_memory_peak(self, news: Exited) -> Exited:
         """What was seen of it, where its control group counted nothing."""
@@ -341,19 +357,6 @@ class Loop:
         if news.exit is None or peak_bytes is None or news.exit.memory_peak_bytes is not None:
             return news
         return replace(news, exit=replace(news.exit, memory_peak_bytes=peak_bytes))
-
-    def _take_in_news(self) -> bool:
-        try:
-            acted = self._chronicle.take_in()
-            if self._health.take_in(self._lookout.gpus):
-                acted = True
-                self._lookout.tell_probe()
-        except DiskTrouble as trouble:
-            self._note_disk_trouble(trouble)
-            return False
-        if acted:  # the runner that ended may have been the only one with the lock of its GPU
-            self._settle_locks()
-        return acted
 
     def _settle_locks(self) -> None:
         leases = self._store.current.leases_on_real_gpus()
@@ -366,14 +369,24 @@ class Loop:
         return self._health.barred(self._lookout.gpus, known, self._policy())
 
     async def _turn(self) -> bool:
-        """One look, one plan, and its deeds. False where there was nothing to do."""
+        """The news, one look, one plan, and its deeds. False where there was nothing to do."""
         self.turns += 1
-        snapshot = self._look()
-        self._heed(snapshot)
-        self.on_look(snapshot)
-        self.plan = plan(snapshot)
+        if self._again_soon is not None:
+            self._again_soon.cancel()
+            self._again_soon = None
         try:
-            await self._deeds.do(self.plan.decisions, snapshot)
+            if self._health.take_in(self._lookout.gpus):
+                self._lookout.tell_probe()
+            snapshot, begun = self._take_in_and_start()
+        except DiskTrouble as trouble:
+            self._note_disk_trouble(trouble)
+            snapshot, begun = self._look_and_plan(), []
+        try:
+            left = self.plan.decisions[len(begun) :]
+            if begun and not left and len(begun) < JOBS_PER_CLASS:
+                self._wake_soon()  # those that wait are told why; nothing else follows from starts
+                return False
+            await self._deeds.do(left, snapshot)
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
             return False
@@ -384,6 +397,32 @@ class Loop:
             self._chronicle.start_trouble = str(trouble), until
             return True
         return not all(map(self._starter.is_under_way, self.plan.decisions))
+
+    def _take_in_and_start(self) -> tuple[Snapshot, list[Begun]]:
+        """What ended and what begins in its place is one commit, after which the orders go out."""
+        begun: list[Begun] = []
+        try:
+            with self._store.transaction() if self._chronicle.inbox else nullcontext():
+                heard = self._chronicle.write_down() if self._chronicle.inbox else 0
+                snapshot = self._look_and_plan()
+                if any(isinstance(one, Start) for one in self.plan.decisions):
+                    with self._store.transaction():
+                        begun = self._deeds.start_at_hand(self.plan.decisions, snapshot)
+        except BaseException:
+            self._starter.dismiss(begun)
+            raise
+        self._deeds.send(begun)  # before anybody else is told anything: a GPU waits for this
+        if heard:
+            self._chronicle.announce(heard)
+            self._settle_locks()  # its runner may have been the only one with the lock of its GPU
+        return snapshot, begun
+
+    def _look_and_plan(self) -> Snapshot:
+        snapshot = self._look()
+        self._heed(snapshot)
+        self.on_look(snapshot)
+        self.plan = plan(snapshot)
+        return snapshot
 
     def _look(self) -> Snapshot:
         current = self._store.current
@@ -476,7 +515,8 @@ class Loop:
 
     async def _sleep(self) -> None:
         """Until the next news, or the moment that the plan named."""
-        self._idle.set()
+        if self._again_soon is None:
+            self._idle.set()
         self._lookout.set_pace()
         self._set_alarms(self.plan.undelay_at, self.plan.wall_at)
         try:
@@ -515,6 +555,12 @@ class Loop:
     def _note_disk_trouble(self, trouble: DiskTrouble) -> None:
         log.error("the database cannot be written", why=str(trouble), again_in_s=DISK_AGAIN_S)
         self._wake_in(DISK_AGAIN_S)
+
+    def _wake_soon(self) -> None:
+        """For what nobody waits for: where more comes meanwhile, it is one turn and one commit."""
+        if self._again_soon is None:
+            self._idle.clear()
+            self._again_soon = asyncio.get_running_loop().call_later(SOON_S, self._ring)
 
     def _wake_in(self, seconds: float) -> None:
         """In place of the last such wish: each would lead to another one."""

@@ -75,7 +75,7 @@ class Readying:
         self._asked.pop(key, None)
         if task is not None:
             return task.result()
-        return _unbounded(await self._take_runner())
+        return unbounded(await self._take_runner())
 
     def is_under_way(self, decision: Decision) -> bool:
         """Is there nothing to be done about it before its runner is ready?"""
@@ -112,7 +112,7 @@ class Readying:
         return Ready(gate=gate, nonce=nonce, bounds=bounds, scope=scope)
 
 
-def _unbounded(gate: Gate) -> Ready:
+def unbounded(gate: Gate) -> Ready:
     return Ready(gate=gate, nonce=_new_nonce(), bounds=Bounds(), scope=None)
 
 

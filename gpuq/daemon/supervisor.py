@@ -16,7 +16,7 @@ from gpuq.daemon import faults
 from gpuq.daemon.attempt import record
 from gpuq.daemon.linux import processes
 from gpuq.daemon.linux.cgroup import Leaf
-from gpuq.daemon.runners import Gate, Runners, wait_for_death
+from gpuq.daemon.runners import IDLE_S, Gate, Runners, wait_for_death
 
 SWEEP_AGAIN_S = 0.05
 SWEEP_SELDOM_S = 1.0
@@ -93,7 +93,7 @@ class JobContainers(Protocol):
 
 class Supervisor:
     """`report` is called on the loop's thread with each piece of news. `containers` knows those that
-    jobs have started."""
+    jobs have started. A runner that has ended clean waits for `idle_s` for another attempt."""
 
     def __init__(
         self,
@@ -101,11 +101,14 @@ class Supervisor:
         report: Callable[[News], None],
         cgroup_root: str | None = None,
         containers: JobContainers | None = None,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._state_dir = state_dir
         self._report = report
         self._containers = containers
-        self._runners = Runners(cgroup_root)
+        self._runners = Runners(cgroup_root, idle_s)
+        self._clean: dict[tuple[int, int], Gate] = {}  # by an attempt whose end is not stored yet
+        self._disturbed: set[int] = set()  # jobs to which something was done from here
         self._attempts: dict[int, Known] = {}  # by job
         self._mains: dict[int, tuple[int, int]] = {}  # (pid, start) of the job's own, by job
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,6 +120,8 @@ class Supervisor:
         for task in self._tasks.copy():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        for gate in self._clean.values():
+            gate.close()
         await self._runners.close()
 
     # ── starting ──
@@ -125,9 +130,22 @@ class Supervisor:
         """A runner that waits at its gate for an order, or to be dismissed."""
         return await self._runners.take()
 
+    def take_runner_at_hand(self) -> Gate | None:
+        """The same without waiting; None where none waits at its gate now."""
+        return self._runners.take_at_hand()
+
     def dismiss(self, gate: Gate) -> None:
         """Not needed after all: it leaves without having run anything."""
         gate.close()
+
+    def end_is_stored(self, job: int, attempt: int) -> None:
+        """The end of that attempt, which was told as news, is committed. If its runner is clean it may
+        take another one only now: each attempt that has not ended has a runner of its own."""
+        gate = self._clean.pop((job, attempt), None)
+        if gate is not None:
+            faults.here("supervisor.keeping")
+            self._runners.keep(gate)
+            faults.here("supervisor.kept")
 
     def dispatch(
         self, gate: Gate, known: Known, order: Mapping[str, Any], fds: Sequence[int] = ()
@@ -135,7 +153,9 @@ class Supervisor:
         """Sends the order, with descriptors that the runner is to hold for its life. The attempt is
         committed by now: see the runner for what follows."""
         self._attempts[known.job] = known
-        self._spawn_task(self._attend(gate, known, dict(order), fds))
+        faults.here("supervisor.ordering")
+        rest = gate.send(order, fds)
+        self._spawn_task(self._attend(gate, known, rest))
 
     def adopt(self, known: Known) -> None:
         """Watches over an attempt of an earlier daemon, alive or not."""
@@ -172,6 +192,7 @@ class Supervisor:
         known = self._attempts.get(job)
         if known is None:
             return 0
+        self._disturbed.add(job)
         # A runner that somebody stopped would never tell of the end.
         processes.send(known.runner_pid, signals.SIGCONT, start=known.runner_start)
         leaf = _leaf_of_job(known)
@@ -192,6 +213,7 @@ class Supervisor:
         has until KILL."""
         known = self._attempts.get(job)
         if known is not None:
+            self._disturbed.add(job)
             folder = self.attempt_dir(job, known.attempt)
             record.note_ending(folder, known.nonce, cause.value, within_s)
 
@@ -200,6 +222,7 @@ class Supervisor:
         known = self._attempts.get(job)
         if known is None:
             return
+        self._disturbed.add(job)
         leaf = _leaf_of_job(known)
         frozen = leaf if leaf is not None and leaf.freeze(True) else None
         stopped: set[int] = set()
@@ -277,12 +300,11 @@ class Supervisor:
 
     # ── one attempt ──
 
-    async def _attend(
-        self, gate: Gate, known: Known, order: Mapping[str, Any], fds: Sequence[int]
-    ) -> None:
-        with gate.line:
-            faults.here("supervisor.ordering")
-            await gate.send(order, fds)
+    async def _attend(self, gate: Gate, known: Known, rest_of_order: memoryview) -> None:
+        is_kept = False
+        try:
+            if rest_of_order:
+                await gate.send_rest(rest_of_order)
             faults.here("supervisor.ordered")
             while (message := await gate.receive()) is not None:
                 if "running" in message:
@@ -294,9 +316,21 @@ class Supervisor:
                     self._report_ended(known, None, cause=str(message["returned"]))
                     return
                 elif "ended" in message:
+                    is_kept = self._keep_if_clean(gate, known, message.get("clean"))
                     self._report_ended(known, read_exit(message["ended"]))
                     return
+        finally:
+            if not is_kept:
+                gate.close()
         await self._conclude(known)
+
+    def _keep_if_clean(self, gate: Gate, known: Known, clean: Mapping[str, Any] | None) -> bool:
+        """What was done to a job may yet reach its group, so nobody is to come back into that."""
+        if clean is None or known.job in self._disturbed:
+            return False
+        gate.is_in_group = bool(clean["is_in_group"])
+        self._clean[known.job, known.attempt] = gate
+        return True
 
     async def _attend_adopted(self, known: Known) -> None:
         watching = asyncio.ensure_future(self._watch_notes(known))
@@ -381,7 +415,9 @@ class Supervisor:
     def _report_ended(self, known: Known, exit: Exit | None, cause: str | None = None) -> None:
         self._attempts.pop(known.job, None)
         self._mains.pop(known.job, None)
-        if leaf := _leaf(known):
+        self._disturbed.discard(known.job)
+        is_kept = (known.job, known.attempt) in self._clean
+        if not is_kept and (leaf := _leaf(known)):
             leaf.remove()  # the runner's own to do, where it was there to do it
         self._report(Exited(job=known.job, attempt=known.attempt, exit=exit, cause=cause))
 
@@ -422,6 +458,7 @@ def read_exit(told: Mapping[str, Any]) -> Exit:
         bound_hits=told.get("bound_hits"),
         memory_peak_bytes=told.get("memory_peak_bytes"),
         log_dropped_bytes=told.get("log_dropped_bytes") or 0,
+        nothing_reported=bool(told.get("nothing_reported")),
         ended_at=told.get("ended_at"),
         ended_mono=told.get("ended_mono"),
         user_s=told.get("user_s"),

@@ -44,7 +44,7 @@ class Blind:
         self.told = 0
         self.doubts: list[str] = []
 
-    def tell_probe(self) -> None:
+    def tell_leases(self) -> None:
         self.told += 1
 
     def doubt(self, why: str) -> None:

@@ -129,6 +129,7 @@ def test_a_link_that_was_left_half_made_is_no_trouble(tmp_path: Path) -> None:
     (tmp_path / "1" / "output").mkdir(parents=True)
     precious = tmp_path / "precious"
     precious.write_text("kept")
+    os.symlink("0/output", tmp_path / "output")
     os.symlink(precious, tmp_path / "output.new")
     _link_to(os.fsencode(tmp_path / "1" / "output"), os.fsencode(tmp_path / "output"))
     assert os.readlink(tmp_path / "output") == "1/output"

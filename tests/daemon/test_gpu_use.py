@@ -96,7 +96,7 @@ class Desk:
         chronicle.take_in()
         return row(self.store, job)
 
-    def tell_probe(self) -> None:
+    def tell_leases(self) -> None:
         """What a lookout does."""
 
     def doubt(self, why: str) -> None:

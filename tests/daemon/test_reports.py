@@ -56,6 +56,7 @@ def test_what_a_running_job_reports_is_seen(tmp_path: Path) -> None:
         go = tmp_path / "go"
         say = 'echo \'{"v": {"progress": 0.25, "loss": 1.5}}\' >> $GPUQ_REPORT'
         job = daemon.submit(f"{say}; {waits_for(go)}; {say.replace('0.25', '0.75')}")
+        await daemon.running(job)
         await daemon.until(lambda: shown(daemon, job)["report_lines"] == 1, "a report")
         view = shown(daemon, job)
         assert (view["state"], view["progress"], view["progress_from"]) == (

@@ -943,6 +943,7 @@ def test_all_of_a_job_is_told_or_its_main_process_alone(tmp_path: Path, groups: 
             script = LISTENS + child.format(job, WAITS.removeprefix("; ")) + WAITS.removeprefix(";")
             await desk.start("sh", "-c", script, job=job, stop_to=stop_to, grace_s=0.0)
             pid = await desk.pid_in(f"pid-{job}")
+            await desk.running(job)
             told = desk.supervisor.signal(job, signal.SIGTERM)
             assert told == 1 if stop_to == "main" else told >= 2
             assert (await desk.exited(job) or Exit()).exit_code == 6

@@ -249,6 +249,34 @@ def test_nothing_is_kept_of_a_success(tmp_path: Path) -> None:
     with_desk(tmp_path, deed)
 
 
+@pytest.mark.parametrize(
+    ("script", "is_silent"),
+    [
+        ("true", True),
+        ('echo x >> "$R"', False),
+        ('rm "$R"; echo x > "$R"', False),  # not the file that it got
+        ('mv "$R" aside; touch "$R"', False),
+        ('rm "$R"', False),
+        (r"printf '%s\r' ' 50%|#####     | 5/10 [00:01<00:01,  5.00it/s]' >&2", False),
+    ],
+)
+def test_that_nothing_was_reported_is_said_only_where_that_is_certain(
+    tmp_path: Path, script: str, is_silent: bool
+) -> None:
+    async def deed(desk: Desk) -> None:
+        script_in_place = script.replace("$R", str(desk.report()))
+        known = await desk.start(
+            "sh", "-c", script_in_place, report=str(desk.report()), cwd=str(tmp_path)
+        )
+        exit = await desk.exited()
+        found = desk.record(known)
+        assert exit is not None
+        assert found is not None
+        assert (exit.nothing_reported, found["nothing_reported"]) == (is_silent, is_silent)
+
+    with_desk(tmp_path, deed)
+
+
 def test_errors_that_have_a_file_of_their_own_are_what_is_kept(tmp_path: Path) -> None:
     errors = tmp_path / "errors"
     errors.write_text("of somebody before\n")

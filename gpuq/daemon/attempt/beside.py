@@ -54,11 +54,16 @@ def become_command(order: Message, tmp_dir: bytes | None = None) -> NoReturn:
 def reset_oom_score() -> None:
     """Whom the kernel is to spare must not pass that on to what a user runs."""
     try:
-        with open("/proc/self/oom_score_adj", "r+") as file:
-            if int(file.read()) < 0:
-                file.write("0")
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if int(os.read(fd, 32)) < 0:
+            os.pwrite(fd, b"0", 0)
     except OSError:
         pass
+    finally:
+        os.close(fd)
 
 
 def _arrange(output: int | None) -> None:

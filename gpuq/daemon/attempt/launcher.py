@@ -12,6 +12,8 @@ import sys
 
 from gpuq.daemon import faults
 from gpuq.daemon.attempt import runner
+from gpuq.daemon.linux.cgroup import own_group
+from gpuq.daemon.linux.processes import boot_id
 
 FORK = b"f"
 
@@ -21,6 +23,8 @@ def main(control_fd: int, cgroup_root: str | None) -> None:
     control = socket.socket(fileno=control_fd)
     signals.signal(signals.SIGINT, signals.SIG_IGN)  # a Ctrl-C in the terminal is for the daemon
     signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # dead runners are reaped by the kernel
+    home = own_group() if cgroup_root else None
+    boot_id()  # what does not change is not for each runner to read
     gc.freeze()  # or the first collection in each runner would copy every page
     while True:
         # recv_fds takes flags and drops them (CPython 3.11), so CLOEXEC is set by hand: a job that
@@ -31,10 +35,12 @@ def main(control_fd: int, cgroup_root: str | None) -> None:
         for gate_fd in fds:
             os.set_inheritable(gate_fd, False)
             faults.here("launcher.asked")
-            _fork_runner(control, gate_fd, cgroup_root)
+            _fork_runner(control, gate_fd, cgroup_root, home)
 
 
-def _fork_runner(control: socket.socket, gate_fd: int, cgroup_root: str | None) -> None:
+def _fork_runner(
+    control: socket.socket, gate_fd: int, cgroup_root: str | None, home: str | None
+) -> None:
     try:
         pid = os.fork()
     except OSError as error:  # the daemon sees its gate close, and asks again
@@ -48,7 +54,7 @@ def _fork_runner(control: socket.socket, gate_fd: int, cgroup_root: str | None) 
     code = 1
     try:
         control.close()
-        code = runner.main(gate_fd, cgroup_root)
+        code = runner.main(gate_fd, cgroup_root, home)
     finally:
         os._exit(code)
 

@@ -30,6 +30,10 @@ class BarWatch:
         self._every_s = every_s
         self._next_at = 0.0
 
+    @property
+    def has_noted(self) -> bool:
+        return self._noted is not None
+
     def look(self, now: float) -> bool:
         """So often as was said at the most; `now` on CLOCK_MONOTONIC. True where a bar has moved."""
         if now < self._next_at:

@@ -33,7 +33,10 @@ class Began(NamedTuple):
 def begin(attempt_dir: str, nonce: str) -> Began:
     """Makes `began`: from here on the job has run. Room on the disk is taken for the record now, so
     that a job which fills the disk does not lose its own end."""
-    os.makedirs(attempt_dir, mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(attempt_dir, 0o700)
+    except OSError:  # that of an earlier start is there, or the one above it is not
+        os.makedirs(attempt_dir, mode=0o700, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     room = os.open(_unfinished(attempt_dir), flags, 0o600)
     try:
@@ -90,11 +93,24 @@ def write(attempt_dir: str, began: Began, record: Message) -> bool:
 
 
 def sync(attempt_dir: str, began: Began) -> None:
+    """For where no daemon is there whose commit would be the durable copy."""
     try:
         os.fsync(began.record)
-        os.fsync(os.open(attempt_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        folder = os.open(attempt_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.fsync(folder)
     except OSError:
         pass
+    finally:
+        os.close(folder)
+
+
+def close(began: Began) -> None:
+    """A runner that takes another attempt keeps nothing of this one open."""
+    for fd in began:
+        os.close(fd)
 
 
 def read(attempt_dir: str, nonce: str) -> Message | None:

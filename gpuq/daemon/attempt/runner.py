@@ -1,12 +1,20 @@
-"""One process per attempt: starts the job, waits for all of it to end, and writes the record.
+"""Starts a job, waits for all of it to end, and writes the record: one process per attempt, and for
+many attempts one after the other where each has ended clean.
 
 It lives in a session of its own and outlives daemon, launcher, upgrade and crash. It waits at the
-gate, a socket to the daemon, for one order; if the gate closes first it leaves and nothing has run.
-Standard library only, single-threaded. Order and record carry a version and only gain fields, so
-that a runner of an older gpuq and a newer daemon understand each other.
+gate, a socket to the daemon, for an order; when the gate closes it leaves. An order that has not come
+by then has not run, and will not. Standard library only, single-threaded. Order and record carry a
+version and only gain fields, so that a runner of an older gpuq and a newer daemon understand each
+other.
+
+A runner that says "clean" with the end of its attempt may be given another one, once that end is
+committed: no attempt that has not ended shares its runner with another. Clean is who has nothing left
+of the job, in no sense: no process, nobody in its control group, no descriptor, no limit or signal that
+the next job would take over. All others leave.
 """
 
 import os
+import select
 import signal as signals
 import socket
 import time
@@ -15,44 +23,54 @@ from typing import Any
 from gpuq.daemon import faults
 from gpuq.daemon.attempt import gate, record
 from gpuq.daemon.attempt.beside import reset_oom_score
+from gpuq.daemon.attempt.condition import Condition, condition, is_spent
 from gpuq.daemon.attempt.container import end_container
 from gpuq.daemon.attempt.disk import DISK_ERRORS
 from gpuq.daemon.attempt.on_kill import OnKill
 from gpuq.daemon.attempt.other_user import SpawnAsOther
+from gpuq.daemon.attempt.place import Place
 from gpuq.daemon.attempt.spawn import Spawn, passing_errors, spawn_for
 from gpuq.daemon.attempt.stages import StageFailed, not_started
 from gpuq.daemon.attempt.steps import MAKING_DIRECTORIES
 from gpuq.daemon.attempt.watch import Watch
 from gpuq.daemon.linux import processes
 from gpuq.daemon.linux import syscalls as linux
-from gpuq.daemon.linux.cgroup import Leaf, own_group
+from gpuq.daemon.linux.cgroup import Leaf
 
 VERSION = 1
 KILL_AGAIN_S = 1.0
 SHOWN_NAMES = 5
+BESIDE = ("uid", "scope", "container", "on_kill")  # of an order: more than a job of our own
+COMMIT_S = 0.02  # longer than this an end does not wait for the daemon's commit to be durable
 
 Message = dict[str, Any]
 
 _told_to_end_at: list[float] = []  # when it got its first TERM, CLOCK_MONOTONIC
 
 
-def main(gate_fd: int, cgroup_root: str | None = None) -> int:
-    """Waits at the gate, runs one order, writes its record."""
+def main(gate_fd: int, cgroup_root: str | None, home: str | None) -> int:
+    """Waits at the gate and does what it is told there. `home` is the control group of its own that
+    it comes from."""
     line = socket.socket(fileno=gate_fd)
     _become_runner()
     pid, start = processes.identity(os.getpid()) or (os.getpid(), 0)
-    home = own_group()
-    leaf = _enter_leaf(cgroup_root, f"{pid}-{start}")
-    hello = {"pid": pid, "start": start, "cgroup": leaf.path if leaf else None}
+    place = Place.make(cgroup_root, f"{pid}-{start}", home)
+    hello = {"pid": pid, "start": start, "cgroup": place.path}
     gate.send(line, {"version": VERSION, "hello": hello})
-    order, _locks = gate.receive(line)  # held until this process ends: GPU locks outlive the daemon
-    faults.here("runner.ordered")
-    if order is not None:
-        leaf, home = _enter_scope(order, leaf, home)
-        _run_and_tell(order, line, leaf, home)
-    if leaf is not None:
-        leaf.leave(home)
-        leaf.remove()
+    before = condition()
+    while True:
+        order, locks = gate.receive(line)  # held as long as the job: GPU locks outlive the daemon
+        faults.here("runner.ordered")
+        if order is None:
+            break
+        if "wait_in_group" in order and place.come_back():
+            continue
+        if not place.is_ready:  # whatever was ordered runs elsewhere
+            break
+        place = _enter_scope(order, place)
+        if not _run_and_tell(order, line, place, locks, before):
+            break
+    place.give_up()
     return 0
 
 
@@ -74,32 +92,22 @@ def _note_term(*_: Any) -> None:
         _told_to_end_at.append(time.monotonic())
 
 
-def _enter_leaf(root: str | None, name: str) -> Leaf | None:
-    """A control group for the job, where one can be had. The runner enters it while it waits, since
-    to change one's group can take the kernel ten milliseconds; the job is born in there."""
-    leaf = Leaf.make(root, name) if root else None
-    if leaf is None or leaf.enter():
-        return leaf
-    leaf.remove()
-    return None
-
-
-def _enter_scope(
-    order: Message, leaf: Leaf | None, home: str | None
-) -> tuple[Leaf | None, str | None]:
+def _enter_scope(order: Message, place: Place) -> Place:
     """Where the daemon has had systemd make a group that bounds the job, we are in there by now: the
-    job gets a leaf of that, and we go back to it and not to where we came from."""
+    job gets a group of that, and we go back to it and not to where we came from."""
     scope = order.get("scope")
     if scope is None:
-        return leaf, home
-    entered = _enter_leaf(scope, "job")
-    if leaf is not None:
-        leaf.remove()
-    return entered, scope
+        return place
+    entered = Place.make(scope, "job", scope)
+    place.remove()
+    return entered
 
 
-def _run_and_tell(order: Message, line: socket.socket, leaf: Leaf | None, home: str | None) -> None:
-    """The record first, then whoever waits for it: what is told is known to last."""
+def _run_and_tell(
+    order: Message, line: socket.socket, place: Place, locks: list[int], before: Condition
+) -> bool:
+    """The record first, then whoever waits for it: what is told is known to last. True where this
+    runner is as it was `before`, and may take another order."""
     os.umask(0o077)
     try:
         began = record.begin(order["attempt_dir"], order["nonce"])
@@ -109,20 +117,52 @@ def _run_and_tell(order: Message, line: socket.socket, leaf: Leaf | None, home: 
             gate.send(line, {"returned": _returned(facts)})
         else:
             gate.send(line, {"ended": _head(order) | facts})
-        return
+        return False
     faults.here("runner.begun")
     try:
-        told = _head(order) | _run(order, line, began, leaf, home)
+        told = _head(order) | _run(order, line, began, place)
     except NoRoom as no_room:
         record.take_back(order["attempt_dir"], order["nonce"], began)
         gate.send(line, {"returned": str(no_room)})
-        return
+        return False
     faults.here("runner.ended")
     written = record.write(order["attempt_dir"], began, told)
     faults.here("runner.recorded")
-    gate.send(line, {"ended": told})
-    if written:
+    for lock in locks:
+        os.close(lock)
+    is_clean = written and _is_clean(order, told, place, before)
+    clean = {"clean": {"is_in_group": place.is_ready}} if is_clean else {}
+    gate.send(line, {"ended": told} | clean)
+    faults.here("runner.told_end")
+    if written and not (is_clean and _is_committed(line)):
         record.sync(order["attempt_dir"], began)
+    record.close(began)
+    faults.here("runner.waits_again")
+    return is_clean
+
+
+def _is_clean(order: Message, told: Message, place: Place, before: Condition) -> bool:
+    """Has the job left nothing to the next one? That no process of it is left is known by now."""
+    has_run_plainly = _is_plain(order) and "stage" not in told and not told["leftovers"]
+    if not has_run_plainly or _told_to_end_at or place.counts_memory:
+        return False
+    os.chdir("/")  # a job's directory is not kept from being unmounted
+    return place.is_bare() and not is_spent() and condition() == before
+
+
+def _is_plain(order: Message) -> bool:
+    """Is it a job of the runner's own user, and nothing beside that?"""
+    return not any(order.get(name) is not None for name in BESIDE)
+
+
+def _is_committed(line: socket.socket) -> bool:
+    """Has the daemon made the end durable? It speaks to a clean runner only after that."""
+    if not select.select([line], [], [], COMMIT_S)[0]:
+        return False
+    try:
+        return bool(line.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def _head(order: Message) -> Message:
@@ -135,9 +175,7 @@ def _head(order: Message) -> Message:
     }
 
 
-def _run(
-    order: Message, line: socket.socket, began: record.Began, leaf: Leaf | None, home: str | None
-) -> Message:
+def _run(order: Message, line: socket.socket, began: record.Began, place: Place) -> Message:
     """The life of one job; returns what came of it. NoRoom: there was none, for want of room."""
     spawn = spawn_for(order)
     try:
@@ -154,17 +192,19 @@ def _run(
         os.umask(0o077)
     faults.here("runner.born")
     faults.here("runner.spawned")
+    place.job_begins()
+    if not _is_plain(order):
+        place.leave()  # what it starts beside the job is none of its group
     _tell_running(line, began, pid)
-    if leaf is not None and not leaf.leave(home):
-        leaf = None  # what ends the whole group would end its runner too
     bounding = Leaf(order["scope"]) if order.get("scope") else None
     if bounding is not None:
         _outlive_job(bounding)
     on_kill = OnKill(order, spawn.tmp_dir, watch.output)
-    told = _wait_for_main(pid, watch, on_kill)
+    told = _wait_for_main(pid, watch, on_kill, place)
     told |= _end_beside(order, spawn, watch, on_kill)
-    left = _End(order, line, began, leaf, watch).of_leftovers()
-    told |= left | _memory(bounding or leaf) | watch.findings(succeeded=told["exit_code"] == 0)
+    left = _End(order, line, began, place, watch).of_leftovers()
+    told |= left | _memory(bounding or place.memory_group())
+    told |= watch.findings(succeeded=told["exit_code"] == 0)
     watch.close()
     spawn.clean_up()
     return told
@@ -196,10 +236,15 @@ def _tell_running(line: socket.socket, began: record.Began, pid: int) -> None:
     record.note_main_process(began, pid, start, mono)
 
 
-def _wait_for_main(main_pid: int, watch: Watch, on_kill: OnKill) -> Message:
+def _wait_for_main(main_pid: int, watch: Watch, on_kill: OnKill, place: Place) -> Message:
     while (ended := _reap(main_pid, on_kill)) is None:
         pause_s = watch.look()
         on_kill.look()
+        leave_in_s = place.leave_in_s()
+        if leave_in_s == 0:
+            place.leave()
+        elif leave_in_s is not None:
+            pause_s = min(pause_s, leave_in_s)
         signals.sigtimedwait({signals.SIGCHLD}, pause_s)
     status, usage = ended
     code = os.waitstatus_to_exitcode(status)
@@ -248,19 +293,20 @@ class _End:
         order: Message,
         line: socket.socket,
         began: record.Began,
-        leaf: Leaf | None,
+        place: Place,
         watch: Watch,
     ) -> None:
         self._grace_s = order["grace_s"]
         self._line = line
         self._began = began
-        self._leaf = leaf
+        self._place = place
         self._watch = watch
 
     def of_leftovers(self) -> Message:
         """How many there were, and the names of some."""
         if _no_children():
             return {"leftovers": 0}
+        self._place.leave()
         found = processes.descendants(os.getpid())
         names = [name for pid in sorted(found) if (name := processes.command(pid))]
         self._tell(len(found))
@@ -282,8 +328,8 @@ class _End:
         record.note_main_ended(self._began, left, mono)
 
     def _signal(self, number: int) -> None:
-        if number == signals.SIGKILL and self._leaf is not None:
-            self._leaf.kill()
+        if number == signals.SIGKILL:
+            self._place.kill_job()
         for pid, start in processes.descendants(os.getpid()).items():
             processes.send(pid, number, start=start)
 

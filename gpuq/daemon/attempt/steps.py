@@ -111,6 +111,7 @@ class Steps:
         failure: OSError = FileNotFoundError(errno.ENOENT, "no such file")
         for path in _candidates(argv[0], self.environment.get(b"PATH", os.defpath.encode())):
             try:
+                os.stat(path)  # to find out by an attempt that it is not there takes a fork
                 return program(path, argv, self.environment)
             except ValueError as error:  # a NUL, a variable without a name
                 raise StageFailed(stage, error) from error
@@ -122,7 +123,7 @@ class Steps:
 
     def _make_directories(self) -> None:
         output_dir = raw(self._order["output_dir"])
-        os.makedirs(output_dir, exist_ok=True)
+        _make_dirs(output_dir)
         if link := self._order.get("output_link"):
             try:
                 _link_to(output_dir, raw(link))
@@ -199,9 +200,11 @@ class Steps:
             if number is None:  # this system does not know it
                 continue
             before = resource.getrlimit(number)
-            self._limits_before[number] = before
             most = _least(before[1], hard.get(name, resource.RLIM_INFINITY))
-            resource.setrlimit(number, (_least(soft.get(name, before[0]), most), most))
+            wanted = _least(soft.get(name, before[0]), most), most
+            if wanted != before:
+                self._limits_before[number] = before
+                resource.setrlimit(number, wanted)
 
 
 def remove_tmp_dir(tmp_dir: bytes) -> None:
@@ -210,6 +213,11 @@ def remove_tmp_dir(tmp_dir: bytes) -> None:
     Whatever a job has made in there, how it ended is told all the same. Where it has mounted
     something in there, all of it stays: what is behind a mount is not ours.
     """
+    try:
+        os.rmdir(tmp_dir)  # most are empty, and one on which something is mounted is refused
+        return
+    except OSError:
+        pass
     if has_mounts_below(tmp_dir):
         return
     try:
@@ -230,15 +238,32 @@ def _candidates(program: bytes, path: bytes) -> list[bytes]:
     return [os.path.join(folder or b".", program) for folder in path.split(b":")]
 
 
+def _make_dirs(path: bytes) -> None:
+    """From the top down only where they are not there: of a job's three all are missing as a rule."""
+    try:
+        os.mkdir(path)
+    except FileNotFoundError:
+        _make_dirs(os.path.dirname(path))
+        _make_dirs(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
 def _link_to(folder: bytes, link: bytes) -> None:
     """The link leads there by a relative path. Whoever looks finds the old one or the new one, and
     never none. One that was cut short before this has left its own behind."""
-    new = link + NEW_LINK
+    leads_to, new = os.path.relpath(folder, os.path.dirname(link)), link + NEW_LINK
+    try:
+        os.symlink(leads_to, link)
+        return
+    except FileExistsError:  # of an earlier attempt
+        pass
     try:
         os.unlink(new)
     except FileNotFoundError:
         pass
-    os.symlink(os.path.relpath(folder, os.path.dirname(link)), new)
+    os.symlink(leads_to, new)
     os.rename(new, link)
 
 

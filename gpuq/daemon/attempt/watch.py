@@ -26,6 +26,7 @@ class Watch:
 
     def __init__(self, order: Message, files: Files) -> None:
         self._files = files
+        self._report = os.path.basename(order.get("report") or "")
         self._log = JobLog(
             files.log,
             files.log_index if files.log_index >= 0 else None,
@@ -64,17 +65,33 @@ class Watch:
         said in the end."""
         self._log.finish(time.time())
         self._bar.look_at_once()
-        found: Message = {"log_dropped_bytes": self._log.dropped_bytes}
+        found: Message = {
+            "log_dropped_bytes": self._log.dropped_bytes,
+            "nothing_reported": not self._bar.has_noted and self._is_report_empty(),
+        }
         if not succeeded:
             said = self._errors.tail(LAST_OUTPUT_BYTES)
             found["last_output"] = said.decode("utf-8", "replace")
             found["told_out_of_memory"] = told_out_of_memory(self._files.report)
         return found
 
+    def _is_report_empty(self) -> bool:
+        """Most are, and nobody has to open them once more. What a job has put in place of the file that
+        it got is not looked at here."""
+        try:
+            given = os.fstat(self._files.report)
+            found = os.stat(self._report, dir_fd=self._files.folder, follow_symlinks=False)
+        except OSError:
+            return False
+        is_given = (found.st_dev, found.st_ino) == (given.st_dev, given.st_ino)
+        return is_given and not given.st_size
+
     def close(self) -> None:
         for log in {self._log, self._errors}:
             log.close()
         self._bar.close()
+        if self._heartbeat is not None:
+            self._heartbeat.close()
 
 
 def _pause_s(order: Message) -> float:
@@ -99,6 +116,9 @@ class _Heartbeat:
             self._seen = measure
             record.note_beat(self._beat, now)
         return self._pause_s
+
+    def close(self) -> None:
+        os.close(self._beat)
 
     def _measure(self) -> tuple[int, int, int] | None:
         try:

@@ -43,6 +43,8 @@ class GpuLocks:
     def take(self, uuids: Sequence[str]) -> Mapping[str, str]:
         """Locks all of these GPUs, or none: returns who has which of them, in words. Raises OSError
         where no socket is to be had."""
+        # The runner that had it may have ended just now, before the locks were settled again.
+        self._at_runners -= {uuid for uuid in uuids if uuid in self._at_runners and self._try(uuid)}
         free = [uuid for uuid in uuids if not self._is_ours(uuid)]
         refused = {uuid: self._name_holder(uuid) for uuid in free if not self._lock(uuid)}
         if refused:

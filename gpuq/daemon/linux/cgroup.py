@@ -9,7 +9,10 @@ had here", since gpuq works without groups. Standard library only: launcher and 
 
 import os
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
+
+READ_BYTES = 64 * 1024
 
 
 def find_root(state_dir: str, asked: str = "auto") -> str | None:
@@ -138,6 +141,15 @@ class Leaf(NamedTuple):
             found += [int(pid) for pid in pids if pid.isdecimal() and pid != "0"]
         return found  # "0" is a process of a namespace that we do not see
 
+    def holds_only(self, pids: Iterable[int]) -> bool:
+        """Is nobody else in it, and no group below it? A directory has a link for each one below."""
+        try:
+            has_groups_below = os.stat(self.path).st_nlink > 2
+        except OSError:
+            return False
+        found = _read(f"{self.path}/cgroup.procs")
+        return found is not None and not has_groups_below and found.split() == list(map(str, pids))
+
     def kill(self) -> bool:
         """KILL to everybody in it, whoever forks meanwhile; frozen ones die too. They are gone when
         it is no longer populated. False where the kernel cannot (before 5.14)."""
@@ -213,11 +225,20 @@ def _number(text: str | None) -> int | None:
 
 
 def _read(path: str) -> str | None:
+    """Without the four calls more that `open` makes: this is done for each job."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    pieces = []
+    try:
+        while piece := os.read(fd, READ_BYTES):
+            pieces.append(piece)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return b"".join(pieces).decode("utf-8", "surrogateescape")
 
 
 def _write(path: str, text: str) -> bool:

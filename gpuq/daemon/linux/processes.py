@@ -7,12 +7,16 @@ reads /proc takes every error for "it is gone", since a process may leave betwee
 import os
 import signal as signals
 from collections.abc import Iterable, Sequence
+from functools import cache
 
+STAT_BYTES = 4096  # more than its 52 numbers and a name take; the kernel gives it in one piece
 # What is to end a process that is stopped has to wake it too.
 ENDING = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT)
 
 
+@cache
 def boot_id() -> str:
+    """Read once: runners have it from the launcher that they were forked from."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
 
@@ -49,10 +53,15 @@ def stat_fields(pid: int, proc: str = "/proc") -> list[bytes] | None:
     The second is the command in brackets, which may itself hold brackets and spaces.
     """
     try:
-        with open(f"{proc}/{pid}/stat", "rb") as file:
-            line = file.read()
+        fd = os.open(f"{proc}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        line = os.read(fd, STAT_BYTES)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
     fields = line[line.rfind(b")") + 2 :].split()
     return fields if len(fields) > 19 else None
 
@@ -76,6 +85,16 @@ class Table:
             if not is_dead(fields):
                 self._sessions.setdefault(int(fields[3]), []).append(pid)
                 self._starts[pid] = int(fields[19])
+
+    @property
+    def alive(self) -> dict[int, int]:
+        """The start time of each that lives."""
+        return self._starts
+
+    def parents(self) -> frozenset[int]:
+        """Those who have living children."""
+        families = self._children.items()
+        return frozenset(pid for pid, own in families if any(one in self._starts for one in own))
 
     def descendants(self, ancestor: int) -> dict[int, int]:
         """All living descendants with their start times; none where the ancestor is gone.

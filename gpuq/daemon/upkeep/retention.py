@@ -194,7 +194,7 @@ class Housekeeper:
         # Who came back has been counted before.
         came_back = any(job.came_back for job in jobs)
         self._kept_bytes = None if came_back else kept + sum(sizes.values())
-        return True
+        return len(jobs) == JOBS_AT_ONCE  # who ends meanwhile has a round of his own
 
     def _tmp_dirs_of_lost(self, jobs: Sequence[Remains]) -> list[tuple[str, int]]:
         """(path, uid): a runner removes its job's temporary directory, one that died cannot."""

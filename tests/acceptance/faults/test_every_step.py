@@ -96,6 +96,52 @@ def birth(daemon: FaultyDaemon, step: str) -> None:
         assert lost["pid"] is None or processes.identity(lost["pid"]) is None
 
 
+# ── one after the other, by one runner ──
+
+AGAIN = ("runner.told_end", "runner.waits_again", "supervisor.keeping", "supervisor.kept")
+
+
+@dying_at(*AGAIN, *STARTING, *ORDERING, *NEVER_RAN, *NEWS, "runner.recorded")
+def again(daemon: FaultyDaemon, step: str) -> None:
+    """Whoever dies, no end is taken for another one's, and no job runs for want of a runner."""
+    with daemon.client() as client:
+        before = _run_by_one(daemon, client)
+        with daemon.dying_at(step):
+            jobs = client.submit_many([daemon.job(f"exit {code}", gpus=2) for code in (3, 4, 5)])
+            ended = client.wait(jobs, timeout_s=LONG_S)
+        assert [job["exit_code"] for job in ended] == [3, 4, 5]
+        assert [job["attempt"] for job in ended] == [1, 1, 1], "none of these deaths was a try"
+        assert [job["exit_code"] for job in client.jobs([str(job) for job in before])] == [7, 8]
+    assert daemon.runs(*jobs) == [f"{job}.1" for job in jobs], "once each, in order"
+
+
+@dying_at("runner.begun", "runner.born", "runner.spawned", "runner.told_running")
+def birth_again(daemon: FaultyDaemon, step: str) -> None:
+    """The end of the runner is that of its present job alone."""
+    with daemon.client() as client:
+        before = _run_by_one(daemon, client)
+        with daemon.dying_at(step):
+            jobs = client.submit_many([daemon.job(f"exec sleep {300 * n}", gpus=2) for n in (1, 0)])
+            lost, next_one = client.wait(jobs, timeout_s=LONG_S)
+        assert [lost["outcome"], next_one["outcome"]] == ["lost", "succeeded"]
+        assert [job["exit_code"] for job in client.jobs([str(job) for job in before])] == [7, 8]
+        assert lost["pid"] is None or processes.identity(lost["pid"]) is None
+
+
+def _run_by_one(daemon: FaultyDaemon, client: Any) -> list[int]:
+    """Two jobs that have ended, by one runner, which waits for another one."""
+    for _ in range(5):
+        jobs = []
+        for code in (7, 8):
+            jobs.append(client.submit(**daemon.job(f"exit {code}", gpus=2)))
+            client.wait(jobs, timeout_s=LONG_S)
+        with daemon.database() as db:
+            asked = "select distinct runner_pid, runner_start from attempts where job in (?, ?)"
+            if len(db.execute(asked, jobs).fetchall()) == 1:
+                return jobs
+    raise AssertionError("no runner has taken a second attempt")
+
+
 # ── the end ──
 
 

@@ -1,17 +1,21 @@
 """kill -9 of those around the daemon, and of a daemon that has hardly begun."""
 
 import os
+import random
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
+from gpuq.daemon.linux import processes
 from tests.acceptance.faults.conftest import FaultyDaemon, MakeDaemon, assert_all_well
 from tests.conftest import until
 
 TIMES, BEGINNINGS = 2, 5
+CHAIN, RUNNER_KILLS, SEED = 200, 25, 9
 
 
 @pytest.mark.parametrize("victim", ["launcher", "probe", "runner"])
@@ -36,6 +40,35 @@ def test_who_serves_the_daemon_is_replaced_and_no_job_notices(
     say(tried=TIMES)
 
 
+def test_runners_may_die_between_their_jobs_and_in_them(
+    make: MakeDaemon, say: Callable[..., None]
+) -> None:
+    """A job is lost if its own runner died while it ran; all others end with their own codes, and none
+    runs twice."""
+    moments, daemon = random.Random(SEED), make("--cpu-slots", "3")
+    began: dict[int, int] = {}
+    with daemon.client() as client:
+        jobs = client.submit_many([daemon.job(f"exit {n % 7}") for n in range(CHAIN)])
+        while len(began) < RUNNER_KILLS and client.jobs([str(jobs[-1])])[0]["state"] != "ended":
+            time.sleep(moments.random() * 0.05)
+            pids = [pid for pid in daemon.family() if daemon.kind(pid) == "runner"]
+            pid = moments.choice(pids) if pids else 0
+            own = processes.identity(pid) if pid else None
+            if own is not None and processes.send(pid, signal.SIGKILL, start=own[1]):
+                began[pid] = own[1]
+        ended = client.wait(jobs, timeout_s=60)
+    with daemon.database() as db:
+        asked = "select job, runner_pid, runner_start from attempts"
+        killed = {job for job, *own in db.execute(asked) if began.get(own[0]) == own[1]}
+    lost = [job["id"] for job in ended if job["outcome"] == "lost"]
+    wrong = [job["id"] for n, job in enumerate(ended) if job["exit_code"] not in (n % 7, None)]
+    assert set(lost) <= killed
+    assert [job["id"] for job in ended if job["exit_code"] is None] == lost
+    assert wrong == []
+    assert max(Counter(daemon.runs(*jobs)).values()) == 1
+    say(tried=len(began), lost=len(lost))
+
+
 def _find(daemon: FaultyDaemon, kind: str, *, but: int) -> int:
     """A process of that kind, which may have been replaced a moment ago."""
 
@@ -50,12 +83,12 @@ def test_a_daemon_whose_heart_fails_ends_and_the_next_one_takes_over(make: MakeD
     failing = """
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.supervisor import Exited
-take_in = Chronicle.take_in
+write_down = Chronicle.write_down
 def fail_at_an_end(self):
     if any(isinstance(news, Exited) for news in self.inbox):
         raise RuntimeError("a fault of ours")
-    return take_in(self)
-Chronicle.take_in = fail_at_an_end
+    return write_down(self)
+Chronicle.write_down = fail_at_an_end
 from gpuq.daemon.main import main
 main()
 """

@@ -755,6 +755,7 @@ def test_nothing_stays_locked_where_no_runner_is_to_be_had(
     async def deed(one: Alive, two: Alive) -> None:
         await show_calm(one, two)
         monkeypatch.setattr(one.loop._supervisor, "take_runner", no_runner)
+        monkeypatch.setattr(one.loop._supervisor, "take_runner_at_hand", lambda: None)
         stuck = one.submit("true", request=WHOLE)
         await one.turn()
         assert "no more processes" in reason(one, stuck)

@@ -1,0 +1,183 @@
+"""What ends and what begins in its place are one commit, and what is asked at each turn is
+remembered."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gpuq.daemon.store import Store
+from gpuq.daemon.store.connection import Database, DiskTrouble, LeaseRefused
+from gpuq.daemon.store.happened import NewAttempt
+from tests import stored
+from tests.alive import Alive, with_alive
+
+DRAINED = "select value from wishes where name = 'drain'"
+
+
+def note_commits(daemon: Alive) -> list[int]:
+    """The last event of each commit from now on."""
+    found: list[int] = []
+    tell = daemon.store.database.on_commit
+
+    def note() -> None:
+        tell()
+        found.extend(one["seq"] for one in stored.events(daemon.store)[-1:])
+
+    daemon.store.database.on_commit = note
+    return found
+
+
+def test_the_next_job_begins_in_the_commit_of_the_end_before(tmp_path: Path) -> None:
+    async def deed(daemon: Alive) -> None:
+        commits = note_commits(daemon)
+        jobs = [daemon.submit("true") for _ in range(12)]
+        for job in jobs:
+            assert (await daemon.ended(job))["outcome"] == "succeeded"
+        events = stored.events(daemon.store)
+        ended = {one["seq"] for one in events if one["kind"] == "ended"}
+        begun = {one["seq"] for one in events if one["kind"] == "starting"}
+        assert any(seq + 1 in begun and seq not in commits for seq in ended)
+        assert ended.isdisjoint(begun)
+
+    with_alive(tmp_path, deed, cpu_slots="1")
+
+
+def test_an_end_is_kept_where_the_next_start_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the schema: that is a part of the commit which is undone alone."""
+
+    async def deed(daemon: Alive) -> None:
+        def refuse(new: NewAttempt, *, now: float) -> bool:
+            if new.job == second and not has_refused:
+                has_refused.append(True)
+                with daemon.store.transaction():
+                    daemon.store.database.write("update jobs set priority = 99")
+                    raise LeaseRefused("planted")
+            return start(new, now=now)
+
+        start, has_refused = daemon.store.happened.start, []
+        monkeypatch.setattr(daemon.store.happened, "start", refuse)
+        first, second = daemon.submit("true"), daemon.submit("true")
+        for job in (first, second):
+            assert (await daemon.ended(job))["outcome"] == "succeeded"
+        assert has_refused
+        assert daemon.row(second)["priority"] == 0
+
+    with_alive(tmp_path, deed, cpu_slots="1")
+
+
+def test_what_the_disk_refuses_is_neither_ended_nor_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deed(daemon: Alive) -> None:
+        def refuse(new: NewAttempt, *, now: float) -> bool:
+            start(new, now=now)
+            states.append([daemon.row(job)["state"] for job in (first, second)])
+            raise DiskTrouble("planted")
+
+        start, states = daemon.store.happened.start, []
+        first, second = daemon.submit("sleep 0.1"), daemon.submit("true")
+        await daemon.running(first)
+        monkeypatch.setattr(daemon.store.happened, "start", refuse)
+        await daemon.until(lambda: states, "the end of one and the start of the other")
+        assert states[0] == ["ended", "starting"]
+        assert [daemon.row(job)["state"] for job in (first, second)] == ["running", "queued"]
+        monkeypatch.undo()
+        daemon.loop.wake()
+        for job in (first, second):
+            assert (await daemon.ended(job))["outcome"] == "succeeded"
+
+    with_alive(tmp_path, deed, cpu_slots="1")
+
+
+# ─── remembered ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    with closing(Store(":memory:")) as opened:
+        yield opened.database
+
+
+def asked_by(database: Database, deed: Callable[[], object]) -> int:
+    """How many statements were run."""
+    asked: list[str] = []
+    database._db.exec_trace = lambda cursor, sql, values: bool(asked.append(sql)) or True
+    deed()
+    database._db.exec_trace = None
+    return len(asked)
+
+
+def drain(database: Database, reason: str) -> None:
+    database.write(
+        "insert or replace into wishes (name, value, actor, at) values ('drain', ?, 'ann', 0.0)",
+        (reason,),
+    )
+
+
+def test_it_is_asked_again_only_once_something_was_written_there(database: Database) -> None:
+    def ask() -> list[dict[str, object]]:
+        return database.remembered(("wishes",), DRAINED)
+
+    assert ask() == []
+    assert asked_by(database, ask) == 0
+    with database.transaction():
+        drain(database, '{"reason": "one"}')
+        assert ask() == [{"value": '{"reason": "one"}'}], "in the same transaction, too"
+    with database.transaction():
+        database.write("delete from events")
+    assert asked_by(database, ask) == 0
+    with database.transaction():
+        database.write("delete from wishes where name = 'another'")
+    assert asked_by(database, ask) == 0, "nothing was deleted"
+
+
+@pytest.mark.parametrize("is_part", [False, True])
+def test_what_was_undone_is_forgotten(database: Database, is_part: bool) -> None:
+    def fail() -> None:
+        with database.transaction():
+            drain(database, '{"reason": "one"}')
+            assert len(database.remembered(("wishes",), DRAINED)) == 1
+            raise RuntimeError
+
+    def undone() -> None:
+        with pytest.raises(RuntimeError):
+            fail()
+
+    if is_part:
+        with database.transaction():
+            undone()
+            assert database.remembered(("wishes",), DRAINED) == []
+    else:
+        undone()
+    assert database.remembered(("wishes",), DRAINED) == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "insert or replace into wishes (name, value, actor, at) values ('drain', '{}', 'ann', 0.0)",
+        "  insert into wishes (name, value, actor, at) select 'drain', '{}', 'ann', 0.0",
+        "with w (a) as (select 1)\ninsert into wishes (name, value, actor, at) "
+        "select 'drain', '{}', 'ann', 0.0 from w",
+    ],
+)
+def test_each_way_to_write_counts(database: Database, sql: str) -> None:
+    assert database.remembered(("wishes",), DRAINED) == []
+    with database.transaction():
+        database.write(sql)
+    assert len(database.remembered(("wishes",), DRAINED)) == 1
+
+
+def test_a_transaction_that_changes_nothing_is_no_news(database: Database) -> None:
+    told: list[None] = []
+    database.on_commit = lambda: told.append(None)
+    with database.transaction():
+        database.write("delete from wishes")
+    assert told == []
+    with database.transaction():
+        drain(database, "{}")
+    assert told == [None]
