@@ -4,7 +4,7 @@ are ended."""
 from __future__ import annotations
 
 from gpuq.cli import console
-from gpuq.cli.fold_text import name_of, run_of
+from gpuq.cli.fold_text import name_of
 from gpuq.cli.render import Job, printable
 from gpuq.client import Client
 from gpuq.core.units import count
@@ -33,6 +33,7 @@ def chosen(
     are the states that are meant where none is given; jobs that have ended are, where somebody says so
     and `ended` allows it."""
     from gpuq.cli.jobs import split_words
+    from gpuq.core.units import format_spans, merged
 
     states = split_words(state or [])
     named = list(refs or [])
@@ -51,7 +52,9 @@ def chosen(
     if not found:
         among = f" of {' '.join(named)}" if named else ""
         raise NothingMatched(f"no job{among} matches that may be changed. See: gpuq status")
-    return [run_of(job) for job in found], found
+    # However many they are, as few words as they take: jobs are submitted side by side.
+    spans = (range(job["id"], job.get("last_id", job["id"]) + 1) for job in found)
+    return format_spans(merged(spans)).split(","), found
 
 
 def is_called(job: Job, pattern: str) -> bool:

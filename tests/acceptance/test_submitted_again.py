@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gpuq.cli.declaring import declared
 from gpuq.cli.job_options import describe
 from tests.conftest import Daemon
 
@@ -61,7 +62,7 @@ def test_every_option_of_submit_is_tried_here() -> None:
     """Who adds an option adds it to the line that `gpuq show` tells, and above."""
     offered = {
         name: {f"--{name.replace('_', '-')}", *_spellings(parameter.annotation.__metadata__[0])}
-        for name, parameter in inspect.signature(describe).parameters.items()
+        for name, parameter in inspect.signature(declared(describe)).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     said = {word for line in LINES.values() for word in shlex.split(line)}

@@ -146,9 +146,14 @@ def test_why_gives_the_reason_in_a_sentence(gpuq: Gpuq, fake: FakeDaemon) -> Non
 
 @pytest.fixture
 def killing(fake: FakeDaemon) -> FakeDaemon:
-    fake.answers["kill"] = lambda asked: {
-        "jobs": [{"id": int(ref), "done": "stopping", "grace_s": 10.0} for ref in asked["refs"]]
-    }
+    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        ends = [ref.split("-") for ref in asked["refs"]]
+        jobs = [
+            job for first, *last in ends for job in range(int(first), int((last or [first])[0]) + 1)
+        ]
+        return {"jobs": [{"id": job, "done": "stopping", "grace_s": 10.0} for job in jobs]}
+
+    fake.answers["kill"] = answer
     return fake
 
 
@@ -229,7 +234,7 @@ def test_a_selector_that_means_two_running_jobs_is_asked_about(
     assert killing.requests("kill") == []
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     assert gpuq("kill", "--mine").code == 0
-    assert killing.requests("kill")[0]["refs"] == ["1", "2", "3"]
+    assert killing.requests("kill")[0]["refs"] == ["1-3"]
 
 
 def test_where_nobody_can_answer_the_selector_needs_a_yes(gpuq: Gpuq, killing: FakeDaemon) -> None:

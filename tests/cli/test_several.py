@@ -265,7 +265,7 @@ def test_what_has_ended_is_meant_only_where_that_is_said(gpuq: Gpuq, fake: FakeD
     fake.answers["requeue"] = {"jobs": []}
     gpuq("requeue", "-m", "g88")
     gpuq("requeue", "-m", "-s", "failed,queued", "g88")
-    assert [asked["refs"] for asked in fake.requests("requeue")] == [["89"], ["88", "89"]]
+    assert [asked["refs"] for asked in fake.requests("requeue")] == [["89"], ["88-89"]]
     fake.answers["status"] = page(ended(88))
     ran = gpuq("kill", "-s", "failed", "g88")
     assert (ran.code, fake.requests("kill")) == (3, [])
@@ -283,7 +283,15 @@ def test_a_requeue_that_ends_several_is_asked_about(
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert gpuq("requeue", "-s", "running,failed", "1-3").code == 1
     assert gpuq("requeue", "-s", "running,failed", "-y", "1-3").code == 0
-    assert fake.requests("requeue")[0]["refs"] == ["1", "2", "3"]
+    assert fake.requests("requeue")[0]["refs"] == ["1-3"]
+
+
+def test_however_many_are_found_they_are_named_in_few_words(gpuq: Gpuq, fake: FakeDaemon) -> None:
+    """Newest first, as they are listed, with one of another's in between."""
+    fake.answers["status"] = page(*(job(number) for number in range(900, 100, -1) if number != 500))
+    fake.answers["hold"] = {"jobs": []}
+    gpuq("hold", "--mine")
+    assert fake.requests("hold")[0]["refs"] == ["101-499", "501-900"]
 
 
 @pytest.mark.parametrize("words", [["hold"], ["release"], ["requeue"], ["priority", "5"]])
