@@ -383,10 +383,10 @@ class Loop:
             snapshot, begun = self._look_and_plan(), []
         try:
             left = self.plan.decisions[len(begun) :]
+            await self._deeds.do(left, snapshot)
             if begun and not left and len(begun) < JOBS_PER_CLASS:
                 self._wake_soon()  # those that wait are told why; nothing else follows from starts
                 return False
-            await self._deeds.do(left, snapshot)
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
             return False

@@ -45,8 +45,10 @@ def test_the_other_elements_of_an_array_do_not_take_its_key_away(store: Store) -
     cancel(store, jobs[4], jobs[4])
     assert store.changed.living_of_same_key(jobs[4]) is None
     cancel(store, jobs[0], jobs[8])
-    later = submit(store, key="nightly").start
-    assert store.changed.living_of_same_key(jobs[4]) == later
+    later = submit(store, elements=array(9), key="nightly")
+    assert store.changed.living_of_same_key(jobs[4]) == later.start
+    cancel(store, later[4], later[4])
+    assert store.changed.living_of_same_key(jobs[4]) == later.start, "one of several rows"
 
 
 def test_what_many_shared_goes_with_the_last_of_them(store: Store) -> None:

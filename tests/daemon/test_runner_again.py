@@ -90,6 +90,9 @@ LEAVES_SOMETHING = {
     "a limit": ("prlimit --pid $PPID --core=0:0", {}),
     "a niceness": ("renice -n 3 -p $PPID", {}),
     "an OOM score": ("echo 100 > /proc/$PPID/oom_score_adj", {}),
+    "an urgency of its disk": ("ionice -c 3 -p $PPID", {}),
+    "a slack of its timers": ("echo 999999 > /proc/$PPID/timerslack_ns", {}),
+    "what its core dump holds": ("echo 0x7f > /proc/$PPID/coredump_filter", {}),
     "a signal": ("kill $PPID", {}),
     "a command beside it": (":", {"on_kill": "true"}),
 }

@@ -6,6 +6,8 @@ import os
 import resource
 import time
 
+from gpuq.daemon.linux import syscalls as linux
+
 # A job's limit of CPU time is set in its runner for a moment before it is born, and must not end that.
 # The least limit is a second.
 MOST_CPU_S = 0.5
@@ -23,6 +25,9 @@ def condition() -> Condition:
         os.sched_getaffinity(0),
         _read("oom_score_adj"),
         _read("autogroup"),  # how nice the whole session is, where the kernel goes by sessions
+        linux.io_priority(),
+        _read("timerslack_ns"),
+        _read("coredump_filter"),
     )
 
 

@@ -18,6 +18,8 @@ _IN_Q_OVERFLOW, _IN_IGNORED, _IN_ISDIR = 0x4000, 0x8000, 0x40000000
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h
 _KEYCTL = {"x86_64": 250}.get(os.uname().machine, 219)  # its number; 219 where numbers are generic
 _KEYCTL_JOIN_SESSION_KEYRING = 1  # keyctl(2)
+_IOPRIO_GET = {"x86_64": 252}.get(os.uname().machine, 31)  # the same
+_IOPRIO_WHO_PROCESS = 1  # ioprio_get(2)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,6 +42,11 @@ def join_new_session_keyring() -> None:
         number = ctypes.get_errno()
         if number not in (errno.ENOSYS, errno.EPERM):
             raise OSError(number, os.strerror(number))
+
+
+def io_priority() -> int:
+    """How urgent the reads and writes of this process are to the disk, as the kernel has it."""
+    return int(_libc.syscall(_IOPRIO_GET, _IOPRIO_WHO_PROCESS, 0))
 
 
 def peer_groups(fd: int) -> list[int]:

@@ -140,7 +140,8 @@ class Database:
         """The first column of the first row, None where there is no row."""
         self._check_damage()
         try:
-            return self._db.execute(sql, values).get
+            row = next(self._db.execute(sql, values), None)
+            return None if row is None else row[0]
         except DAMAGE as error:
             raise self.report_damage(str(error)) from error
 
