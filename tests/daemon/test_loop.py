@@ -528,9 +528,10 @@ def test_who_is_asked_to_end_before_it_is_there_hears_of_it_once_it_is(tmp_path:
     """Its runner is held up, as by a slow disk: the TERM finds nobody."""
 
     async def deed(daemon: Alive) -> None:
+        runners = daemon.loop._supervisor._runners
+        runners._idle_s = 0.0  # none that has ended clean waits beside the one that is held up
         first = daemon.submit("true")
         await daemon.ended(first)
-        runners = daemon.loop._supervisor._runners
         await until(lambda: runners._standby is not None, "a runner")
         assert runners._standby is not None
         held_up = (await runners._standby).pid
