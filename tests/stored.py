@@ -9,6 +9,7 @@ from typing import Any
 from gpuq.core.asked.spec import Spec
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import EndCause, Exit, JobState, Lease, Outcome, Request
+from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import DiskTrouble
@@ -181,6 +182,16 @@ def row(store: Store, job: int) -> dict[str, Any]:
 
 def states(store: Store) -> dict[int, str]:
     return {row["id"]: row["state"] for row in store.database.rows("select id, state from jobs")}
+
+
+def take_in(store: Store, chronicle: Chronicle) -> bool:
+    """What was heard, in a commit of its own; False where there was nothing."""
+    if not chronicle.inbox:
+        return False
+    with store.transaction():
+        count = chronicle.write_down()
+    chronicle.announce(count)
+    return True
 
 
 def events(store: Store) -> list[dict[str, Any]]:

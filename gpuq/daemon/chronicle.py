@@ -75,19 +75,9 @@ class Chronicle:
         self._returns: Counter[int] = Counter()
         self._given_up: list[range] = []  # jobs that were cancelled in this commit for others' ends
 
-    def take_in(self) -> bool:
-        """Writes down what was heard, in order and in one commit, and then tells who waits for it.
-        False where there was nothing. What the disk refuses is kept, for the next time."""
-        if not self.inbox:
-            return False
-        with self._store.transaction():
-            count = self.write_down()
-        self.announce(count)
-        return True
-
     def write_down(self) -> int:
         """What was heard, in order; stands in a transaction. Returns how much that was, to be announced
-        once it is committed."""
+        once it is committed: what the disk refuses is kept, for the next time."""
         faults.here("loop.news")
         self._given_up = []
         for news in self.inbox:

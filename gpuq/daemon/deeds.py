@@ -73,14 +73,6 @@ class Deeds:
         self._lookout = lookout
         self._health = health
 
-    def start_at_hand(self, decisions: Sequence[Decision], snapshot: Snapshot) -> list[Begun]:
-        """Starts for which nobody has to be waited for, where nothing else is to be done before them;
-        stands in a transaction, and is told once that is committed: `send`."""
-        starts = [one for one in decisions if isinstance(one, Start)]
-        if not starts or len(starts) < len(decisions):
-            return []
-        return self._starter.start_at_hand(starts, snapshot)
-
     def send(self, begun: Sequence[Begun]) -> None:
         for one in begun:
             self._starter.send(one)

@@ -115,14 +115,17 @@ class Lookout:
 
     def tell_probe(self) -> None:
         """Simulated GPUs show what jobs on them declare; real ones are read after a change."""
-        self._told = self._store.current.held()
-        self._probe.hold(self._told)
-        self._probe.ask()
+        self._tell(self._store.current.held())
 
     def tell_leases(self) -> None:
         """The same where jobs hold something else by now than it was told last."""
-        if self._store.current.held() != self._told:
-            self.tell_probe()
+        if (held := self._store.current.held()) != self._told:
+            self._tell(held)
+
+    def _tell(self, held: list[tuple[str, int, int, int | None]]) -> None:
+        self._told = held
+        self._probe.hold(held)
+        self._probe.ask()
 
     def veto(self, locked: Mapping[str, str]) -> None:
         """These GPUs turned out to be locked by others, in words; soon it is seen whether they are

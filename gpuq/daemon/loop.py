@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from gpuq.config import Config
-from gpuq.core.decisions import Plan, Start
+from gpuq.core.decisions import Decision, Plan, Start
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.gpus.usage import GpuUse
 from gpuq.core.hours import is_within
@@ -405,9 +405,9 @@ class Loop:
             with self._store.transaction() if self._chronicle.inbox else nullcontext():
                 heard = self._chronicle.write_down() if self._chronicle.inbox else 0
                 snapshot = self._look_and_plan()
-                if any(isinstance(one, Start) for one in self.plan.decisions):
+                if starts := _nothing_but_starts(self.plan.decisions):
                     with self._store.transaction():
-                        begun = self._deeds.start_at_hand(self.plan.decisions, snapshot)
+                        begun = self._starter.start_at_hand(starts, snapshot)
         except BaseException:
             self._starter.dismiss(begun)
             raise
@@ -567,6 +567,12 @@ class Loop:
         if self._again is not None:
             self._again.cancel()
         self._again = asyncio.get_running_loop().call_later(seconds, self.wake)
+
+
+def _nothing_but_starts(decisions: Sequence[Decision]) -> list[Start]:
+    """None where anything else is to be done before them."""
+    starts = [one for one in decisions if isinstance(one, Start)]
+    return starts if len(starts) == len(decisions) else []
 
 
 def _ignore(_: Snapshot | float) -> None:

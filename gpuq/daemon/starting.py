@@ -111,7 +111,7 @@ class Starter:
     def send(self, begun: "Begun") -> None:
         """Its attempt is committed: the order goes out."""
         faults.here("loop.committed")
-        self.recent.note(begun.queue, at=self._clock.monotonic())
+        self.recent.note(begun.row["queue"], at=self._clock.monotonic())
         self._dispatch(begun)
         if begun.new.mem_bound_by is MemBound.WATCHED:
             self._watch_memory()
@@ -147,8 +147,7 @@ class Starter:
         if not is_stored:
             self._supervisor.dismiss(gate)
             return None
-        queue = next(job.queue for job in snapshot.waiting if job.id == start.job)
-        return Begun(new=new, row=row, ready=ready, gpus=gpus, queue=queue)
+        return Begun(new=new, row=row, ready=ready, gpus=gpus)
 
     def _check_disk(self) -> None:
         try:
@@ -252,7 +251,6 @@ class Begun:
     row: Row  # all that its order is made of
     ready: Ready
     gpus: Sequence[Gpu]
-    queue: str
 
 
 def _bounds(row: Row) -> Bounds:

@@ -79,9 +79,12 @@ class Desk:
             lambda job, attempt: None,
         )
 
+    def take_in(self) -> bool:
+        return stored.take_in(self.store, self.chronicle)
+
     def hear(self, *news: Running | MainEnded | Exited) -> None:
         self.chronicle.inbox += news
-        while self.chronicle.take_in():
+        while self.take_in():
             pass
 
     def exits(self, job: int, exit: Exit | None, attempt: int = 1) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def test_what_was_heard_together_is_written_down_in_one_commit(desk: Desk) -> No
 
 
 def test_nothing_heard_is_nothing_done(desk: Desk) -> None:
-    assert not desk.chronicle.take_in()
+    assert not desk.take_in()
     assert desk.lookout.told == 0
 
 
@@ -172,10 +175,10 @@ def test_what_the_disk_refuses_is_kept_and_nobody_is_told(desk: Desk) -> None:
     with full(desk.store):
         for _ in range(3):
             with pytest.raises(DiskTrouble):
-                desk.chronicle.take_in()
+                desk.take_in()
         assert row(desk.store, job)["state"] == "starting", "not even the half of it"
         assert desk.told.published == []
-    assert desk.chronicle.take_in()
+    assert desk.take_in()
     assert row(desk.store, job)["outcome"] == "succeeded"
     assert not desk.chronicle.inbox
 
@@ -447,8 +450,8 @@ def test_a_full_disk_does_not_count_as_another_death_at_the_gate(desk: Desk) -> 
     with full(desk.store):
         for _ in range(2 * MOST_RETURNS):
             with pytest.raises(DiskTrouble):
-                desk.chronicle.take_in()
-    assert desk.chronicle.take_in()
+                desk.take_in()
+    assert desk.take_in()
     assert row(desk.store, job)["state"] == "queued"
     assert [returned(desk, job) for _ in range(MOST_RETURNS - 1)] == ["queued"] * 2
 

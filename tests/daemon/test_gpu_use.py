@@ -93,7 +93,7 @@ class Desk:
             lambda job, attempt: None,
         )
         chronicle.inbox.append(Exited(job=job, attempt=1, exit=exit or Exit(exit_code=0)))
-        chronicle.take_in()
+        stored.take_in(self.store, chronicle)
         return row(self.store, job)
 
     def tell_leases(self) -> None:

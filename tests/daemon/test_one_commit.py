@@ -1,15 +1,20 @@
 """What ends and what begins in its place are one commit, and what is asked at each turn is
 remembered."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpuq.daemon import loop
+from gpuq.daemon.runners import Gate
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Database, DiskTrouble, LeaseRefused
 from gpuq.daemon.store.happened import NewAttempt
+from gpuq.daemon.supervisor import Known
 from tests import stored
 from tests.alive import Alive, with_alive
 
@@ -91,6 +96,69 @@ def test_what_the_disk_refuses_is_neither_ended_nor_begun(
             assert (await daemon.ended(job))["outcome"] == "succeeded"
 
     with_alive(tmp_path, deed, cpu_slots="1")
+
+
+def test_the_order_goes_out_before_anybody_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deed(daemon: Alive) -> None:
+        def dispatch(gate: Gate, known: Known, *order: Any) -> None:
+            steps.append((known.job, "ordered"))
+            send(gate, known, *order)
+
+        def publish(job: int, moment: str, *, last: int | None = None) -> None:
+            steps.append((job, moment))
+            tell(job, moment, last=last)
+
+        steps: list[tuple[int, str]] = []
+        send, tell = daemon.loop._supervisor.dispatch, daemon.watchers.publish
+        monkeypatch.setattr(daemon.loop._supervisor, "dispatch", dispatch)
+        monkeypatch.setattr(daemon.watchers, "publish", publish)
+        jobs = [daemon.submit("true") for _ in range(12)]
+        await daemon.ended(jobs[-1])
+        behind = [
+            steps.index((job + 1, "ordered")) < steps.index((job, "ended")) for job in jobs[:-1]
+        ]
+        assert any(behind), "where both are of one turn"
+
+    with_alive(tmp_path, deed, cpu_slots="1")
+
+
+def test_of_many_wishes_not_each_gets_a_turn_and_the_last_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SOON_S", 0.3)
+
+    async def deed(daemon: Alive) -> None:
+        await daemon.turn()
+        turns = daemon.loop.turns
+        for _ in range(50):
+            daemon.loop.wake()
+            await asyncio.sleep(0)
+        assert daemon.loop.turns - turns < 25
+        job = daemon.submit("true")
+        assert (await daemon.ended(job))["outcome"] == "succeeded"
+
+    with_alive(tmp_path, deed)
+
+
+@pytest.mark.parametrize(("script", "reads"), [("true", False), ("echo x >> $GPUQ_REPORT", True)])
+def test_a_report_is_read_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reads: bool
+) -> None:
+    async def deed(daemon: Alive) -> None:
+        def take(job: int, attempt: int) -> None:
+            read.append(job)
+            take_last(job, attempt)
+
+        read: list[int] = []
+        take_last = daemon.loop._chronicle._take_reports
+        monkeypatch.setattr(daemon.loop._chronicle, "_take_reports", take)
+        job = daemon.submit(script)
+        await daemon.ended(job)
+        assert read == [job] * reads
+
+    with_alive(tmp_path, deed)
 
 
 # ─── remembered ──────────────────────────────────────────────────────────────────────────────────

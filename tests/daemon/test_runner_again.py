@@ -362,8 +362,12 @@ def test_its_runner_keeps_nothing_open(tmp_path: Path, groups: str | None) -> No
 
 
 def _descriptors(pid: int) -> list[str]:
+    """None while one of them is being closed: then one has to look again."""
     folder = f"/proc/{pid}/fd"
-    return sorted(os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder))
+    try:
+        return sorted(os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder))
+    except FileNotFoundError:
+        return []
 
 
 def test_what_the_daemon_has_locked_is_free_when_the_job_has_ended(tmp_path: Path) -> None:

@@ -22,24 +22,6 @@ PATHS = ("", "ws", *(f"static/{name}" for name in STATIC))
 SOME = "t" * 43
 
 
-@pytest.fixture(scope="module")
-def web_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path_factory.mktemp("web")).start()
-    yield daemon
-    daemon.end()
-
-
-@pytest.fixture(scope="module")
-def shared(web_daemon: Daemon) -> Iterator[Served]:
-    """One for the tests that only knock."""
-    served = Served(web_daemon)
-    yield served
-    code, said = served.end()
-    assert code == 0
-    assert served.token.encode() not in said
-    assert b"Traceback" not in said, said
-
-
 @pytest.fixture
 def served(web_daemon: Daemon) -> Iterator[Served]:
     served = Served(web_daemon)

@@ -22,22 +22,6 @@ AT_HOME = "127.0.0.1"
 ABOUT_TCP = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
 
 
-@pytest.fixture(scope="module")
-def web_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path_factory.mktemp("web")).start()
-    yield daemon
-    daemon.end()
-
-
-@pytest.fixture(scope="module")
-def shared(web_daemon: Daemon) -> Iterator[Served]:
-    served = Served(web_daemon)
-    yield served
-    code, said = served.end()
-    assert code == 0
-    assert b"Traceback" not in said, said
-
-
 @pytest.fixture
 def served(web_daemon: Daemon) -> Iterator[Served]:
     served = Served(web_daemon)

@@ -16,32 +16,26 @@ from gpuq.tui import keys
 from gpuq.tui.looks import CURSOR, Line, Signs
 
 
+class _OfTable(Message):
+    def __init__(self, table: "LineTable") -> None:
+        super().__init__()
+        self.table = table
+
+    @property
+    def control(self) -> "LineTable":
+        return self.table
+
+
 class LineTable(ScrollView, can_focus=True, inherit_bindings=False):
     """A subclass says how many `lines` there are, and draws one of them: `draw`."""
 
     BINDINGS = keys.bindings(keys.TABLE)
 
-    class Moved(Message):
+    class Moved(_OfTable):
         """The cursor stands on another line, or on another thing."""
 
-        def __init__(self, table: "LineTable") -> None:
-            super().__init__()
-            self.table = table
-
-        @property
-        def control(self) -> "LineTable":
-            return self.table
-
-    class Widened(Message):
+    class Widened(_OfTable):
         """Its lines have other room, or other columns: a head above them does not fit any more."""
-
-        def __init__(self, table: "LineTable") -> None:
-            super().__init__()
-            self.table = table
-
-        @property
-        def control(self) -> "LineTable":
-            return self.table
 
     def __init__(self, signs: Signs, *, id: str | None = None) -> None:
         super().__init__(id=id)
