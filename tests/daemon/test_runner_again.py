@@ -362,7 +362,7 @@ def test_its_runner_keeps_nothing_open(tmp_path: Path, groups: str | None) -> No
 
 
 def _descriptors(pid: int) -> list[str]:
-    """None while one of them is being closed: then one has to look again."""
+    """None at all while one of them is being closed: then one has to look again."""
     folder = f"/proc/{pid}/fd"
     try:
         return sorted(os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder))
