@@ -2,6 +2,8 @@
 one by torch on the CPU, one by a driver of ours, one by a scenario."""
 
 import json
+import select
+import socket
 import subprocess
 import sys
 import warnings
@@ -351,6 +353,27 @@ def test_a_child_leaves_when_its_daemon_does_though_it_hangs_in_a_call(tmp_path:
         testing.stdin.close()
         try:
             assert testing.wait(PATIENCE_S) == 0
+        finally:
+            testing.kill()
+
+
+def test_it_leaves_too_where_its_daemon_was_killed_before_it_had_read_all(tmp_path: Path) -> None:
+    """Then the line is reset, and does not just end."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        testing = subprocess.Popen(
+            [sys.executable, "-P", "-m", "gpuq.daemon.gpus.deep_test", "cuda", UUID],
+            env=stub_cuda.environment(tmp_path, "hangs"),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+        )
+    with ours, testing:
+        try:
+            assert select.select([ours], [], [], PATIENCE_S)[0]
+            ours.close()
+            assert testing.communicate(timeout=PATIENCE_S)[1] == b""
+            assert testing.returncode == 0
         finally:
             testing.kill()
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from gpuq.daemon.gpus.deep_test import GpuTrouble, Tell, Undecided
@@ -31,8 +32,10 @@ def main() -> None:
 
 
 def _leave_at_end_of_stdin() -> None:
-    while os.read(0, 4096):
-        pass
+    """A daemon that is killed before it has read all of ours resets the line in place of ending it."""
+    with suppress(ConnectionResetError):
+        while os.read(0, 4096):
+            pass
     os._exit(0)
 
 
