@@ -73,6 +73,7 @@ class Chronicle:
         self._take_reports = take_reports
         self._boot_id = processes.boot_id()
         self._returns: Counter[int] = Counter()
+        self._over: set[tuple[int, int]] = set()  # attempts whose end is in this commit as well
         self._given_up: list[range] = []  # jobs that were cancelled in this commit for others' ends
 
     def write_down(self) -> int:
@@ -80,6 +81,11 @@ class Chronicle:
         once it is committed: what the disk refuses is kept, for the next time."""
         faults.here("loop.news")
         self._given_up = []
+        self._over = {
+            (one.job, one.attempt)
+            for one in self.inbox
+            if isinstance(one, Exited) and one.exit is not None
+        }
         for news in self.inbox:
             self._write_down(news)
         return len(self.inbox)
@@ -104,6 +110,7 @@ class Chronicle:
                     pid_start=news.pid_start,
                     at=news.at,
                     mono=self._past(news.mono),
+                    is_over=(news.job, news.attempt) in self._over,
                 )
             case MainEnded():
                 self._store.happened.main_ended(

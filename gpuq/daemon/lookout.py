@@ -54,7 +54,7 @@ class Lookout:
         self._seen = asyncio.Event()
         self._watched_until = 0.0
         self._doubted_at = -inf
-        self._told: list[tuple[str, int, int, int | None]] = []  # what jobs hold
+        self._told = 0  # which state of what jobs hold
         self._chosen: str = config.gpus
         chosen = parse_gpus(config.gpus)
         self._has_driver = chosen.kind == "nvml"
@@ -72,6 +72,7 @@ class Lookout:
             on_started=self._note_probe,
             previous=self._previous_probe(),
         )
+        self._probe.held = store.current.held
         self.run = self._probe.run
 
     @property
@@ -115,17 +116,13 @@ class Lookout:
 
     def tell_probe(self) -> None:
         """Simulated GPUs show what jobs on them declare; real ones are read after a change."""
-        self._tell(self._store.current.held())
+        self._told = self._store.current.holdings()
+        self._probe.ask()
 
     def tell_leases(self) -> None:
-        """The same where jobs hold something else by now than it was told last."""
-        if (held := self._store.current.held()) != self._told:
-            self._tell(held)
-
-    def _tell(self, held: list[tuple[str, int, int, int | None]]) -> None:
-        self._told = held
-        self._probe.hold(held)
-        self._probe.ask()
+        """The same where jobs may hold something else by now than when it was told last."""
+        if self._store.current.holdings() != self._told:
+            self.tell_probe()
 
     def veto(self, locked: Mapping[str, str]) -> None:
         """These GPUs turned out to be locked by others, in words; soon it is seen whether they are

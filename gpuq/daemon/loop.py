@@ -61,7 +61,7 @@ from gpuq.daemon.systemd.scopes import Scopes
 from gpuq.daemon.upkeep.retention import Housekeeper
 from gpuq.daemon.watchers import Watchers
 
-JOBS_PER_CLASS = 16  # seen of each class in one turn
+JOBS_PER_CLASS = 4  # seen of each class in one turn
 DISK_AGAIN_S = 5.0
 START_AGAIN_S = 1.0
 SOON_S = 0.005  # a job that is over by then costs one commit less

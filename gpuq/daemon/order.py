@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from gpuq.config import Config
@@ -202,7 +203,9 @@ def _inherited(row: Mapping[str, Any], own: Particulars) -> dict[str, str]:
     return _variables(row["environment_content"]) | dict(filled)
 
 
+@lru_cache(maxsize=64)
 def _variables(content: bytes) -> dict[str, str]:
+    """Those of one environment, which many jobs have: nobody changes them."""
     pairs = (to_text(pair) for pair in split(content) if pair.find(b"=") > 0)
     return dict(pair.split("=", 1) for pair in pairs)
 

@@ -75,7 +75,8 @@ class Reports:
     def begun(self) -> None:
         """Something runs."""
         self._has_begun = True
-        self._news.set()
+        if self._next_round_at is None:
+            self._news.set()
 
     async def run(self) -> None:
         while True:
@@ -113,7 +114,7 @@ class Reports:
         now = self._clock.monotonic()
         if not (self._has_begun if self._next_round_at is None else now >= self._next_round_at):
             return
-        self._has_begun = False
+        has_begun, self._has_begun = self._has_begun, False
         self._store_news()
         running = self._store.reported.reporters()
         self._forget_all_but({one.key for one in running})
@@ -121,7 +122,8 @@ class Reports:
         late = dict.fromkeys(key for key in self._due if key in known)
         due = [key for key in late | known if known[key].until is None]
         self._due = sorted(due, key=lambda key: known[key].unread_bytes > 0)
-        self._next_round_at = now + EVERY_S if running else None
+        # Where jobs come and go, each is over before a round: there is none for each of them.
+        self._next_round_at = now + EVERY_S if running or has_begun else None
 
     def _forget_all_but(self, running: set[Key]) -> None:
         for key in self._readings.keys() - running:

@@ -103,7 +103,7 @@ class Supervisor:
         containers: JobContainers | None = None,
         idle_s: float = IDLE_S,
     ) -> None:
-        self._state_dir = state_dir
+        self._attempts_dir = state_dir / "attempts"
         self._report = report
         self._containers = containers
         self._runners = Runners(cgroup_root, idle_s)
@@ -316,8 +316,11 @@ class Supervisor:
                     self._report_ended(known, None, cause=str(message["returned"]))
                     return
                 elif "ended" in message:
+                    told = message["ended"]
                     is_kept = self._keep_if_clean(gate, known, message.get("clean"))
-                    self._report_ended(known, read_exit(message["ended"]))
+                    if "running" in told:  # it was over before it was worth a word
+                        self._report_running(known, told["running"])
+                    self._report_ended(known, read_exit(told))
                     return
         finally:
             if not is_kept:
@@ -423,7 +426,7 @@ class Supervisor:
 
     def attempt_dir(self, job: int, attempt: int) -> str:
         """Where began and record are: out of the job's reach where it is another user's."""
-        return str(self._state_dir / "attempts" / f"{job}.{attempt}")
+        return f"{self._attempts_dir}/{job}.{attempt}"
 
     def _spawn_task(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.ensure_future(work)

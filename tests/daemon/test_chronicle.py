@@ -1,7 +1,7 @@
 """News becomes facts once, whole and in order, and each end is what it is called."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -114,6 +114,29 @@ GPU_OOM = Exit(exit_code=1, told_out_of_memory="no room")
 
 
 # ─── written once, whole and in order ────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_beginning_and_an_end_in_one_commit_read_as_two(code: int, retries: int) -> None:
+    def lived(*spans: Sequence[Running | Exited]) -> tuple[list[Any], dict[str, Any], list[str]]:
+        with closing(Store(":memory:")) as store:
+            desk = Desk(stored.with_gpus(store))
+            job = submit_one(store, retries=retries)
+            start(store, job, lease(job))
+            for news in spans:
+                desk.hear(*news)
+            kept = row(store, job)
+            for name in [name for name in kept if "reason" in name or "delayed" in name]:
+                del kept[name]  # that has chance in it
+            return store.found.attempts(job), kept, stored.kinds(store, job)
+
+    began, ended = running(1), Exited(job=1, attempt=1, exit=Exit(exit_code=code, ended_at=NOW + 2))
+    at_once, one_by_one = lived([began, ended]), lived([began], [ended])
+    assert at_once == one_by_one
+    assert at_once[0][0]["started_at"] == NOW
+    has_ended = not (code and retries)
+    assert at_once[1]["started_at"] == (NOW if has_ended else None)
 
 
 def test_news_is_written_down_in_the_order_in_which_it_came(desk: Desk) -> None:

@@ -206,7 +206,7 @@ def test_it_is_asked_again_only_once_something_was_written_there(database: Datab
 @pytest.mark.parametrize("is_part", [False, True])
 def test_what_was_undone_is_forgotten(database: Database, is_part: bool) -> None:
     def fail() -> None:
-        with database.transaction():
+        with database.part():
             drain(database, '{"reason": "one"}')
             assert len(database.remembered(("wishes",), DRAINED)) == 1
             raise RuntimeError

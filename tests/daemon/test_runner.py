@@ -333,6 +333,25 @@ def test_the_record_on_disk_says_what_was_told(tmp_path: Path) -> None:
     with_desk(tmp_path, deed)
 
 
+@pytest.mark.parametrize(("command", "is_brief"), [("exit 3", True), ("sleep 0.1; exit 3", False)])
+def test_that_it_ran_is_told_at_once_or_with_an_end_that_follows_at_once(
+    tmp_path: Path, command: str, is_brief: bool
+) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("bash", "-c", command)
+        running, exit = await desk.running(), await desk.exited()
+        record = desk.record(known)
+        assert record is not None
+        assert ("running" in record) == is_brief
+        noted = record_on_disk.main_process(str(desk.attempt_dir()), known.nonce)
+        assert noted == (running.pid, running.pid_start), "a later daemon finds it either way"
+        assert exit.exit_code == 3
+        assert running.at <= (exit.ended_at or 0)
+        assert running.mono <= (exit.ended_mono or 0)
+
+    with_desk(tmp_path, deed)
+
+
 def test_what_it_used_is_told(tmp_path: Path) -> None:
     exit = run(tmp_path, "sh", "-c", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done")
     assert (exit.user_s or 0) + (exit.system_s or 0) > 0

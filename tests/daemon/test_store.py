@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -521,7 +521,7 @@ def test_a_fault_in_one_of_them_leaves_nobody_waiting(store: Store) -> None:
 
 def test_a_part_of_a_transaction_is_undone_alone(store: Store) -> None:
     def fail_in_a_part() -> None:
-        with store.transaction():
+        with store.part():
             submit(store)
             with store.transaction():
                 submit(store)
@@ -537,10 +537,38 @@ def test_a_part_of_a_transaction_is_undone_alone(store: Store) -> None:
     assert [event["actor"] for event in events(store)] == ["alice", "bob"]
 
 
+def test_who_goes_on_after_what_failed_in_no_part_commits_nothing(store: Store) -> None:
+    def go_on() -> None:
+        with store.transaction():
+            with suppress(KeyError), store.transaction():
+                submit(store)
+                raise KeyError
+            submit(store)
+
+    with pytest.raises(AssertionError, match="stands in a part"):
+        go_on()
+    assert states(store) == {}
+    submit(store)
+    assert list(states(store)) == [1], "the next transaction has nothing to do with it"
+
+
+def test_what_failed_in_a_part_of_a_part_is_undone_with_that(store: Store) -> None:
+    def fail_deep() -> None:
+        with store.part(), store.transaction():
+            submit(store)
+            raise KeyError
+
+    with store.transaction():
+        submit(store)
+        with pytest.raises(KeyError):
+            fail_deep()
+    assert list(states(store)) == [1]
+
+
 def test_an_undone_transaction_takes_its_parts_with_it(store: Store) -> None:
     def fail_after_a_part() -> None:
         with store.transaction():
-            with store.transaction():
+            with store.part():
                 submit(store)
             raise KeyError
 

@@ -13,6 +13,7 @@ of the job, in no sense: no process, nobody in its control group, no descriptor,
 the next job would take over. All others leave.
 """
 
+import math
 import os
 import select
 import signal as signals
@@ -41,6 +42,7 @@ VERSION = 1
 KILL_AGAIN_S = 1.0
 SHOWN_NAMES = 5
 BESIDE = ("uid", "scope", "container", "on_kill")  # of an order: more than a job of our own
+BRIEF_S = 0.005  # that a job which is over by then ran is told with its end
 COMMIT_S = 0.02  # longer than this an end does not wait for the daemon's commit to be durable
 
 Message = dict[str, Any]
@@ -195,12 +197,13 @@ def _run(order: Message, line: socket.socket, began: record.Began, place: Place)
     place.job_begins()
     if not _is_plain(order):
         place.leave()  # what it starts beside the job is none of its group
-    _tell_running(line, began, pid)
+    beginning = _Beginning(line, began, pid)
     bounding = Leaf(order["scope"]) if order.get("scope") else None
     if bounding is not None:
         _outlive_job(bounding)
     on_kill = OnKill(order, spawn.tmp_dir, watch.output)
-    told = _wait_for_main(pid, watch, on_kill, place)
+    told = _wait_for_main(pid, beginning, watch, on_kill, place)
+    told |= beginning.untold()
     told |= _end_beside(order, spawn, watch, on_kill)
     left = _End(order, line, began, place, watch).of_leftovers()
     told |= left | _memory(bounding or place.memory_group())
@@ -226,19 +229,49 @@ def _returned(facts: Message) -> str:
     return f"it could not begin: {facts['stage']}: {facts['error']}"
 
 
-def _tell_running(line: socket.socket, began: record.Began, pid: int) -> None:
-    own = processes.identity(pid)  # None where it has ended already
-    start = own[1] if own is not None else None
-    mono = time.monotonic()
-    said = {"pid": pid, "start": start, "at": time.time(), "mono": mono}
-    gate.send(line, {"running": said})
-    faults.here("runner.told_running")
-    record.note_main_process(began, pid, start, mono)
+class _Beginning:
+    """That the job runs, told once it has lived for some milliseconds: one that is over sooner is told
+    of once and not twice."""
+
+    def __init__(self, line: socket.socket, began: record.Began, pid: int) -> None:
+        own = processes.identity(pid)  # None where it has ended already
+        self._pid, self._start = pid, own[1] if own is not None else None
+        self._at, self._mono = time.time(), time.monotonic()
+        self._line = line
+        self._began = began
+        self._is_told = False
+
+    def look(self) -> float:
+        """Tells it where that is due; returns in how many seconds it is."""
+        left_s = math.inf if self._is_told else self._mono + BRIEF_S - time.monotonic()
+        if left_s > 0:
+            return left_s
+        gate.send(self._line, self._said())
+        faults.here("runner.told_running")
+        self._note()
+        return math.inf
+
+    def untold(self) -> Message:
+        """For the end, where it has not been told before."""
+        if self._is_told:
+            return {}
+        self._note()
+        return self._said()
+
+    def _said(self) -> Message:
+        said = {"pid": self._pid, "start": self._start, "at": self._at, "mono": self._mono}
+        return {"running": said}
+
+    def _note(self) -> None:
+        self._is_told = True
+        record.note_main_process(self._began, self._pid, self._start, self._mono)
 
 
-def _wait_for_main(main_pid: int, watch: Watch, on_kill: OnKill, place: Place) -> Message:
+def _wait_for_main(
+    main_pid: int, beginning: _Beginning, watch: Watch, on_kill: OnKill, place: Place
+) -> Message:
     while (ended := _reap(main_pid, on_kill)) is None:
-        pause_s = watch.look()
+        pause_s = min(beginning.look(), watch.look())
         on_kill.look()
         leave_in_s = place.leave_in_s()
         if leave_in_s == 0:

@@ -16,6 +16,7 @@ from gpuq.daemon.attempt.report import told_out_of_memory
 from gpuq.daemon.attempt.steps import Files
 
 LOOK_S = 1.0
+FIRST_LOOK_S = 0.005  # after the start: most of what is over by then has written little
 LAST_OUTPUT_BYTES = 16 * 1024  # a traceback of torchrun with four workers
 
 Message = dict[str, Any]
@@ -43,7 +44,8 @@ class Watch:
             (files.stderr_reader, files.log_reader), order["attempt_dir"], every_s=_pause_s(order)
         )
         self._heartbeat = _Heartbeat(order, files.folder) if order.get("heartbeat_s") else None
-        self._next_at = time.monotonic()  # a fast writer is not to be alone for its first second
+        # A fast writer is not to be alone for its first second.
+        self._next_at = time.monotonic() + FIRST_LOOK_S
 
     def look(self) -> float:
         """Looks where that is due; returns in how many seconds it is again."""

@@ -59,6 +59,8 @@ class Probe:
     ) -> None:
         self.has_no_driver = False  # and so no GPU: at the last try
         self.processes_wanted = False  # by every reading, not only by those that are asked for
+        # What gpuq's jobs hold, looked up at each reading: simulated GPUs show it as their load.
+        self.held: Callable[[], Sequence[Held]] = tuple
         self._interval_s = 1.0
         self._on_reading = on_reading
         self._on_trouble = on_trouble
@@ -80,7 +82,6 @@ class Probe:
         self._installed: driver.InstalledDriver | None = None  # when the probe had loaded it
         self._stale: str | None = None  # why this probe may not see what a new process would
         self._child: _Child | None = None
-        self._held: tuple[Held, ...] = ()
         self._trouble: str | None = None
         self._failures = 0  # since the last good reading
         self._asked = False
@@ -100,12 +101,9 @@ class Probe:
     def ask(self) -> None:
         """A reading as soon as may be, with the processes of that moment. Asking twice before it is
         begun gives one."""
-        self._asked = True
-        self._news.set()
-
-    def hold(self, held: Sequence[Held]) -> None:
-        """What gpuq's jobs hold, for the next reading: simulated GPUs show it as their load."""
-        self._held = tuple(held)
+        if not self._asked:
+            self._asked = True
+            self._news.set()
 
     def renew(self, why: str) -> None:
         """No reading of this probe counts any more: a new process has to find out what a new process
@@ -163,7 +161,7 @@ class Probe:
             await self._until_due(child, asked_at)
 
     async def _read(self, child: "_Child", processes: bool) -> list[Gpu]:
-        answer = child.request(self._held, processes)
+        answer = child.request(self.held(), processes)
         await asyncio.wait({answer}, timeout=self._deadline_s)
         silence = f"the GPU driver does not answer (no reading for {self._deadline_s:g} s)"
         if not answer.done():

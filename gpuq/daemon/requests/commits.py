@@ -30,7 +30,10 @@ class GroupCommit:
         outcomes: list[Any] = []
         try:
             with self._store.transaction():
-                outcomes = [self._attempt(deed) for deed, _ in batch]
+                if len(batch) == 1:  # undone with the transaction, where it fails
+                    outcomes = [batch[0][0]()]
+                else:
+                    outcomes = [self._attempt(deed) for deed, _ in batch]
         except Exception as error:  # nothing was stored, and each of them waits to be told
             outcomes = [error] * len(batch)
         for (_, future), outcome in zip(batch, outcomes, strict=True):
@@ -44,7 +47,7 @@ class GroupCommit:
     def _attempt(self, deed: Callable[[], Any]) -> Any:
         """One deed, undone alone where it fails, unless the disk does."""
         try:
-            with self._store.transaction():
+            with self._store.part():
                 return deed()
         except GpuqError as error:
             return error

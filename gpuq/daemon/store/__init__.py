@@ -84,6 +84,7 @@ class Store:
         self.tallies = Tallies(self.database)
         self.snapshots = Snapshots(self.database)
         self.transaction = self.database.transaction
+        self.part = self.database.part
 
     def close(self) -> None:
         self.database.close()

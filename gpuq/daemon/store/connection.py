@@ -5,7 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -75,7 +75,10 @@ class Database:
         self.commit_took: Callable[[float], None] = lambda seconds: None
         self.on_damage: Callable[[StoreDamaged], None] = lambda damage: None
         self.damage: StoreDamaged | None = None
-        self._depth = 0
+        self._is_open = False  # a transaction
+        self._parts = 0  # within that
+        self._has_failed = False  # something in it that is not undone alone
+        self._inside = _Inside(self._fail)
         self._writes: Counter[str] = Counter()  # by table
         self._remembered: dict[tuple[str, tuple[Any, ...]], tuple[int, list[Row]]] = {}
         self._columns: dict[str, list[str]] = {}  # of what a statement returns
@@ -173,24 +176,28 @@ class Database:
         self.write(_insert_into(table, tuple(row)), row)
         return int(self._db.last_insert_rowid())
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """One BEGIN IMMEDIATE … COMMIT; inside another it is a part of that one, undone alone.
+    def transaction(self) -> AbstractContextManager[None]:
+        """One BEGIN IMMEDIATE … COMMIT; inside another it is simply in that one: what fails in here
+        undoes all of it."""
+        return self._inside if self._is_open else self._one()
 
-        Not apsw's own `with`: on a full disk SQLite rolls back by itself, apsw's rollback then
+    def part(self) -> AbstractContextManager[None]:
+        """The same; but inside another what fails in here is undone alone, for who goes on after it."""
+        return self._part() if self._is_open else self._one()
+
+    @contextmanager
+    def _one(self) -> Iterator[None]:
+        """Not apsw's own `with`: on a full disk SQLite rolls back by itself, apsw's rollback then
         fails, and what the caller sees is that second error.
         """
-        if self._depth:
-            with self._part():
-                yield
-            return
         self._check_damage()
         self._check_place()
-        self._depth = 1
+        self._is_open = True
         changes = self._db.total_changes()
         try:
             self._db.execute("begin immediate")
             yield
+            assert not self._has_failed, "what failed is undone with all of it, or stands in a part"
             began = time.perf_counter()
             self._db.execute("commit")
             took_s = time.perf_counter() - began
@@ -204,7 +211,7 @@ class Database:
                 raise DiskTrouble(_trouble(self.path, error)) from error
             raise
         finally:
-            self._depth = 0
+            self._is_open = self._has_failed = False
         if self._db.total_changes() != changes:  # else it told nobody anything
             self.commit_took(took_s)
             self.on_commit()
@@ -239,8 +246,9 @@ class Database:
 
     @contextmanager
     def _part(self) -> Iterator[None]:
-        self._depth += 1
-        name = f"part{self._depth}"
+        had_failed = self._has_failed
+        self._parts += 1
+        name = f"part{self._parts}"
         self._db.execute(f"savepoint {name}")
         try:
             yield
@@ -249,11 +257,15 @@ class Database:
             if self._db.in_transaction:
                 self._db.execute(f"rollback to {name}")
                 self._db.execute(f"release {name}")
+                self._has_failed = had_failed
             raise
         else:
             self._db.execute(f"release {name}")
         finally:
-            self._depth -= 1
+            self._parts -= 1
+
+    def _fail(self) -> None:
+        self._has_failed = True
 
     def _create_file(self) -> None:
         """Makes a new file aside and puts it in place whole: what lies at `path` is ours or not, and
@@ -326,6 +338,20 @@ class Database:
     def _stamp(self, version: int) -> None:
         self._db.execute(f"pragma application_id = {APPLICATION_ID}")
         self._db.execute(f"pragma user_version = {version}")
+
+
+class _Inside:
+    """A transaction inside another one, which costs nothing."""
+
+    def __init__(self, on_error: Callable[[], None]) -> None:
+        self._on_error = on_error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._on_error()
 
 
 @cache

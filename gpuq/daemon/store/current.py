@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from dataclasses import replace
 from functools import lru_cache
 
 from gpuq.core.model import ActiveJob, DelayedJob, Drain, JobState, Lease, WaitingJob
@@ -29,13 +28,9 @@ class Current:
         shown: dict[int, int] = defaultdict(int)
         heads: list[WaitingJob] = []
         for row in self._db.rows(_HEADS, (jobs_per_class,)):
-            first = _waiting_job(row)
-            room = min(row["last_id"] - row["id"] + 1, jobs_per_class - shown[first.class_id])
-            shown[first.class_id] += room
-            if row["last_id"] == row["id"]:
-                heads.append(first)
-            else:
-                heads += [_element(first, number) for number in range(room)]
+            room = min(row["last_id"] - row["id"] + 1, jobs_per_class - shown[row["class"]])
+            shown[row["class"]] += room
+            heads += [_waiting_job(row, number) for number in range(room)]
         return heads + [_waiting_job(row) for row in self._db.rows(_TO_CANCEL)]
 
     def has_waiting(self) -> bool:
@@ -79,6 +74,8 @@ class Current:
 
     def leases_on_real_gpus(self) -> list[Lease]:
         """Those that other daemons of this machine have to respect."""
+        if not self._db.remembered(("gpus",), "select 1 from gpus where not simulated limit 1"):
+            return []
         rows = self._db.remembered(
             ("leases", "gpus"),
             """
@@ -87,6 +84,10 @@ class Current:
             """,
         )
         return [lease(row) for row in rows]
+
+    def holdings(self) -> int:
+        """Another number as soon as `held` may say something else."""
+        return self._db.writes("leases") + self._db.writes("attempts")
 
     def held(self) -> list[tuple[str, int, int, int | None]]:
         """(uuid, job, pid, declared bytes) of each active lease; pid 0 before there is one."""
@@ -184,14 +185,10 @@ def _tags(packed: str) -> tuple[str, ...]:
     return tuple(json.loads(packed))
 
 
-def _element(first: WaitingJob, number: int) -> WaitingJob:
-    """The one so far behind the first of a row."""
-    return replace(first, id=first.id + number, place=first.place + number)
-
-
-def _waiting_job(row: Row) -> WaitingJob:
+def _waiting_job(row: Row, number: int = 0) -> WaitingJob:
+    """The one so far behind the first of its row."""
     return WaitingJob(
-        id=row["id"],
+        id=row["id"] + number,
         last=None if row["stop_asked_at"] is None else row["last_id"],
         class_id=row["class"],
         request=read_request(row["request"]),
@@ -202,7 +199,7 @@ def _waiting_job(row: Row) -> WaitingJob:
         tags=_tags(row["tags"]),
         priority=row["priority"],
         rank=row["rank"],
-        place=row["place"],
+        place=row["place"] + number,
         passes=row["passes"],
         attempt=row["attempt"] + 1,
         version=row["version"],

@@ -38,14 +38,14 @@ def record_event(
         "open_cause": open_cause,
         "detail": None if detail is None else json.dumps(detail),
     }
-    db.write(
-        f"""
-        insert into events (at, kind, job, uid, attempt, gpu, actor, cause, open_cause, detail)
-        values (:now, :kind, :job,
-                (select s.uid from jobs j join specs s on s.id = j.spec where {IS_OF}),
-                :attempt, :gpu, :actor, :cause, :open_cause, :detail)
-        """,
-        event,
-    )
+    db.write(_INSERT, event)
     if kind in MOMENTS and queue_notices(db, event):
         record_event(db, now, "notice_dropped", job=job, gpu=gpu, cause=TOO_MANY)
+
+
+_INSERT = f"""
+insert into events (at, kind, job, uid, attempt, gpu, actor, cause, open_cause, detail)
+values (:now, :kind, :job,
+        (select s.uid from jobs j join specs s on s.id = j.spec where {IS_OF}),
+        :attempt, :gpu, :actor, :cause, :open_cause, :detail)
+"""

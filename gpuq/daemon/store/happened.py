@@ -86,7 +86,7 @@ class Happened:
 
         The keys and triggers of the schema refuse a GPU that is not free, whatever the plan says.
         """
-        with self._db.transaction():
+        with self._db.part():  # whose caller goes on where a lease is refused
             for one in (new.job, *new.passed):
                 single_out(self._db, one, one)
             moved = self._db.write(
@@ -127,20 +127,25 @@ class Happened:
         pid_start: int | None,
         at: float,
         mono: float,
+        is_over: bool = False,
     ) -> None:
+        """The job's process exists since then. `is_over`: its end follows in the same transaction, so
+        the job itself need not be told of both."""
         with self._db.transaction():
-            moved = self._db.write(
-                "update jobs set state = 'running', started_at = ? "
-                "where id = ? and attempt = ? and state = 'starting'",
-                (at, job, attempt),
-            )
-            if not moved:
-                return
-            self._db.write(
-                "update attempts set pid = ?, pid_start = ?, started_at = ?, started_mono = ? "
-                "where job = ? and attempt = ?",
+            began = self._db.write(
+                """
+                update attempts set pid = ?, pid_start = ?, started_at = ?, started_mono = ?
+                where job = ? and attempt = ?
+                  and exists (select 1 from jobs j where j.id = attempts.job
+                                and j.attempt = attempts.attempt and j.state = 'starting')
+                """,
                 (pid, pid_start, at, mono, job, attempt),
             )
+            if not began:
+                return
+            if not is_over:
+                sql = "update jobs set state = 'running', started_at = ? where id = ?"
+                self._db.write(sql, (at, job))
             detail = {"pid": pid} | waits_before(self._db, job, attempt, at)
             record_event(self._db, at, "running", job=job, attempt=attempt, detail=detail)
 
@@ -404,7 +409,7 @@ class Happened:
     def _let_go(self, job: int, attempt: int, cooling: tuple[float, str] | None, at: float) -> None:
         which = "where job = ? and attempt = ?"
         self._db.write(
-            f"update gpus set left_at = ? where uuid in (select gpu from leases {which})",
+            f"insert or replace into gpus_left (gpu, at) select distinct gpu, ? from leases {which}",
             (at, job, attempt),
         )
         if cooling is None:
@@ -486,6 +491,8 @@ class Happened:
         self._db.write(
             """
             update jobs set state = 'ended', outcome = ?, reason = ?, open_reason = ?, ended_at = ?,
+              started_at = (select a.started_at from attempts a
+                            where a.job = jobs.id and a.attempt = jobs.attempt),
               delayed_until_at = null, delayed_until_boottime = null, delayed_boot = null,
               delayed_for = null
             where id = ?

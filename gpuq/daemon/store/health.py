@@ -144,11 +144,7 @@ class Health:
             for gpu in gpus:
                 if against:
                     self._begin(gpu)
-                self._db.write(
-                    "update gpu_health set fast_failures = case when ? then fast_failures + 1 "
-                    "else 0 end where gpu = ?",
-                    (against, gpu),
-                )
+                self._db.write(_COUNT_FAILURE if against else _COUNT_NONE, (gpu,))
 
     def tell_xids(
         self,
@@ -200,6 +196,9 @@ class Health:
     def _begin(self, gpu: str) -> None:
         self._db.write("insert into gpu_health (gpu) values (?) on conflict do nothing", (gpu,))
 
+
+_COUNT_FAILURE = "update gpu_health set fast_failures = fast_failures + 1 where gpu = ?"
+_COUNT_NONE = "update gpu_health set fast_failures = 0 where gpu = ? and fast_failures > 0"
 
 _ROWS = """
 select g.uuid as gpu, h.quarantine, h.quarantined_at, h.is_lasting, h.boot_id, h.accepted,

@@ -24,8 +24,10 @@ ROWS_PER_STEP = 512  # of jobs, that one step ends or queues again
 def touch(db: Database, job: int) -> None:
     """The job of that row, or all the jobs of it, have ended: who waits for them is to be looked at,
     where that decides something. Stands in the transaction of the end."""
+    if db.value(_SOMETHING_OPEN) is None:
+        return
     row = db.row("select id, last_id, outcome from jobs where id = ?", (job,))
-    if row is None or db.value(_SOMETHING_OPEN) is None:
+    if row is None:
         return
     span = {"first": row["id"], "last": row["last_id"]}
     outcome = Outcome(row["outcome"])

@@ -58,7 +58,7 @@ class Reported:
 
     def _write(self, job: int, attempt: int, told: Told, after: Told) -> bool:
         row = _row(told, after) | {"job": job, "attempt": attempt}
-        with self._db.transaction():
+        with self._db.part():
             if not self._has_come_to(after, job, attempt):
                 return False
             names = ", ".join(row)

@@ -428,8 +428,13 @@ create table gpus (
   memory_reserved_bytes integer,
   baseline_bytes       integer not null default 0,
   first_seen_at        real    not null,
-  last_seen_at         real    not null,
-  left_at              real                -- when the last job that had it ended
+  last_seen_at         real    not null
+) without rowid;
+
+-- When the last job that had a GPU ended. Apart from what is known of the GPU: that hardly changes.
+create table gpus_left (
+  gpu text primary key references gpus (uuid) on delete cascade,
+  at  real not null
 ) without rowid;
 
 -- What gpuq holds against a GPU. It is set aside while `quarantine` says why; where that is lasting,

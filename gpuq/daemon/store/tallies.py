@@ -87,7 +87,7 @@ def _add(db: Database, counts: Mapping[Key, float]) -> None:
 # for a GPU.
 _BEFORE = """
 select j.submitted_at,
-  (select max(g.left_at) from leases l join gpus g on g.uuid = l.gpu
+  (select max(g.at) from leases l join gpus_left g using (gpu)
    where l.job = j.id and l.exclusive) as left_at,
   not exists (select 1 from needs where entry = coalesce(j.array_first, j.id))
     and not exists

@@ -154,7 +154,7 @@ def test_what_jobs_hold_is_the_load_of_simulated_gpus() -> None:
     async def play(one: Probe, heard: Heard) -> None:
         one.interval_s = 3600
         await heard.until(lambda heard: heard.readings)
-        one.hold([(simulated_uuid(1), 7, 700, 5 * GIB)])
+        one.held = lambda: [(simulated_uuid(1), 7, 700, 5 * GIB)]
         one.ask()
         await heard.until(lambda heard: len(heard.readings) == 2)
 
@@ -172,7 +172,7 @@ def test_the_largest_machine_full_of_jobs_is_read_too() -> None:
     ]
 
     async def play(one: Probe, heard: Heard) -> None:
-        one.hold(held)
+        one.held = lambda: held
         await heard.until(lambda heard: heard.readings)
 
     heard = run_with(play, spec="sim:64x80G")

@@ -50,7 +50,7 @@ def test_a_true_probe_hangs_is_killed_and_the_story_goes_on(tmp_path: Path) -> N
 
     async def play() -> Heard:
         async with watched(write(tmp_path, text)) as (one, heard):
-            one.hold([job(declared="24G")])
+            one.held = lambda: [job(declared="24G")]
             await heard.until(lambda heard: _used(heard) > 0)
             (tmp_path / "fault").touch()
             await heard.until(lambda heard: 79 in _xids(heard))
