@@ -161,7 +161,8 @@ class Chronicle:
         terms = self._store.agreed.terms(job, attempt)
         if self._had_ended_before(exit, terms):
             terms = replace(terms, ending=None)
-        terms = replace(terms, ending=terms.ending or by_others)
+        if by_others is not None and terms.ending is None:
+            terms = replace(terms, ending=by_others)
         outcome = conclude(exit, ending=terms.ending)
         explained = partial(
             explain,
@@ -297,6 +298,8 @@ class Chronicle:
 
 def _with_words(ended: Ended, *words: str) -> Ended:
     """With more behind its reason that anybody may read."""
+    if not words:
+        return ended
     reason, open_reason = ("; ".join([one, *words]) for one in (ended.reason, ended.open_reason))
     return replace(ended, reason=reason, open_reason=open_reason)
 

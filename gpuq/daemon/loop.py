@@ -428,7 +428,8 @@ class Loop:
         current = self._store.current
         now, wall, policy = self._clock.monotonic(), self._clock.wall(), self._policy()
         health = self._health.known()
-        waiting = tuple(current.waiting(JOBS_PER_CLASS))
+        seldom = current.seldom()
+        waiting = tuple(current.waiting(JOBS_PER_CLASS, to_cancel=seldom["to_cancel"]))
         return Snapshot(
             now=now,
             boottime=self._clock.boottime(),
@@ -438,11 +439,11 @@ class Loop:
             leases=tuple(current.leases()),
             waiting=waiting,
             active=tuple(self._with_signs(job, now) for job in current.active()),
-            delayed=tuple(current.delayed()),
+            delayed=tuple(current.delayed()) if seldom["delayed"] else (),
             reservations=read_reservations(self._store.reserved.open(wall), wall),
-            to_requeue=current.to_requeue(),
-            to_clock=self._store.falling.to_clock(),
-            touched_needs=tuple(self._store.needs.touched()),
+            to_requeue=current.to_requeue() if seldom["to_requeue"] else (),
+            to_clock=self._store.falling.to_clock() if seldom["to_clock"] else (),
+            touched_needs=tuple(self._store.needs.touched()) if seldom["touched"] else (),
             drain=current.drain(),
             closing=self._closing,
             start_trouble=self._start_trouble(now),
@@ -497,13 +498,16 @@ class Loop:
         """With what only this daemon knows: when it last killed, whether the job uses too much of a
         GPU, and when it last reported. That is looked up only once its silence would be too long."""
         key = job.id, job.attempt
-        job = replace(
-            job,
-            last_kill_at=self._deeds.last_kills.get(key),
-            beat_at=self._beats.get(key),
-            over_memory=self._lookout.usage.over_memory(*key),
-            mem_used_bytes=self._memory.used(*key),
-        )
+        last_kill_at, beat_at = self._deeds.last_kills.get(key), self._beats.get(key)
+        over_memory, used = self._lookout.usage.over_memory(*key), self._memory.used(*key)
+        if any(sign is not None for sign in (last_kill_at, beat_at, over_memory, used)):
+            job = replace(
+                job,
+                last_kill_at=last_kill_at,
+                beat_at=beat_at,
+                over_memory=over_memory,
+                mem_used_bytes=used,
+            )
         if job.heartbeat_s is None or job.running_since is None:
             return job
         if now < max(job.running_since, job.beat_at or 0.0) + job.heartbeat_s:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Gate:
         self.line = line
         self._data = bytearray()  # what came and is not read yet
         self._is_open = True
-        self._reader: asyncio.Future[None] | None = None
+        self._hear: Callable[[dict[str, Any] | None], None] | None = None
         # For good, since to be told of one thing at a time costs two system calls more for each.
         asyncio.get_running_loop().add_reader(line, self._take_in)
 
@@ -66,12 +66,15 @@ class Gate:
         with suppress(OSError):
             await asyncio.get_running_loop().sock_sendall(self.line, rest)
 
-    async def receive(self) -> dict[str, Any] | None:
-        """The next message; None at the end of the connection."""
-        while (message := self._next()) is None and self._is_open:
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        return message
+    def listen(self, hear: Callable[[dict[str, Any] | None], None]) -> None:
+        """`hear` gets each message as it comes, and None at the end of the connection, until somebody
+        is to `be_silent`. No task waits for them: an end is on the way to the next start."""
+        self._hear = hear
+        self._deliver()
+
+    def be_silent(self) -> None:
+        """What it says is for who listens next."""
+        self._hear = None
 
     def wait_in_group(self) -> None:
         """Has it go where its next job is to be born, which may take a while."""
@@ -101,8 +104,17 @@ class Gate:
         self._data += data
         if not data:
             self._stop_listening()
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._hear is not None:
+            message = self._next()
+            if message is None and self._is_open:
+                return
+            hear = self._hear
+            if message is None:
+                self._hear = None
+            hear(message)
 
     def _stop_listening(self) -> None:
         if self._is_open:

@@ -8,6 +8,7 @@ import signal as signals
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,6 +108,7 @@ class Supervisor:
         self._report = report
         self._containers = containers
         self._runners = Runners(cgroup_root, idle_s)
+        self._attended: set[Gate] = set()  # their runners have an order
         self._clean: dict[tuple[int, int], Gate] = {}  # by an attempt whose end is not stored yet
         self._disturbed: set[int] = set()  # jobs to which something was done from here
         self._attempts: dict[int, Known] = {}  # by job
@@ -120,7 +122,7 @@ class Supervisor:
         for task in self._tasks.copy():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for gate in self._clean.values():
+        for gate in (*self._clean.values(), *self._attended):
             gate.close()
         await self._runners.close()
 
@@ -154,8 +156,11 @@ class Supervisor:
         committed by now: see the runner for what follows."""
         self._attempts[known.job] = known
         faults.here("supervisor.ordering")
-        rest = gate.send(order, fds)
-        self._spawn_task(self._attend(gate, known, rest))
+        if rest := gate.send(order, fds):
+            self._spawn_task(gate.send_rest(rest))
+        faults.here("supervisor.ordered")
+        self._attended.add(gate)
+        gate.listen(partial(self._hear, gate, known))
 
     def adopt(self, known: Known) -> None:
         """Watches over an attempt of an earlier daemon, alive or not."""
@@ -300,32 +305,40 @@ class Supervisor:
 
     # ── one attempt ──
 
-    async def _attend(self, gate: Gate, known: Known, rest_of_order: memoryview) -> None:
-        is_kept = False
+    def _hear(self, gate: Gate, known: Known, message: Mapping[str, Any] | None) -> None:
+        """What the runner of an attempt says, or None: it is gone."""
         try:
-            if rest_of_order:
-                await gate.send_rest(rest_of_order)
-            faults.here("supervisor.ordered")
-            while (message := await gate.receive()) is not None:
-                if "running" in message:
-                    self._report_running(known, message["running"])
-                elif "main_ended" in message:
-                    said = message["main_ended"]  # a newer runner may say more than we know
-                    self._report_main_ended(known, left=said["left"], mono=said["mono"])
-                elif "returned" in message:
-                    self._report_ended(known, None, cause=str(message["returned"]))
-                    return
-                elif "ended" in message:
-                    told = message["ended"]
-                    is_kept = self._keep_if_clean(gate, known, message.get("clean"))
-                    if "running" in told:  # it was over before it was worth a word
-                        self._report_running(known, told["running"])
-                    self._report_ended(known, read_exit(told))
-                    return
-        finally:
-            if not is_kept:
-                gate.close()
-        await self._conclude(known)
+            if message is None:
+                self._leave(gate)
+                self._spawn_task(self._conclude(known))
+            elif "running" in message:
+                self._report_running(known, message["running"])
+            elif "main_ended" in message:
+                said = message["main_ended"]  # a newer runner may say more than we know
+                self._report_main_ended(known, left=said["left"], mono=said["mono"])
+            elif "returned" in message:
+                self._leave(gate)
+                self._report_ended(known, None, cause=str(message["returned"]))
+            elif "ended" in message:
+                self._hear_end(gate, known, message)
+        except Exception as error:
+            self._fail(error)
+
+    def _hear_end(self, gate: Gate, known: Known, message: Mapping[str, Any]) -> None:
+        if self._keep_if_clean(gate, known, message.get("clean")):
+            self._attended.discard(gate)
+            gate.be_silent()
+        else:
+            self._leave(gate)
+        told = message["ended"]
+        if "running" in told:  # it was over before that was worth a word
+            self._report_running(known, told["running"])
+        self._report_ended(known, read_exit(told))
+
+    def _leave(self, gate: Gate) -> None:
+        self._attended.discard(gate)
+        gate.be_silent()
+        gate.close()
 
     def _keep_if_clean(self, gate: Gate, known: Known, clean: Mapping[str, Any] | None) -> bool:
         """What was done to a job may yet reach its group, so nobody is to come back into that."""
@@ -438,9 +451,12 @@ class Supervisor:
         """A fault in here must end the daemon: one that lives on without its supervisor is worse."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "the supervisor failed", "exception": error, "fatal": True}
-            )
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "the supervisor failed", "exception": error, "fatal": True}
+        )
 
 
 def read_exit(told: Mapping[str, Any]) -> Exit:

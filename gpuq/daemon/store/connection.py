@@ -139,6 +139,9 @@ class Database:
         rows = self.rows(sql, values)
         return rows[0] if rows else None
 
+    def columns(self, table: str) -> list[str]:
+        return [row["name"] for row in self.remembered((), f"pragma table_info({table})")]
+
     def value(self, sql: str, values: Values = ()) -> Any:
         """The first column of the first row, None where there is no row."""
         self._check_damage()

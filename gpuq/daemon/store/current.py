@@ -18,8 +18,14 @@ class Current:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def waiting(self, jobs_per_class: int) -> list[WaitingJob]:
-        """The first few of each class that may start, and jobs that are only to be cancelled.
+    def seldom(self) -> Row:
+        """What of all that is seldom the case is so: one question at each turn in place of many."""
+        row = self._db.row(_SELDOM)
+        assert row is not None
+        return row
+
+    def waiting(self, jobs_per_class: int, *, to_cancel: bool = True) -> list[WaitingJob]:
+        """The first few of each class that may start, and (`to_cancel`) jobs that only are to be ended.
 
         Costs as much as there are classes, not as there are jobs: the classes are found by
         skipping through the index (a loose index scan), and each is read from its start. Of a row
@@ -31,7 +37,9 @@ class Current:
             room = min(row["last_id"] - row["id"] + 1, jobs_per_class - shown[row["class"]])
             shown[row["class"]] += room
             heads += [_waiting_job(row, number) for number in range(room)]
-        return heads + [_waiting_job(row) for row in self._db.rows(_TO_CANCEL)]
+        if to_cancel:
+            heads += [_waiting_job(row) for row in self._db.rows(_TO_CANCEL)]
+        return heads
 
     def has_waiting(self) -> bool:
         sql = """
@@ -105,6 +113,25 @@ j.id, j.last_id, j.class, c.request, c.uid, c.queue, c.group_id, c.tags, j.prior
 j.place, j.passes, j.attempt, j.version,
 j.stop_asked_at, j.stop_grace_s,
 j.stop_actor, j.gpu_wait_mono, s.user, s.time_limit_s, s.grace_s
+"""
+
+_SELDOM = """
+select
+  exists (select 1 from jobs indexed by jobs_to_cancel
+          where state = 'queued' and stop_asked_at is not null) as to_cancel,
+  exists (select 1 from jobs indexed by jobs_delayed
+          where delayed_until_boottime is not null and state = 'queued')
+    or exists (select 1 from jobs indexed by jobs_delayed_by_wall
+               where delayed_until_at is not null and delayed_until_boottime is null
+                 and state = 'queued') as delayed,
+  exists (select 1 from jobs indexed by jobs_to_requeue
+          where requeue_asked_at is not null and requeue_asked_at is not requeued_for)
+    as to_requeue,
+  exists (select 1 from jobs indexed by jobs_to_clock
+          where state = 'queued' and held_by is null and stop_asked_at is null
+            and delayed_until_at is null and open_needs = 0 and cpu_after_s is not null
+            and gpu_request is null and gpu_wait_mono is null) as to_clock,
+  exists (select 1 from needs indexed by needs_touched where touched) as touched
 """
 
 _HEADS = f"""

@@ -5,6 +5,8 @@ the row is split, so that these have a row of their own. What that costs depends
 there are in the span, never on how many jobs.
 """
 
+from functools import cache
+
 from gpuq.daemon.store.connection import Database, Row
 
 LARGEST = 2**62  # far beyond any id
@@ -35,15 +37,23 @@ IS_OF = "j.id = (select max(id) from jobs where id <= :job) and j.last_id >= :jo
 def _split(db: Database, at: int) -> int | None:
     """A row that holds this job and one before it becomes two. Each job keeps its place. Returns the
     last job of the row that this one is in now."""
-    row = row_of(db, at)
-    if row is None:
+    row = db.row("select id, last_id from jobs where id <= ? order by id desc limit 1", (at,))
+    if row is None or row["last_id"] < at:
         return None
-    last: int = row["last_id"]
-    if row["id"] == at:
+    first, last = row["id"], int(row["last_id"])
+    if first == at:
         return last
-    db.write("update jobs set last_id = ? where id = ?", (at - 1, row["id"]))
-    db.insert("jobs", row | {"id": at, "place": row["place"] + at - row["id"]})
+    db.write("update jobs set last_id = ? where id = ?", (at - 1, first))
+    db.write(_rest_of_row(tuple(db.columns("jobs"))), {"row": first, "at": at, "last": last})
     return last
+
+
+@cache
+def _rest_of_row(columns: tuple[str, ...]) -> str:
+    """Inserts the jobs :at to :last, which were in a row, as a row of their own."""
+    own = {"id": ":at", "last_id": ":last", "place": "place + :at - id"}
+    values = ", ".join(own.get(name, name) for name in columns)
+    return f"insert into jobs ({', '.join(columns)}) select {values} from jobs where id = :row"
 
 
 # The parts of rows that lie in spans of ids, given as a JSON list of [first, last] that lie apart

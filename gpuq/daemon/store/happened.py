@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import apsw
@@ -399,12 +400,15 @@ class Happened:
             "memory_bytes": lease.memory_bytes,
             "since": now,
         }
-        taken = {r["slot"] for r in self._db.rows(_SLOTS_TAKEN, (lease.gpu,))}
-        slot = next(number for number in range(len(taken) + 1) if number not in taken)
+        slot = 0 if lease.exclusive else self._free_slot(lease.gpu)
         try:
             self._db.insert("leases", row | {"slot": slot})
         except apsw.ConstraintError as error:
             raise LeaseRefused(f"GPU {lease.gpu}: {error}") from error
+
+    def _free_slot(self, gpu: str) -> int:
+        taken = {row["slot"] for row in self._db.rows(_SLOTS_TAKEN, (gpu,))}
+        return next(number for number in range(len(taken) + 1) if number not in taken)
 
     def _let_go(self, job: int, attempt: int, cooling: tuple[float, str] | None, at: float) -> None:
         which = "where job = ? and attempt = ?"
@@ -444,10 +448,8 @@ class Happened:
             facts["memory_peak_bytes"] = exit.memory_peak_bytes
         if ended.gpu_use is not None:
             facts |= use_columns(ended.gpu_use)
-        setting = ", ".join(f"{name} = :{name}" for name in facts)
         self._db.write(
-            f"update attempts set {setting} where job = :job and attempt = :attempt",
-            facts | {"job": ended.job, "attempt": ended.attempt},
+            _set_of_attempt(tuple(facts)), facts | {"job": ended.job, "attempt": ended.attempt}
         )
         if ended.series is not None:
             write_series(self._db, ended.job, ended.attempt, ended.series)
@@ -528,6 +530,12 @@ class Happened:
         sql = "select id, last_id from jobs where id between ? and ? and state = ? order by id"
         rows = self._db.rows(sql, (first, last, state))
         return [(row["id"], row["last_id"]) for row in rows]
+
+
+@cache
+def _set_of_attempt(columns: tuple[str, ...]) -> str:
+    setting = ", ".join(f"{name} = :{name}" for name in columns)
+    return f"update attempts set {setting} where job = :job and attempt = :attempt"
 
 
 _ALL_SIGNALS = "coalesce((select max(id) from signals where job = :job), signal_sent)"

@@ -35,7 +35,7 @@ class Measured:
 
     def use(self, job: int, attempt: int) -> GpuUse:
         """What is written down of an attempt."""
-        sql = "select * from attempts where job = ? and attempt = ?"
+        sql = f"select {_USE} from attempts where job = ? and attempt = ?"
         row = self._db.row(sql, (job, attempt))
         return GpuUse() if row is None else _use(row)
 
@@ -146,6 +146,9 @@ def use_columns(use: GpuUse) -> dict[str, Any]:
         "gpu_util_peak": use.util_peak,
         "gpu_energy_j": use.energy_j,
     }
+
+
+_USE = ", ".join(use_columns(GpuUse()))
 
 
 def _use(row: Row) -> GpuUse:

@@ -15,8 +15,9 @@ class Shares:
         had = self._db.row(
             """
             select s.uid, s.user, json_array_length(a.gpus, '$.uuids') as gpus,
-                   a.ended_at - a.started_at as seconds, a.ended_at
+                   a.ended_at - a.started_at as seconds, a.ended_at, k.gpu_s as had_s, k.at as had_at
             from attempts a join jobs j on j.id = a.job join specs s on s.id = j.spec
+            left join shares k on k.uid = s.uid
             where a.job = ? and a.attempt = ? and a.started_at is not null
               and a.ended_at is not null
             """,
@@ -25,11 +26,10 @@ class Shares:
         if had is None or not had["gpus"]:
             return
         used = fading_use(had["gpus"], had["seconds"], half_life_s)
-        known = self._db.row("select * from shares where uid = ?", (had["uid"],))
-        at = had["ended_at"] if known is None else max(known["at"], had["ended_at"])
+        at = had["ended_at"] if had["had_at"] is None else max(had["had_at"], had["ended_at"])
         total = faded(used, at - had["ended_at"], half_life_s)
-        if known is not None:
-            total += faded(known["gpu_s"], at - known["at"], half_life_s)
+        if had["had_at"] is not None:
+            total += faded(had["had_s"], at - had["had_at"], half_life_s)
         with self._db.transaction():
             self._db.write(
                 """
