@@ -151,6 +151,24 @@ def test_what_this_turn_has_given_away_counts() -> None:
     assert passes(world(5, queue, held, [running(98)], now=NOW)) == {2: ()}
 
 
+def test_who_has_started_in_this_turn_ends_by_his_limit_too() -> None:
+    queue = [job(limit_s=HELD_S), job(gpus=2, passes=10), job(limit_s=IN_TIME_S)]
+    assert passes(world(2, queue, now=NOW)) == {1: (), 3: ()}
+
+
+def test_what_a_job_waits_for_is_reckoned_once_somebody_could_overtake_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is most of the work of a turn, and in most queues nobody could."""
+    reckoned: list[Ledger] = []
+    reckon = Ledger.without_ours
+    monkeypatch.setattr(Ledger, "without_ours", lambda one: reckoned.append(one) or reckon(one))
+    assert passes(behind_a_head(job(gpus=2, uid=1), job(gpus=2), passes=10)) == {}
+    assert not reckoned
+    assert passes(behind_a_head(job(), passes=10)) == {}
+    assert len(reckoned) == 1
+
+
 def test_who_may_not_start_is_not_in_the_way_of_the_next() -> None:
     """Two of the free ones are one too many, and one is not."""
     held = [lease(index, 98) for index in range(3)]

@@ -27,6 +27,8 @@ class Account:
         """What others use: the reading less what is measured of ours; less what ours declared where
         the driver shows our processes without their sizes, or none at all."""
         processes = self.gpu.processes
+        if processes == ():
+            return max(self.gpu.memory_used_bytes or 0, 0)
         stray = strays(self.gpu, self.leases)
         ours = [p for p in processes or () if p.job is not None and p not in stray]
         sizeless = {process.job for process in ours if process.memory_bytes is None}
@@ -42,7 +44,9 @@ class Account:
         return sum(max(lease.memory_bytes or 0, self.measured(lease)) for lease in self.leases)
 
     def measured(self, lease: Lease) -> int:
-        processes = self.gpu.processes or ()
+        processes = self.gpu.processes
+        if not processes:
+            return 0
         return sum(p.memory_bytes or 0 for p in processes if p.job == lease.job)
 
     def shown(self, lease: Lease) -> int:
@@ -75,7 +79,7 @@ def without_ours(account: Account) -> Gpu:
     """
     gpu = account.gpu
     if not account.leases:  # what is only not known yet to be free will be, unless he comes back
-        return replace(gpu, calm_samples=None)
+        return gpu if gpu.calm_samples is None else replace(gpu, calm_samples=None)
     measured = {p.job for p in gpu.processes or () if p.memory_bytes is not None}
     if all(not lease.exclusive and lease.job in measured for lease in account.leases):
         left = account.outside()

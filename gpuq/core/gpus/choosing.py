@@ -30,9 +30,9 @@ class Candidate:
 def distances(gpus: Sequence[Gpu]) -> Distance | None:
     """How far two GPUs are from each other, as the driver tells, UNKNOWN where it does not; None where
     it tells of none."""
-    links = {gpu.uuid: dict(gpu.links) for gpu in gpus}
-    if not any(links.values()):
+    if not any(gpu.links for gpu in gpus):
         return None
+    links = {gpu.uuid: dict(gpu.links) for gpu in gpus}
 
     def far(one: str, other: str) -> int:
         told = links[one].get(other, Closeness.UNKNOWN)

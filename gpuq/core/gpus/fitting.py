@@ -51,6 +51,8 @@ def _has_memory_for(gpu: Gpu, request: Request) -> bool:
 
 def is_allowed(gpu: Gpu, policy: Policy) -> bool:
     """May gpuq give this GPU to anybody? An instance of MIG is meant by the name of its card too."""
+    if not policy.allow_gpus and not policy.deny_gpus:
+        return True
     allowed = not policy.allow_gpus or any(is_meant(gpu, word) for word in policy.allow_gpus)
     return allowed and not any(is_meant(gpu, word) for word in policy.deny_gpus)
 

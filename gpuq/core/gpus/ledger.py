@@ -4,8 +4,7 @@ A reading may veto a GPU, never grant one: what grants is that no lease stands i
 are committed before anything starts.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gpuq.core.gpus.account import Account, once_ended, without_ours
 from gpuq.core.gpus.choosing import Candidate, choose, distances
@@ -15,14 +14,6 @@ from gpuq.core.gpus.gpu import Gpu, GpuState
 from gpuq.core.model import Lease, Request
 from gpuq.core.policy import Policy
 from gpuq.core.units import count, format_bytes, format_ranges, name_gpus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Most:
-    """What there is at the most for anybody: GPUs for oneself, and bytes of one that is shared."""
-
-    free: int
-    room: int
 
 
 class Ledger:
@@ -50,7 +41,12 @@ class Ledger:
         for lease in leases:
             if lease.gpu in self._accounts:
                 self._accounts[lease.gpu].leases.append(lease)
-        self._most: _Most | None = None
+        # How each GPU is, and what there is at the most for anybody, GPUs for oneself and bytes of one
+        # that is shared: asked several times in a turn, and so until the leases are others.
+        self._states: dict[str, tuple[GpuState, str | None]] = {}
+        self._rooms: dict[str, int | None] = {}
+        self._most_free: int | None = None
+        self._most_room: int | None = None
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -65,11 +61,9 @@ class Ledger:
         accepting = self._enough(request)
         if accepting is None:
             return None
-        spare = self._spare()
-        unleased = sum(account.is_unleased for account in accepting)
         candidates = [self._candidate(one, request, reluctance) for one in accepting]
-        if unleased > spare and len(accepting) > unleased:
-            candidates = self._without_kept(candidates, spare)
+        if self._kept_idle:
+            candidates = self._without_kept(candidates)
         return choose(candidates, request.gpus, self._far)
 
     def has_room(self, request: Request) -> bool:
@@ -81,14 +75,19 @@ class Ledger:
         if self._is_too_much(request):
             return None
         accepting = [a for a in self._accounts.values() if self._refusal(a, request) is None]
-        unleased = sum(account.is_unleased for account in accepting)
-        kept = max(unleased - self._spare(), 0)
+        kept = self._kept_of(accepting) if self._kept_idle else 0
         return accepting if len(accepting) - kept >= request.gpus else None
+
+    def _kept_of(self, accounts: Sequence[Account]) -> int:
+        unleased = sum(account.is_unleased for account in accounts)
+        return max(unleased - self._spare(), 0)
 
     def take(self, uuids: Iterable[str], job: int, request: Request) -> None:
         self._settling.add(job)
-        self._most = None
+        self._most_free = self._most_room = None
         for uuid in uuids:
+            self._states.pop(uuid, None)
+            self._rooms.pop(uuid, None)
             account = self._accounts[uuid]
             slot = 0 if request.exclusive else len(account.leases)
             account.leases.append(
@@ -104,7 +103,9 @@ class Ledger:
 
     def give_back(self, job: int) -> None:
         """What `take` has noted for this job is so no longer."""
-        self._most = None
+        self._states.clear()
+        self._rooms.clear()
+        self._most_free = self._most_room = None
         for account in self._accounts.values():
             account.leases = [one for one in account.leases if one.job != job or one.attempt]
 
@@ -115,16 +116,21 @@ class Ledger:
 
     def without_ours(self) -> "Ledger":
         """The ledger as it will be when every lease of ours has ended and its memory is free."""
-        gpus = map(without_ours, self._accounts.values())
-        return Ledger(gpus, (), self._policy, kept_idle=self._kept_idle)
+        return self._later({u: Account(without_ours(a)) for u, a in self._accounts.items()})
 
     def without(self, is_gone: Callable[[Lease], bool], *, calm: bool = False) -> "Ledger":
         """The ledger as it will be when those leases are given back and their memory is free, and
         nothing else has changed; but for GPUs that are `calm` by then, which owed that to somebody
         outside who had left them."""
-        later = Ledger((), (), self._policy, kept_idle=self._kept_idle, settling=self._settling)
-        later._far, later._ranks = self._far, self._ranks
-        later._accounts = {u: once_ended(a, is_gone, calm=calm) for u, a in self._accounts.items()}
+        accounts = self._accounts.items()
+        return self._later(
+            {u: once_ended(a, is_gone, calm=calm) for u, a in accounts}, settling=self._settling
+        )
+
+    def _later(self, accounts: Mapping[str, Account], settling: Iterable[int] = ()) -> "Ledger":
+        """Of the same GPUs: where they are, and in which order they go, is so then too."""
+        later = Ledger((), (), self._policy, kept_idle=self._kept_idle, settling=settling)
+        later._far, later._ranks, later._accounts = self._far, self._ranks, dict(accounts)
         return later
 
     def wants(self, request: Request, asked: Request | None = None) -> str:
@@ -153,24 +159,41 @@ class Ledger:
 
     def _is_too_much(self, request: Request) -> bool:
         """More than any GPU has, told without looking at each: a queue may hold thousands of shapes."""
-        if self._most is None:
-            accounts = self._accounts.values()
-            states = [assess(one.gpu, one.leases, self._policy)[0] for one in accounts]
-            shared = (one for one in accounts if one.is_shared or not one.leases)
-            rooms = [one.room(self._policy) or 0 for one in shared]
-            free = sum(state is GpuState.FREE for state in states)
-            self._most = _Most(free=free, room=max(rooms, default=0))
         if request.exclusive:
-            return request.gpus > self._most.free
-        return (request.gpu_mem_bytes or 0) > self._most.room
+            return request.gpus > self._free_for_one()
+        return (request.gpu_mem_bytes or 0) > self._most_shared()
+
+    def _free_for_one(self) -> int:
+        if self._most_free is None:
+            states = [self._assess(account)[0] for account in self._accounts.values()]
+            self._most_free = states.count(GpuState.FREE)
+        return self._most_free
+
+    def _most_shared(self) -> int:
+        if self._most_room is None:
+            shared = (one for one in self._accounts.values() if one.is_shared or not one.leases)
+            self._most_room = max((self._room(one) or 0 for one in shared), default=0)
+        return self._most_room
+
+    def _room(self, account: Account) -> int | None:
+        uuid = account.gpu.uuid
+        if uuid not in self._rooms:
+            self._rooms[uuid] = account.room(self._policy)
+        return self._rooms[uuid]
+
+    def _assess(self, account: Account) -> tuple[GpuState, str | None]:
+        uuid = account.gpu.uuid
+        if uuid not in self._states:
+            self._states[uuid] = assess(account.gpu, account.leases, self._policy)
+        return self._states[uuid]
 
     def _refusal(self, account: Account, request: Request) -> str | None:
         """What keeps this job from this GPU, in words or as one of those that are summed up; None
         where nothing does."""
-        gpu, policy = account.gpu, self._policy
+        gpu = account.gpu
         if not matches(gpu, request):
             return "is not of that kind"
-        state, reason = assess(gpu, account.leases, policy)
+        state, reason = self._assess(account)
         if state in CLOSED or gpu.locked_by is not None:
             return reason or gpu.locked_by
         if request.exclusive:
@@ -185,7 +208,7 @@ class Ledger:
             return "takes one process only (compute mode)" if gpu.one_process_only else _HELD
         if gpu.one_process_only and gpu.processes:
             return "takes one process only (compute mode), and has it"
-        room = account.room(policy)
+        room = self._room(account)
         if room is None:
             return "does not tell its memory"
         if room < (request.gpu_mem_bytes or 0):
@@ -208,9 +231,13 @@ class Ledger:
         unleased = sum(account.is_unleased for account in self._accounts.values())
         return max(unleased - self._kept_idle, 0)
 
-    def _without_kept(self, candidates: Sequence[Candidate], spare: int) -> list[Candidate]:
-        """With no more unleased GPUs among them than may be given away, the best of those."""
+    def _without_kept(self, candidates: list[Candidate]) -> list[Candidate]:
+        """With no more unleased GPUs among them than may be given away, the best of those; where there
+        are no others, all of them: so many are not asked for."""
+        spare = self._spare()
         unleased = [one for one in candidates if self._accounts[one.uuid].is_unleased]
+        if not spare < len(unleased) < len(candidates):
+            return candidates
         kept = {one.uuid for one in sorted(unleased, key=lambda one: one.merits)[spare:]}
         return [one for one in candidates if one.uuid not in kept]
 
@@ -235,6 +262,8 @@ class Ledger:
 
     def _rank(self, gpu: Gpu) -> int:
         order = self._policy.gpu_order
+        if not order:
+            return 0
         places = (place for place, word in enumerate(order) if is_meant(gpu, word))
         return next(places, len(order))
 

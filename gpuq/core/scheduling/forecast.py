@@ -145,6 +145,8 @@ class _Future:
     # ── who starts ──
 
     def _start(self, starts: Sequence[Start]) -> None:
+        if not starts:
+            return
         waiting = {job.id: job for job in self.world.waiting}
         passed: defaultdict[int, int] = defaultdict(int)
         begun: list[ActiveJob] = []
@@ -158,7 +160,10 @@ class _Future:
             leases += [_lease(uuid, job) for uuid in start.gpus]
         for start in starts:
             self._left = {u: who for u, who in self._left.items() if u not in start.gpus}
-        left = (replace(job, passes=job.passes + passed[job.id]) for job in waiting.values())
+        left = (
+            replace(job, passes=job.passes + passed[job.id]) if job.id in passed else job
+            for job in waiting.values()
+        )
         self.world = replace(
             self.world,
             waiting=tuple(left),

@@ -57,6 +57,7 @@ class Caps:
         self._limits = {(limit.kind, limit.name): limit for limit in limits}
         self._shares: defaultdict[Key, _Share] = defaultdict(_Share)
         self._known: dict[object, list[_Cap]] = {}
+        self._are_none = not self._limits and not _has_limits(policy)
         for job in active:
             self._add(job)
 
@@ -64,6 +65,8 @@ class Caps:
         self._add(job)
 
     def _add(self, job: ActiveJob | WaitingJob) -> None:
+        if self._are_none:
+            return
         for key in _keys(job):
             self._shares[key].jobs += 1
             self._shares[key].gpus += job.request.gpus
@@ -120,10 +123,20 @@ class Caps:
 
     def _caps(self, job: WaitingJob) -> list[_Cap]:
         """Found once for all that are under the same."""
+        if self._are_none:
+            return []
         marks = job.uid, job.user, job.queue, job.group, job.tags
         if marks not in self._known:
             self._known[marks] = _caps_of(job, self._limits, self._policy)
         return self._known[marks]
+
+
+def _has_limits(policy: Policy) -> bool:
+    """Does any of the settings hold for anybody?"""
+    return bool(policy.queues) or (policy.max_running_per_user, policy.max_gpus_per_user) != (
+        None,
+        None,
+    )
 
 
 def _keys(job: ActiveJob | WaitingJob) -> list[Key]:

@@ -12,6 +12,8 @@ Place = tuple[int, int]  # and the id, should two jobs have the same
 def in_order(snapshot: Snapshot) -> list[WaitingJob]:
     """Those that may start, the first first."""
     candidates = [job for job in snapshot.waiting if job.stop is None]
+    if len({job.rank for job in candidates}) <= 1:  # nobody wants another order: the usual case
+        return sorted(candidates, key=lambda job: (-job.priority, job.place, job.id))
     places = own_places(candidates)
     return sorted(candidates, key=lambda job: (-job.priority, places[job.id]))
 

@@ -75,8 +75,10 @@ class Protection:
 
     def __init__(self, world: Snapshot, ledger: Ledger) -> None:
         self._world = world
-        self._outlook = Outlook(world, ledger)
         self._ledger = ledger
+        self._unseen: list[tuple[WaitingJob, Request]] = []  # blocked, and nobody has come since
+        self._started: list[WaitingJob] = []
+        self._known_outlook: Outlook | None = None
         self._blocked: list[Blocked] = []
         self._wanted: set[str] = set()  # by any of them
         self._kept: set[str] = set()  # for those who waited enough
@@ -85,14 +87,26 @@ class Protection:
 
     def reluctance(self, uuid: str) -> int:
         """Nobody is overtaken, nor kept back, where a GPU will do that no other waits for."""
+        self._see()
         return 2 if uuid in self._kept else int(uuid in self._wanted)
 
     # ── who is protected ──
+
+    def protect_from_later(self, job: WaitingJob, request: Request) -> None:
+        """As `protect`, once a later job comes for which there is room: what is left has not changed by
+        then. To reckon what a job waits for is more than half of a turn, and mostly nobody comes."""
+        self._unseen.append((job, request))
+
+    def _see(self) -> None:
+        unseen, self._unseen = self._unseen, []
+        for job, request in unseen:
+            self.protect(job, request)
 
     def protect(
         self, job: WaitingJob, request: Request, behind: Blocked | None = None
     ) -> Blocked | None:
         """None where it waits for nobody whom the patience of others would help, or too many wait."""
+        self._see()
         if len(self._blocked) >= MOST_PROTECTED:
             return None
         if behind is None and not self._waits_for_ours(request):
@@ -149,10 +163,20 @@ class Protection:
                 kept |= other.wanted if self._is_due(other) else frozenset()
         return frozenset(kept)
 
+    @property
+    def _outlook(self) -> Outlook:
+        """In most turns nobody asks for it."""
+        if self._known_outlook is None:
+            self._known_outlook = Outlook(self._world, self._ledger)
+            for job in self._started:
+                self._known_outlook.note_start(job)
+        return self._known_outlook
+
     # ── who may start all the same ──
 
     def judge(self, job: WaitingJob, request: Request, gpus: tuple[str, ...]) -> Verdict:
         """Those that it would overtake, or the one for whose sake it has to wait."""
+        self._see()
         taken = gpus or (CPU_SLOTS,)
         overtaken = []
         for place, other in enumerate(self._blocked):
@@ -171,7 +195,9 @@ class Protection:
         return Verdict(overtaken=tuple(overtaken))
 
     def note_start(self, job: WaitingJob, overtaken: Iterable[Blocked]) -> None:
-        self._outlook.note_start(job)
+        self._started.append(job)
+        if self._known_outlook is not None:
+            self._known_outlook.note_start(job)
         for other in overtaken:
             other.passes += 1
             other.starts_by.clear()

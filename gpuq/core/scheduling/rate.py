@@ -79,6 +79,8 @@ class StartRates:
 
     def refusal(self, job: WaitingJob) -> str | None:
         """Why it may not start just now; None where it may."""
+        if self._rate is None and not self._of_queue:
+            return None
         opens = [
             (at, f"no more than {rate_words(rate)} ({setting})")
             for rate, starts, setting in self._that_hold(job)

@@ -126,7 +126,9 @@ class Walk:
 
     def _losing_by(self, job: WaitingJob) -> list[Blocked]:
         """Earlier jobs that would have to wait for a limit if this one starts."""
-        keys = self.caps.keys_of(job) if self._first_under else ()
+        if not self._first_under:
+            return []
+        keys = self.caps.keys_of(job)
         first = {id(one): one for key in keys if (one := self._first_under.get(key)) is not None}
         return [one for one in first.values() if self.caps.takes_from(job, one.job)]
 
@@ -184,9 +186,13 @@ class Walk:
     def _protect(
         self, job: WaitingJob, request: Request, behind: Blocked | None = None
     ) -> Blocked | None:
+        keys = self.caps.keys_of(job)
+        if behind is None and not keys and self.preemption.is_idle:
+            self.protection.protect_from_later(job, request)
+            return None  # and nobody needs it
         blocked = self.protection.protect(job, request, behind)
         if blocked is not None:
-            self._guard(blocked, self.caps.keys_of(job))
+            self._guard(blocked, keys)
         return blocked
 
     def _make_room(self, blocked: Blocked | None) -> None:
