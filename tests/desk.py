@@ -16,7 +16,7 @@ from gpuq.daemon.attempt import record, runner
 from gpuq.daemon.linux import processes
 from gpuq.daemon.linux.cgroup import Leaf
 from gpuq.daemon.runners import Gate
-from gpuq.daemon.supervisor import Exited, Known, MainEnded, News, Running, Supervisor
+from gpuq.daemon.supervisor import GO, Exited, Known, MainEnded, News, Running, Supervisor
 
 DEADLINE_S = 20.0
 PROJECT = Path(__file__).parent.parent
@@ -50,13 +50,17 @@ class Desk:
         job: int = 1,
         fds: tuple[int, ...] = (),
         stop_to: str = "all",
+        primed: bool = False,
         **changes: Any,
     ) -> Known:
-        """Sends a job to a runner; does not wait for it."""
+        """Sends a job to a runner, `primed` ahead of its word to begin; does not wait for it."""
         gate = await self.supervisor.take_runner()
         known = self.name(gate, job, stop_to)
         self.known.append(known)
-        self.supervisor.dispatch(gate, known, self.order(known, *argv, **changes), fds)
+        order = self.order(known, *argv, **changes)
+        if primed and self.supervisor.prime(gate, order):
+            order = GO
+        self.supervisor.dispatch(gate, known, order, fds)
         return known
 
     def name(self, gate: Gate, job: int = 1, stop_to: str = "all") -> Known:

@@ -90,10 +90,42 @@ def test_a_client_starts_without_what_it_does_not_need(module: str) -> None:
 
 
 def test_what_is_forked_for_each_job_is_small() -> None:
-    """A runner is a copy of the launcher and lives as long as its job."""
-    bare = _loaded("import json, re, socket, ctypes, resource, shutil, typing")
-    loaded = _loaded("import gpuq.daemon.attempt.launcher") - bare
-    assert not loaded & (HEAVY | {"hashlib", "inspect"}) - {"gpuq.daemon"}
+    """A runner is a copy of the launcher and lives as long as its job. What is named here would be
+    half of it again, and is asked for by much of the standard library."""
+    loaded = _loaded("import gpuq.daemon.attempt.launcher", "-S", "-P", "-I")
+    dear = {
+        *(
+            "typing",
+            "enum",
+            "re",
+            "collections",
+            "functools",
+            "contextlib",
+            "dataclasses",
+            "inspect",
+        ),
+        *("signal", "socket", "json", "shutil", "array", "subprocess", "logging", "pathlib"),
+    }
+    assert "gpuq.daemon.attempt.runner" in loaded
+    assert not loaded & (HEAVY | dear | {"hashlib"}) - {"gpuq.daemon"}
+
+
+def test_a_runner_looks_for_no_module_while_it_lives() -> None:
+    """It outlives the daemon that started it, and its files may be replaced or gone by then. The two
+    that it may lack: a report that says why memory ran out, and what the daemon alone asks for."""
+    folder = PROJECT / "gpuq" / "daemon"
+    rooms = [*(folder / "attempt").glob("*.py"), folder / "faults.py"]
+    rooms += [folder / "linux" / f"{name}.py" for name in ("cgroup", "processes", "syscalls")]
+    late = {(path.name, name) for path in rooms for name in _imported_late(path)}
+    assert late == {("report.py", "json"), ("cgroup.py", "hashlib")}
+
+
+def test_the_daemon_leaves_out_what_its_libraries_would_take_along() -> None:
+    loaded = _loaded("import gpuq.daemon.main")
+    assert {"structlog", "asyncio"} <= loaded
+    assert not loaded & {"rich", "ssl", "pygments", "http.client", "email", "prometheus_client"}
+    after = _loaded("import gpuq.daemon.main, rich.console, ssl")
+    assert {"rich.console", "ssl"} <= after, "whoever wants them later has them"
 
 
 def test_every_module_imports_alone_from_anywhere() -> None:
@@ -122,14 +154,25 @@ def test_the_readme_gives_the_command_that_ci_runs() -> None:
     )
 
 
-def _loaded(code: str) -> set[str]:
+def _loaded(code: str, *flags: str) -> set[str]:
+    """What there is after this, in an interpreter started with these flags."""
+    found = f"import sys; sys.path.insert(0, {str(PROJECT)!r})"
     ran = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        [sys.executable, *flags, "-c", f"{found}\n{code}\nprint(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
     )
     return set(ran.stdout.split())
+
+
+def _imported_late(path: Path) -> set[str]:
+    """What the functions of a file import as they run."""
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    nodes = [node for function in functions for node in ast.walk(function)]
+    froms = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return froms | {n.name for node in nodes if isinstance(node, ast.Import) for n in node.names}
 
 
 def _imports(path: Path) -> set[str]:

@@ -228,12 +228,16 @@ class Deeds:
 
     def _send(self, signals: Sequence[Signal], snapshot: Snapshot) -> None:
         """Its runner is told first: what is to be done for a job that is ended has to begin while the
-        job is there."""
-        table, active = processes.Table(), {job.id: job for job in snapshot.active}
+        job is there. KILL goes to whole groups before anybody looks who else there is."""
+        active = {job.id: job for job in snapshot.active}
         for one in signals:
             if one.ends is not None and one.job in active:
                 within_s = left_s(active[one.job], snapshot)
                 self._supervisor.mark_ending(one.job, one.ends, within_s)
+            if one.ends is not None and one.signal == SIGKILL:
+                self._supervisor.kill_group(one.job)
+        table = processes.Table()
+        for one in signals:
             self._supervisor.signal(
                 one.job,
                 one.signal,

@@ -7,10 +7,16 @@ says "stand still", it does nothing any more instead. What a running daemon was 
 be given to it. Standard library only.
 """
 
+from __future__ import annotations
+
 import os
-import signal as signals
 import time
-from collections.abc import MutableMapping
+
+from gpuq.daemon.linux import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
 
 VARIABLE = "GPUQ_FAULTS"
 STAND_STILL = b"stand still"

@@ -4,6 +4,9 @@ Everything is imported before it says that it is ready, so that an upgrade under
 never mixes two versions.
 """
 
+from gpuq.daemon import left_out  # noqa: F401 - first, before what would take it along
+
+# isort: split
 import argparse
 import asyncio
 import os

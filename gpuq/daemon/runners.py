@@ -26,6 +26,7 @@ HASTE_S = 0.1
 REFILL_S = 0.03
 IDLE_S = 1.0  # in a queue the next attempt follows at once; for another submit one is at hand
 MOST_BYTES = 64 * 1024
+AT_ONCE_BYTES = 64 * 1024  # a Unix socket in which nothing lies takes three times as much
 PACKAGES = str(Path(gpuq.__file__).parents[1])
 
 
@@ -61,6 +62,15 @@ class Gate:
             return frame[socket.send_fds(self.line, [frame], list(fds)) :]
         except OSError:
             return frame[:0]  # it died at the gate; the end of the connection tells the rest
+
+    def send_at_once(self, message: Mapping[str, Any]) -> bool:
+        """The same where there is room for all of it; False: nothing was sent."""
+        frame = _frame(message)
+        if len(frame) > AT_ONCE_BYTES:
+            return False
+        with suppress(OSError):
+            self.line.send(frame)
+        return True
 
     async def send_rest(self, rest: memoryview) -> None:
         with suppress(OSError):

@@ -1,12 +1,15 @@
 """From a decision to a running job: the runner, the commit, the order, in this order.
 
-Commit first, then act: what dies in between is found again by what was committed.
+Commit first, then act: what dies in between is found again by what was committed. A runner that is at
+hand gets the order ahead of the commit, to make ready what the job needs while the disk is waited for,
+and its word to begin after it.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gpuq.config import Config
 from gpuq.core.decisions import Start
@@ -27,7 +30,7 @@ from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import LeaseRefused, Row
 from gpuq.daemon.store.happened import NewAttempt
 from gpuq.daemon.store.inherited import UnendedAttempt
-from gpuq.daemon.supervisor import Known, Supervisor
+from gpuq.daemon.supervisor import GO, Known, Supervisor
 from gpuq.daemon.systemd.scopes import Scopes
 
 RUNNER_S = 2.0  # a machine that cannot fork must not keep the loop from ending jobs
@@ -128,7 +131,17 @@ class Starter:
         if _bounds(row) or not self._lock(gpus):
             return None
         gate = self._supervisor.take_runner_at_hand()
-        return None if gate is None else self._begin(start, row, unbounded(gate), gpus, snapshot)
+        if gate is None:
+            return None
+        begun = self._begin(start, row, unbounded(gate), gpus, snapshot)
+        return None if begun is None else self._primed(begun)
+
+    def _primed(self, begun: "Begun") -> "Begun":
+        """Its runner prepares the job during the commit."""
+        known, composed = self._compose(begun)
+        is_primed = self._supervisor.prime(begun.ready.gate, composed)
+        faults.here("loop.primed")
+        return replace(begun, known=known, order=GO if is_primed else composed)
 
     def _begin(
         self, start: Start, row: Row, ready: Ready, gpus: Sequence[Gpu], snapshot: Snapshot
@@ -226,6 +239,13 @@ class Starter:
         )
 
     def _dispatch(self, begun: "Begun") -> None:
+        known, composed = begun.known, begun.order
+        if known is None or composed is None:
+            known, composed = self._compose(begun)
+        locks = self._locks.descriptors(gpu.uuid for gpu in begun.gpus)
+        self._supervisor.dispatch(begun.ready.gate, known, composed, locks)
+
+    def _compose(self, begun: "Begun") -> tuple[Known, dict[str, Any]]:
         new, gpus, scope = begun.new, begun.gpus, begun.ready.scope
         row = begun.row
         known = known_as(new, row["stop_to"], uid=uid_of_job(self._config, row["uid"]))
@@ -239,18 +259,19 @@ class Starter:
             config=self._config,
             attempt_dir=self._supervisor.attempt_dir(new.job, new.attempt),
         )
-        locks = self._locks.descriptors(gpu.uuid for gpu in gpus)
-        self._supervisor.dispatch(begun.ready.gate, known, composed, locks)
+        return known, composed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """An attempt whose runner waits for the order."""
+    """An attempt whose runner waits for the order, or is primed and waits for GO."""
 
     new: NewAttempt
     row: Row  # all that its order is made of
     ready: Ready
     gpus: Sequence[Gpu]
+    known: Known | None = None
+    order: Mapping[str, Any] | None = None  # what is to be sent
 
 
 def _bounds(row: Row) -> Bounds:

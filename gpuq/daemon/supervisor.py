@@ -23,6 +23,7 @@ SWEEP_AGAIN_S = 0.05
 SWEEP_SELDOM_S = 1.0
 LOOK_AT_ADOPTED_S = 2.0
 SETTLE_S = 1.0
+GO: Mapping[str, Any] = {"go": True}  # for a runner that was primed
 STOP_ROUNDS = 50  # SIGSTOP, until nobody new is found who had been forked in between
 
 
@@ -149,6 +150,11 @@ class Supervisor:
             self._runners.keep(gate)
             faults.here("supervisor.kept")
 
+    def prime(self, gate: Gate, order: Mapping[str, Any]) -> bool:
+        """Has the runner make ready what its job needs, while the attempt is being committed. It begins
+        when GO is dispatched, and leaves where it is dismissed. False: it has heard nothing."""
+        return gate.send_at_once({**order, "primed": True})
+
     def dispatch(
         self, gate: Gate, known: Known, order: Mapping[str, Any], fds: Sequence[int] = ()
     ) -> None:
@@ -212,6 +218,20 @@ class Supervisor:
         if ends:  # who is told to end may need the others for it
             _wake({pid: start for pid, start in members.items() if pid not in receivers})
         return sent
+
+    def kill_group(self, job: int) -> None:
+        """KILL to all that is in its control group, at one stroke: `signal`, which is to follow for all
+        others, looks at all processes first, and that takes longer than this and their deaths.
+
+        Not without its runner, to which everybody comes whose parents die here: those who have left the
+        group and the session would be found by nothing any more.
+        """
+        known = self._attempts.get(job)
+        if known is None or not processes.is_alive(known.runner_pid, known.runner_start):
+            return
+        self._disturbed.add(job)
+        if (leaf := _leaf_of_job(known)) is not None:
+            leaf.kill()
 
     def mark_ending(self, job: int, cause: EndCause, within_s: float) -> None:
         """Tells the job's runner, before the first signal goes out, that it is ended, and how long it

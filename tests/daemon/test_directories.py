@@ -4,8 +4,11 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
 from gpuq.core.asked.elements import Elements
-from gpuq.daemon.attempt.steps import _link_to
+from gpuq.daemon.attempt.folders import remove_tree
+from gpuq.daemon.attempt.steps import _link_to, remove_tmp_dir
 from gpuq.daemon.upkeep import job_files
 from tests.alive import Alive, with_alive
 
@@ -191,3 +194,48 @@ def test_each_attempt_has_a_short_temporary_directory_of_its_own(tmp_path: Path)
         assert all(len(place) < 60 and not os.path.exists(place) for place in places)
 
     with_alive(tmp_path, deed)
+
+
+def test_what_a_job_leaves_in_it_goes_and_none_of_its_links_is_followed(tmp_path: Path) -> None:
+    kept, left = tmp_path / "kept", tmp_path / "left"
+    kept.mkdir()
+    (kept / "file").touch()
+    (left / "a" / "b").mkdir(parents=True)
+    (left / "a" / "b" / "file").touch()
+    os.mkfifo(left / "a" / "pipe")
+    os.symlink(kept, left / "a" / "folder")
+    os.symlink(kept / "file", left / "link")
+    remove_tmp_dir(os.fsencode(left))
+    assert os.listdir(tmp_path) == ["kept"]
+    assert os.listdir(kept) == ["file"]
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, unlink = tmp_path / "left", os.unlink
+    left.mkdir()
+    for number in range(9):
+        (left / str(number)).touch()
+
+    def refuse(name: str, *, dir_fd: int) -> None:
+        if name == "4":
+            raise PermissionError
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    remove_tree(os.fspath(left))
+    assert os.listdir(left) == ["4"]
+
+
+def test_one_that_is_thousands_of_folders_deep_goes(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    at = os.open(left, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deeper", dir_fd=at)
+        above, at = at, os.open("deeper", os.O_RDONLY, dir_fd=at)
+        os.close(above)
+    os.close(at)
+    remove_tmp_dir(os.fsencode(left))
+    assert not left.exists()

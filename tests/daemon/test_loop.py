@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -670,6 +670,31 @@ def test_a_gpu_that_is_not_cool_in_time_is_dirty_until_a_reading_shows_it_clean(
         assert leases(daemon) == {"GPU-0": LeaseState.DIRTY}
         await daemon.show(card(**clean))
         await until(lambda: LeaseState.DIRTY not in leases(daemon).values(), "it to be given on")
+
+    with_alive(tmp_path, deed)
+
+
+def test_kill_is_on_its_way_before_anybody_looks_at_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes longer than all else that an end takes."""
+    done: list[str] = []
+
+    async def deed(daemon: Alive) -> None:
+        supervisor, table = daemon.loop._supervisor, processes.Table
+        kill_group, signalled = supervisor.kill_group, supervisor.signal
+        monkeypatch.setattr(supervisor, "kill_group", noting("killed", kill_group))
+        monkeypatch.setattr(supervisor, "signal", noting("signalled", signalled))
+        monkeypatch.setattr(deeds.processes, "Table", noting("looked", table))
+        job = daemon.submit("sleep 600")
+        await daemon.running(job)
+        done.clear()
+        daemon.kill(job, grace_s=0.0)
+        await daemon.ended(job)
+        assert done[:3] == ["killed", "looked", "signalled"]
+
+    def noting(what: str, does: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given, **named: (done.append(what), does(*given, **named))[1]
 
     with_alive(tmp_path, deed)
 

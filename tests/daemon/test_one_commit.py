@@ -58,7 +58,7 @@ def test_an_end_is_kept_where_the_next_start_is_refused(
         def refuse(new: NewAttempt, *, now: float) -> bool:
             if new.job == second and not has_refused:
                 has_refused.append(True)
-                with daemon.store.transaction():
+                with daemon.store.part():
                     daemon.store.database.write("update jobs set priority = 99")
                     raise LeaseRefused("planted")
             return start(new, now=now)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuq.daemon.linux import processes
+from gpuq.daemon.linux import processes, syscalls
 from tests.conftest import until
 
 LEAVES_A_THREAD = """
@@ -53,3 +53,15 @@ def test_who_has_a_file_open_is_found(tmp_path: Path) -> None:
     assert processes.holding_open(str(path)) == []
     with path.open():
         assert processes.holding_open(str(path)) == [os.getpid()]
+
+
+def test_what_is_free_goes_back_to_the_kernel() -> None:
+    held = [bytes(2000) for _ in range(20_000)]
+    del held[:-1]  # the last one, at the end of it all, keeps it
+    before = _resident_bytes()
+    syscalls.give_back_memory()
+    assert _resident_bytes() < before - 20_000_000
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gpuq import wire_json
 from gpuq.core.states import conclude, explain
 from gpuq.daemon.attempt import record
 from gpuq.daemon.store import Store
@@ -152,7 +153,7 @@ def test_a_record_is_there_whole_or_not_at_all(folder: str) -> None:
     assert record.read(folder, NONCE) == SAID
     assert sorted(os.listdir(folder)) == [f"began-{NONCE}", "record"]
     size = os.path.getsize(f"{folder}/record")
-    assert size == len(json.dumps(SAID)), "none of the room is left in it"
+    assert size == len(wire_json.dumps(SAID)), "none of the room is left in it"
 
 
 def test_a_record_is_one_attempts_own(folder: str) -> None:

@@ -26,7 +26,7 @@ from gpuq.daemon.attempt import record as record_on_disk
 from gpuq.daemon.attempt.gate import HEADER
 from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.linux.cgroup import Leaf
-from gpuq.daemon.supervisor import Exited, Known, Running, read_exit
+from gpuq.daemon.supervisor import GO, Exited, Known, Running, read_exit
 from tests.desk import PATH, PROJECT, Desk, desk_in, end, is_gone, output, run, until, with_desk
 
 # ─── started exactly as asked ────────────────────────────────────────────────────────────────────
@@ -85,13 +85,15 @@ def test_a_relative_program_starts_in_the_jobs_directory(tmp_path: Path) -> None
     assert run(tmp_path, "./tool").exit_code == 5
 
 
-def test_directory_umask_and_limits_are_the_submitters(tmp_path: Path) -> None:
+@pytest.mark.parametrize("primed", [False, True])
+def test_directory_umask_and_limits_are_the_submitters(tmp_path: Path, primed: bool) -> None:
     there = tmp_path / "a place\n"
     there.mkdir()
     most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     told = output(
         tmp_path,
         "pwd -P | tr '\\n' '/'; echo; umask; ulimit -Sn; ulimit -Sc; ulimit -St; ulimit -Ss",
+        primed=primed,
         cwd=str(there),
         umask=0o027,
         limits={
@@ -107,8 +109,9 @@ def test_directory_umask_and_limits_are_the_submitters(tmp_path: Path) -> None:
     assert told == [directory, "0027", str(most_files), "0", "unlimited", "1024"]
 
 
-def test_files_are_made_with_the_jobs_umask(tmp_path: Path) -> None:
-    output(tmp_path, ": > made", umask=0o026)
+@pytest.mark.parametrize("primed", [False, True])
+def test_files_are_made_with_the_jobs_umask(tmp_path: Path, primed: bool) -> None:
+    output(tmp_path, ": > made", umask=0o026, primed=primed)
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "log-1").stat().st_mode) == 0o640
 
@@ -132,7 +135,10 @@ def test_a_job_inherits_no_descriptor(tmp_path: Path) -> None:
     assert told == ["0", "1", "2", "/dev/null", str(tmp_path / "log-1")]
 
 
-def test_what_the_daemon_has_locked_stays_locked_as_long_as_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("primed", [False, True])
+def test_what_the_daemon_has_locked_stays_locked_as_long_as_the_job(
+    tmp_path: Path, primed: bool
+) -> None:
     name = f"\0gpuq-test-{os.getpid()}-{tmp_path.name}"
 
     def locked() -> bool:
@@ -143,7 +149,7 @@ def test_what_the_daemon_has_locked_stays_locked_as_long_as_the_job(tmp_path: Pa
         script = "ls /proc/$$/fd; : > listed; while ! [ -e go ]; do sleep 0.01; done"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
             lock.bind(name)
-            known = await desk.start("sh", "-c", script, fds=(lock.fileno(),))
+            known = await desk.start("sh", "-c", script, primed=primed, fds=(lock.fileno(),))
             await desk.file("listed")
         assert locked(), "by the runner, whose daemon has let go"
         assert desk.log().read_text().split() == ["0", "1", "2"], "and not by the job"
@@ -231,6 +237,60 @@ def test_its_temporary_directory_is_private_and_goes_with_it(tmp_path: Path) -> 
     assert (tmp_path / "kept" / "file").read_text() == "precious"
 
 
+# ─── made ready ahead ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_primed_runner_makes_ready_and_begins_nothing_before_its_word(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        gate = await desk.supervisor.take_runner()
+        known = desk.name(gate)
+        desk.known.append(known)
+        assert desk.supervisor.prime(gate, desk.order(known, "sh", "-c", ": > ran"))
+        await until(desk.log(1).exists, "the log to be there")
+        await asyncio.sleep(0.1)
+        assert not record_on_disk.has_begun(str(desk.attempt_dir()), known.nonce)
+        assert not (tmp_path / "ran").exists()
+        desk.supervisor.dispatch(gate, known, GO)
+        assert (await desk.exited()) is not None
+        assert (tmp_path / "ran").exists()
+
+    with_desk(tmp_path, deed)
+
+
+@pytest.mark.parametrize("how", ["dismissed", "its daemon is gone", "killed"])
+def test_a_primed_runner_without_its_word_leaves_and_runs_nothing(tmp_path: Path, how: str) -> None:
+    async def deed(desk: Desk) -> None:
+        gate = await desk.supervisor.take_runner()
+        known = desk.name(gate)
+        assert desk.supervisor.prime(gate, desk.order(known, "sh", "-c", ": > ran"))
+        await until(desk.log(1).exists, "the log to be there")
+        if how == "dismissed":
+            desk.supervisor.dismiss(gate)
+        elif how == "killed":
+            os.kill(gate.pid, signal.SIGKILL)
+        else:
+            gate.line.close()
+        await until(lambda: is_gone(gate.pid), "the runner to leave")
+        if how == "killed":
+            desk.supervisor.dispatch(gate, known, GO)
+        else:  # as the next daemon does
+            desk.supervisor.adopt(known)
+        assert await desk.exited() is None, "it never ran"
+        assert not (tmp_path / "ran").exists()
+        if how != "killed":
+            assert not desk.tmp_dir(1).exists()
+            assert list(desk.attempt_dir().iterdir()) == []
+        assert gate.cgroup is None or not os.path.exists(gate.cgroup) or how == "killed"
+
+    with_desk(tmp_path, deed)
+
+
+def test_an_order_that_is_long_is_sent_when_it_may_begin(tmp_path: Path) -> None:
+    words = ["x" * 100_000] * 3
+    told = output(tmp_path, 'printf "%s\\n" $#', "sh", *words, primed=True)
+    assert told == ["3"]
+
+
 # ─── what cannot be started says why ─────────────────────────────────────────────────────────────
 
 
@@ -243,6 +303,7 @@ def make_no_program(folder: Path) -> None:
     (folder / "there" / "file").write_text("precious")
 
 
+@pytest.mark.parametrize("primed", [False, True])
 @pytest.mark.parametrize(
     ("argv", "changes", "code", "sentence"),
     [
@@ -288,14 +349,14 @@ def make_no_program(folder: Path) -> None:
     ],
 )
 def test_the_stage_that_failed_is_named(
-    tmp_path: Path, argv: list[str], changes: dict[str, Any], code: int, sentence: str
+    tmp_path: Path, argv: list[str], changes: dict[str, Any], code: int, sentence: str, primed: bool
 ) -> None:
     make_no_program(tmp_path)
     changes = {
         key: value.replace("{}", str(tmp_path)) if isinstance(value, str) else value
         for key, value in changes.items()
     }
-    exit = run(tmp_path, *argv, **changes)
+    exit = run(tmp_path, *argv, primed=primed, **changes)
     told = explain(exit, Outcome.FAILED)
     assert told.startswith(f"could not start: {sentence.replace('{}', str(tmp_path))}")
     assert (exit.exit_code, exit.signal, exit.lost) == (code, None, None)
@@ -344,7 +405,7 @@ def test_that_it_ran_is_told_at_once_or_with_an_end_that_follows_at_once(
         assert record is not None
         assert ("running" in record) == is_brief
         noted = record_on_disk.main_process(str(desk.attempt_dir()), known.nonce)
-        assert noted == (running.pid, running.pid_start), "a later daemon finds it either way"
+        assert noted == (running.pid, running.pid_start or 0), "a later daemon finds it either way"
         assert exit.exit_code == 3
         assert running.at <= (exit.ended_at or 0)
         assert running.mono <= (exit.ended_mono or 0)
@@ -1054,5 +1115,35 @@ def test_one_kill_is_enough_for_those_who_fork_faster_than_they_are_counted(
         desk.supervisor.signal(1, signal.SIGKILL)
         assert (await desk.exited() or Exit()).signal == signal.SIGKILL
         assert leaf.members() == []
+
+    with_desk(tmp_path, deed, root)
+
+
+def test_all_of_a_group_is_killed_at_one_stroke(tmp_path: Path, root: str) -> None:
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", FUGITIVE + "exec sleep 600", grace_s=600.0)
+        fugitive, leaf = await desk.pid_in("fugitive"), Leaf(known.cgroup or "")
+        await until(lambda: known.runner_pid not in leaf.members(), "the runner to leave it")
+        desk.supervisor.kill_group(1)
+        await until(lambda: is_gone(fugitive), "all to be gone")
+        assert (await desk.exited() or Exit()).signal == signal.SIGKILL
+
+    with_desk(tmp_path, deed, root)
+
+
+def test_a_group_without_its_runner_is_left_to_who_looks_first(tmp_path: Path, root: str) -> None:
+    """Who has left the group would be known by nothing once those are dead who are in there."""
+
+    async def deed(desk: Desk) -> None:
+        known = await desk.start("sh", "-c", "exec sleep 600")
+        running, leaf = await desk.running(), Leaf(known.cgroup or "")
+        await until(lambda: leaf.members() == [running.pid], "the runner to leave it")
+        os.kill(known.runner_pid, signal.SIGKILL)
+        while processes.is_alive(known.runner_pid, known.runner_start):  # and nobody hears of it
+            pass
+        desk.supervisor.kill_group(1)
+        assert "SigPnd:\t0000000000000000" in Path(f"/proc/{running.pid}/status").read_text()
+        assert not is_gone(running.pid)
+        assert (await desk.exited() or Exit()).lost
 
     with_desk(tmp_path, deed, root)

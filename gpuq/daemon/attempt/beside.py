@@ -5,18 +5,23 @@ Run as `python -m gpuq.daemon.attempt.beside` it becomes such a command, by the 
 where a runner is gone, a daemon has nobody else to ask for that.
 """
 
-import json
-import os
-import signal as signals
-import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from __future__ import annotations
 
+import os
+import sys
+
+from gpuq import wire_json
 from gpuq.daemon.attempt import identity, stages
 from gpuq.daemon.attempt.other_user import close_all_but
 from gpuq.daemon.attempt.steps import RESET_SIGNALS, Steps
+from gpuq.daemon.linux import signals
 
-Message = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    Message = dict[str, Any]
 
 
 def spawn_beside(order: Message, argv: Sequence[str], *, tmp_dir: bytes, output: int | None) -> int:
@@ -97,4 +102,4 @@ def _enter(directory: bytes) -> None:
 
 
 if __name__ == "__main__":
-    become_command(json.load(sys.stdin))
+    become_command(wire_json.loads(sys.stdin.buffer.read()))

@@ -5,14 +5,21 @@ removed by its id, which the client has left in a file. Standard library only, s
 That file is the user's to write: what stands in it is used for nothing but a command of that user.
 """
 
+from __future__ import annotations
+
 import os
-import signal as signals
 import stat
 import time
-from collections.abc import Callable
-from typing import Any
 
 from gpuq.daemon.attempt.beside import spawn_beside
+from gpuq.daemon.linux import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Message = dict[str, Any]
 
 LONGEST_S = 30.0
 SHORTEST_ID, LONGEST_ID = 12, 64
@@ -22,8 +29,6 @@ SAID_BYTES = 4096
 TRIES, AGAIN_S = 3, 0.2
 _UNKNOWN = b"no such container"  # it has removed itself, as with --rm
 _UNKNOWN_TO_PODMAN = b"no container with"
-
-Message = dict[str, Any]
 
 
 def read_id(name: str, folder: int) -> str | None:

@@ -1,7 +1,10 @@
-"""Folders that root makes in its own, and gives away. Standard library only.
+"""Folders that root makes in its own and gives away, and what is left of those of a job. Standard
+library only.
 
 Everything goes by descriptors of folders that were opened without following a link.
 """
+
+from __future__ import annotations
 
 import errno
 import os
@@ -22,6 +25,33 @@ def make_job_dir(path: str, uid: int, gid: int) -> None:
         _give_away(name, parent, uid, gid)
     finally:
         os.close(parent)
+
+
+def remove_tree(path: str | bytes, parent: int | None = None) -> None:
+    """As far as its user may. This is `shutil.rmtree` without what that takes along: five modules that
+    compress, in every runner; and none may be looked for while a runner lives, as it outlives them."""
+    try:
+        fd = os.open(path, READ, dir_fd=parent)
+        try:
+            with os.scandir(fd) as entries:
+                found = list(entries)
+            for entry in found:
+                _remove(entry, fd)
+        finally:
+            os.close(fd)
+        os.rmdir(path, dir_fd=parent)
+    except OSError:
+        return
+
+
+def _remove(entry: os.DirEntry[str], parent: int) -> None:
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(entry.name, parent)
+        else:
+            os.unlink(entry.name, dir_fd=parent)
+    except OSError:
+        pass  # the rest of them is removed all the same
 
 
 def _open_jobs(path: str) -> int:

@@ -1,21 +1,28 @@
 """Becoming another user, for good. Standard library only."""
 
+from __future__ import annotations
+
 import os
 import pwd
 import stat
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from gpuq.daemon.linux import syscalls as linux
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-class Identity(NamedTuple):
+
+class Identity:
     """What the kernel goes by, and what a login would put into the environment."""
 
-    uid: int
-    gid: int
-    groups: Sequence[int]
-    login: dict[bytes, bytes]
+    def __init__(
+        self, uid: int, gid: int, groups: Sequence[int], login: dict[bytes, bytes]
+    ) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+        self.login = login
 
 
 def look_up(uid: int, gid: int) -> Identity:

@@ -2,7 +2,8 @@
 a job may have bound its data there, or a network file system. Standard library only."""
 
 import os
-import re
+
+from gpuq.daemon.linux.mountinfo import unescaped
 
 
 def has_mounts_below(path: str | bytes) -> bool:
@@ -13,10 +14,5 @@ def has_mounts_below(path: str | bytes) -> bool:
             lines = file.read().splitlines()
     except OSError:
         return True
-    points = (_unescaped(line.split(b" ")[4]) for line in lines)
+    points = (unescaped(line.split(b" ")[4]) for line in lines)
     return any(point == folder or point.startswith(folder + b"/") for point in points)
-
-
-def _unescaped(point: bytes) -> bytes:
-    """Blanks and their like are written in octal, see proc(5)."""
-    return re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), point)

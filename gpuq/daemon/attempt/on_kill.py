@@ -6,18 +6,23 @@ long the job has until KILL. So it does not matter which of them dies in between
 the mark about once a second, and when the main process has ended.
 """
 
+from __future__ import annotations
+
 import os
-import signal as signals
 import time
-from collections.abc import Callable
-from typing import Any
 
 from gpuq.daemon.attempt import record
 from gpuq.daemon.attempt.beside import spawn_beside
+from gpuq.daemon.linux import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Message = dict[str, Any]
 
 SHELL = "/bin/sh"
-
-Message = dict[str, Any]
 
 
 class OnKill:

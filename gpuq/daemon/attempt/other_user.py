@@ -7,11 +7,10 @@ gets more than the user has. Until execve the child cannot be traced by the user
 process that changed its uid for one that others may not look into.
 """
 
+from __future__ import annotations
+
+import _socket  # socket would bring enum and selectors into each runner
 import os
-import signal as signals
-import socket
-from collections.abc import Callable
-from typing import Any, NoReturn
 
 from gpuq.daemon.attempt import folders, gate, identity, stages
 from gpuq.daemon.attempt.stages import StageFailed, shown, take
@@ -22,11 +21,17 @@ from gpuq.daemon.attempt.steps import (
     Steps,
     remove_tmp_dir,
 )
+from gpuq.daemon.linux import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Message = dict[str, Any]
 
 PREPARING = "preparing its process"
 DIED = "its process was killed before it could begin"
-
-Message = dict[str, Any]
 
 
 class SpawnAsOther:
@@ -37,11 +42,24 @@ class SpawnAsOther:
         self._uid, self._gid = int(order["uid"]), int(order["gid"])
         self.files = Files()
         self.tmp_dir = b""
+        self._has_prepared = False
+        self._failure: StageFailed | None = None
         self._child: int | None = None  # until it is the job, or is gone
-        self._line: socket.socket | None = None
+        self._line: _socket.socket | None = None
 
     def prepare(self) -> None:
-        """All that comes before the job's own process; StageFailed where a step failed."""
+        """All that comes before the job's own process; StageFailed where a step failed. Done ahead it
+        is not done again, and what failed then fails again."""
+        if not self._has_prepared:
+            self._has_prepared = True
+            try:
+                self._prepare()
+            except StageFailed as failed:
+                self._failure = failed
+        if self._failure is not None:
+            raise self._failure
+
+    def _prepare(self) -> None:
         take(MAKING_DIRECTORIES, self._make_job_dir)
         take("forking its process", self._fork)
         assert self._line is not None
@@ -78,15 +96,16 @@ class SpawnAsOther:
         folders.make_job_dir(self._order["job_dir"], self._uid, self._gid)
 
     def _fork(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                pid = os.fork()
-            except OSError:
-                ours.close()
-                raise
-            if not pid:
-                _Child(self._order, theirs).run()
+        ours, theirs = _socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if not pid:
+            _Child(self._order, theirs).run()
+        theirs.close()
         self._child, self._line = pid, ours
 
     def _end_child(self) -> None:
@@ -107,7 +126,7 @@ def _check(told: Message) -> None:
 class _Child:
     """The child's side, up to the job."""
 
-    def __init__(self, order: Message, line: socket.socket) -> None:
+    def __init__(self, order: Message, line: _socket.socket) -> None:
         self._order = order
         self._line = line
 

@@ -5,6 +5,8 @@ there, and leaves when the job has lived for some milliseconds: what ends the wh
 its runner. A job that is over sooner costs no move at all.
 """
 
+from __future__ import annotations
+
 import os
 import time
 
@@ -25,7 +27,7 @@ class Place:
         self.counts_memory = leaf is not None and os.path.exists(f"{leaf.path}/memory.events")
 
     @classmethod
-    def make(cls, root: str | None, name: str, home: str | None) -> "Place":
+    def make(cls, root: str | None, name: str, home: str | None) -> Place:
         """A new group, where one can be had, with the runner in it. To enter can take the kernel ten
         milliseconds, so this is done while nobody waits."""
         leaf = Leaf.make(root, name) if root else None

@@ -4,10 +4,14 @@ The runner looks at what was written since its last look and leaves what it foun
 beside the record, for whichever daemon comes. Standard library only.
 """
 
+from __future__ import annotations
+
 import os
 import stat
-from collections.abc import Iterable
-from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PROGRESS = "progress"  # the file
 LOOK_S = 1.0
@@ -106,19 +110,31 @@ def _size(reader: int) -> int:
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
-class Bar(NamedTuple):
+class _Value:
+    """Two with the same content are the same. A NamedTuple would bring `typing` into each runner."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+
+class Bar(_Value):
     """How far one is: from 0 to 1, and in the words of the bar, as "120/196"."""
 
-    fraction: float
-    counts: bytes
+    def __init__(self, fraction: float, counts: bytes) -> None:
+        self.fraction = fraction
+        self.counts = counts
 
 
-class Bars(NamedTuple):
+class Bars(_Value):
     """Of bars within each other only the outermost says how far all of it is: the others are drawn on
     lines below it, from which tqdm goes up again. `latest` is the one that was drawn last."""
 
-    outer: Bar | None
-    latest: Bar | None
+    def __init__(self, outer: Bar | None, latest: Bar | None) -> None:
+        self.outer = outer
+        self.latest = latest
 
 
 def find_bars(written: bytes) -> Bars:

@@ -11,52 +11,70 @@ and when that has ended while others of the job live on. `beat` holds when the j
 Standard library only.
 """
 
-import json
-import os
-from typing import Any, NamedTuple
+from __future__ import annotations
 
+import os
+
+from gpuq import wire_json
 from gpuq.daemon import faults
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
+
 BEGAN, RECORD, BEAT, ENDING = "began", "record", "beat", "ending"
+NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 LONGEST_RECORD = 128 * 1024  # what the job said in the end is most of it
 
-Message = dict[str, Any]
 
-
-class Began(NamedTuple):
+class Began:
     """An attempt that has begun: its notes, and the room that is kept for its record."""
 
-    notes: int
-    record: int
+    def __init__(self, notes: int, record: int) -> None:
+        self.notes = notes
+        self.record = record
 
 
-def begin(attempt_dir: str, nonce: str) -> Began:
-    """Makes `began`: from here on the job has run. Room on the disk is taken for the record now, so
-    that a job which fills the disk does not lose its own end."""
+def take_room(attempt_dir: str) -> int:
+    """Room on the disk for the record, taken before the job is there: one that fills the disk does not
+    lose its own end. Returns the descriptor of the file; raises OSError, and has left none then."""
     try:
         os.mkdir(attempt_dir, 0o700)
     except OSError:  # that of an earlier start is there, or the one above it is not
         os.makedirs(attempt_dir, mode=0o700, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    room = os.open(_unfinished(attempt_dir), flags, 0o600)
+    room = os.open(_unfinished(attempt_dir), NEW, 0o600)
     try:
         os.posix_fallocate(room, 0, LONGEST_RECORD)
-        faults.here("runner.room_taken")
-        return Began(os.open(_began(attempt_dir, nonce), flags, 0o600), room)
     except OSError:
-        os.close(room)
-        os.unlink(_unfinished(attempt_dir))
+        give_room_back(attempt_dir, room)
+        raise
+    return room
+
+
+def give_room_back(attempt_dir: str, room: int) -> None:
+    os.close(room)
+    os.unlink(_unfinished(attempt_dir))
+
+
+def begin(attempt_dir: str, nonce: str, room: int | None = None) -> Began:
+    """Makes `began`: from here on the job has run. `room` has been taken, or is taken now."""
+    if room is None:
+        room = take_room(attempt_dir)
+    faults.here("runner.room_taken")
+    try:
+        return Began(os.open(_began(attempt_dir, nonce), NEW, 0o600), room)
+    except OSError:
+        give_room_back(attempt_dir, room)
         raise
 
 
 def take_back(attempt_dir: str, nonce: str, began: Began) -> None:
     """Nothing has begun after all."""
-    for fd, path in (
-        (began.notes, _began(attempt_dir, nonce)),
-        (began.record, _unfinished(attempt_dir)),
-    ):
-        os.close(fd)
-        os.unlink(path)
+    os.close(began.notes)
+    os.unlink(_began(attempt_dir, nonce))
+    give_room_back(attempt_dir, began.record)
 
 
 def note_main_process(began: Began, pid: int, start: int | None, mono: float) -> None:
@@ -81,7 +99,7 @@ def write(attempt_dir: str, began: Began, record: Message) -> bool:
     A rename without fsync survives everything but a power cut, so the daemon, whose commit is the
     durable copy, is told before anybody waits for the disk.
     """
-    data = json.dumps(record).encode()
+    data = wire_json.dumps(record).encode()
     try:
         os.pwrite(began.record, data, 0)
         os.ftruncate(began.record, len(data))
@@ -109,7 +127,7 @@ def sync(attempt_dir: str, began: Began) -> None:
 
 def close(began: Began) -> None:
     """A runner that takes another attempt keeps nothing of this one open."""
-    for fd in began:
+    for fd in (began.notes, began.record):
         os.close(fd)
 
 
@@ -117,7 +135,7 @@ def read(attempt_dir: str, nonce: str) -> Message | None:
     """The record of that attempt; None where there is none, or an empty, cut or foreign one."""
     try:
         with open(os.path.join(attempt_dir, RECORD), "rb") as file:
-            record = json.loads(file.read(LONGEST_RECORD))
+            record = wire_json.loads(file.read(LONGEST_RECORD))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("nonce") != nonce:

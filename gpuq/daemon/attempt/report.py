@@ -4,7 +4,8 @@ The file is the job's to write, so nothing in it is believed but for the job its
 size and sense it is, it costs a bounded look. See `gpuq.job` for the lines.
 """
 
-import json
+from __future__ import annotations
+
 import os
 
 LOOKED_AT_BYTES = 64 * 1024
@@ -30,8 +31,12 @@ def _told(line: bytes) -> str | None:
     if b"out_of_memory" not in line:
         return None
     try:
+        # Few jobs say so, and all runners would be larger for it. Whoever replaces Python under a
+        # runner takes it away, and then the job's own output has to say what it ran out of.
+        import json
+
         said = json.loads(line)
-    except (ValueError, RecursionError):
+    except (ImportError, ValueError, RecursionError):
         return None
     if not isinstance(said, dict) or said.get("event") != "out_of_memory":
         return None

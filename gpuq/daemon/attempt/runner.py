@@ -3,9 +3,9 @@ many attempts one after the other where each has ended clean.
 
 It lives in a session of its own and outlives daemon, launcher, upgrade and crash. It waits at the
 gate, a socket to the daemon, for an order; when the gate closes it leaves. An order that has not come
-by then has not run, and will not. Standard library only, single-threaded. Order and record carry a
-version and only gain fields, so that a runner of an older gpuq and a newer daemon understand each
-other.
+by then has not run, and will not; neither has one that came ahead and whose word to begin has not.
+Standard library only, single-threaded. Order and record carry a version and only gain fields, so that
+a runner of an older gpuq and a newer daemon understand each other.
 
 A runner that says "clean" with the end of its attempt may be given another one, once that end is
 committed: no attempt that has not ended shares its runner with another. Clean is who has nothing left
@@ -13,13 +13,13 @@ of the job, in no sense: no process, nobody in its control group, no descriptor,
 the next job would take over. All others leave.
 """
 
+from __future__ import annotations
+
+import _socket as socket  # which itself would bring enum and selectors into each runner
 import math
 import os
 import select
-import signal as signals
-import socket
 import time
-from typing import Any
 
 from gpuq.daemon import faults
 from gpuq.daemon.attempt import gate, record
@@ -34,9 +34,15 @@ from gpuq.daemon.attempt.spawn import Spawn, passing_errors, spawn_for
 from gpuq.daemon.attempt.stages import StageFailed, not_started
 from gpuq.daemon.attempt.steps import MAKING_DIRECTORIES
 from gpuq.daemon.attempt.watch import Watch
-from gpuq.daemon.linux import processes
+from gpuq.daemon.linux import processes, signals
 from gpuq.daemon.linux import syscalls as linux
 from gpuq.daemon.linux.cgroup import Leaf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
 
 VERSION = 1
 KILL_AGAIN_S = 1.0
@@ -44,8 +50,6 @@ SHOWN_NAMES = 5
 BESIDE = ("uid", "scope", "container", "on_kill")  # of an order: more than a job of our own
 BRIEF_S = 0.005  # that a job which is over by then ran is told with its end
 COMMIT_S = 0.02  # longer than this an end does not wait for the daemon's commit to be durable
-
-Message = dict[str, Any]
 
 _told_to_end_at: list[float] = []  # when it got its first TERM, CLOCK_MONOTONIC
 
@@ -111,8 +115,16 @@ def _run_and_tell(
     """The record first, then whoever waits for it: what is told is known to last. True where this
     runner is as it was `before`, and may take another order."""
     os.umask(0o077)
+    spawn, room = spawn_for(order), None
+    if order.get("primed"):
+        room = _prepare_ahead(spawn, order["attempt_dir"])
+        go, locks = gate.receive(line)
+        faults.here("runner.told_to_go")
+        if go is None:
+            _forget(spawn, order["attempt_dir"], room)
+            return False
     try:
-        began = record.begin(order["attempt_dir"], order["nonce"])
+        began = record.begin(order["attempt_dir"], order["nonce"], room)
     except OSError as error:
         facts = not_started(MAKING_DIRECTORIES, error)
         if error.errno in DISK_ERRORS:
@@ -122,7 +134,7 @@ def _run_and_tell(
         return False
     faults.here("runner.begun")
     try:
-        told = _head(order) | _run(order, line, began, place)
+        told = _head(order) | _run(order, spawn, line, began, place)
     except NoRoom as no_room:
         record.take_back(order["attempt_dir"], order["nonce"], began)
         gate.send(line, {"returned": str(no_room)})
@@ -141,6 +153,27 @@ def _run_and_tell(
     record.close(began)
     faults.here("runner.waits_again")
     return is_clean
+
+
+def _prepare_ahead(spawn: Spawn | SpawnAsOther, attempt_dir: str) -> int | None:
+    """While the daemon commits the attempt: it says "go" once that is done, or closes the gate where
+    it is not. Until then nothing has begun, and what has been made is no more than folders and empty
+    files. What fails here is told when it has begun. Returns the room that was taken for the record."""
+    room = None
+    try:
+        room = record.take_room(attempt_dir)
+        spawn.prepare()
+    except (OSError, StageFailed):
+        pass
+    os.umask(0o077)
+    faults.here("runner.prepared")
+    return room
+
+
+def _forget(spawn: Spawn | SpawnAsOther, attempt_dir: str, room: int | None) -> None:
+    spawn.clean_up()
+    if room is not None:
+        record.give_room_back(attempt_dir, room)
 
 
 def _is_clean(order: Message, told: Message, place: Place, before: Condition) -> bool:
@@ -177,9 +210,14 @@ def _head(order: Message) -> Message:
     }
 
 
-def _run(order: Message, line: socket.socket, began: record.Began, place: Place) -> Message:
+def _run(
+    order: Message,
+    spawn: Spawn | SpawnAsOther,
+    line: socket.socket,
+    began: record.Began,
+    place: Place,
+) -> Message:
     """The life of one job; returns what came of it. NoRoom: there was none, for want of room."""
-    spawn = spawn_for(order)
     try:
         spawn.prepare()
         watch = Watch(order, spawn.files)

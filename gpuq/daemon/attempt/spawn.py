@@ -1,12 +1,13 @@
 """From a runner to the process that is its job. Standard library only, single-threaded."""
 
+from __future__ import annotations
+
 import errno
 import os
-from functools import partial
-from typing import Any
 
 from gpuq.daemon.attempt.disk import DISK_ERRORS, is_to_blame
 from gpuq.daemon.attempt.other_user import SpawnAsOther
+from gpuq.daemon.attempt.stages import StageFailed
 from gpuq.daemon.attempt.steps import (
     MAKING_DIRECTORIES,
     OPENING_REPORT,
@@ -17,10 +18,14 @@ from gpuq.daemon.attempt.steps import (
     remove_tmp_dir,
 )
 
-Message = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
 
 
-def spawn_for(order: Message) -> "Spawn | SpawnAsOther":
+def spawn_for(order: Message) -> Spawn | SpawnAsOther:
     """Only a root daemon's order says whom the job is to run as."""
     return Spawn(order) if order.get("uid") is None else SpawnAsOther(order)
 
@@ -48,6 +53,8 @@ class Spawn:
 
     def __init__(self, order: Message) -> None:
         self._steps = Steps(order)
+        self._has_prepared = False
+        self._failure: StageFailed | None = None
 
     @property
     def files(self) -> Files:
@@ -59,8 +66,16 @@ class Spawn:
         return self._steps.tmp_dir
 
     def prepare(self) -> None:
-        """All that comes before the job's own process; StageFailed where a step failed."""
-        self._steps.prepare()
+        """What comes before the job's own process; StageFailed where a step failed. Done ahead it is
+        not done again, and what failed then fails again."""
+        if not self._has_prepared:
+            self._has_prepared = True
+            try:
+                self._steps.prepare()
+            except StageFailed as failed:
+                self._failure = failed
+        if self._failure is not None:
+            raise self._failure
 
     def start(self) -> int:
         """The pid of the job's main process; StageFailed where it could not be executed."""
@@ -69,13 +84,19 @@ class Spawn:
             (os.POSIX_SPAWN_DUP2, self.files.log, 1),
             (os.POSIX_SPAWN_DUP2, self.files.errors, 2),
         ]
-        spawn = partial(
-            os.posix_spawn,
-            file_actions=files,
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=RESET_SIGNALS,
-        )
+
+        def spawn(path: bytes, argv: list[bytes], environment: dict[bytes, bytes]) -> int:
+            return os.posix_spawn(
+                path,
+                argv,
+                environment,
+                file_actions=files,
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=RESET_SIGNALS,
+            )
+
+        self._steps.set_umask()  # since the runner has its own while it waits
         try:
             self._steps.set_limits()
             return self._steps.execute(spawn)

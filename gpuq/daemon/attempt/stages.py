@@ -1,19 +1,24 @@
 """The stages on the way from a runner to its job, and what is told of one that failed. Standard
 library only."""
 
+from __future__ import annotations
+
 import codecs
 import errno
 import time
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Message = dict[str, Any]
 
 NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 125
 LONGEST_SHOWN = 4096  # signs
 
 # Now, since a process that has become somebody else may not be able to read our library.
 codecs.lookup("unicode_escape")
-
-Message = dict[str, Any]
 
 
 class StageFailed(Exception):

@@ -3,17 +3,25 @@
 Whoever takes them is the user by then: a runner that is the user itself, or a child of a root runner.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import resource
-import shutil
-import signal as signals
 import stat
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
 
+from gpuq.daemon.attempt.folders import remove_tree
 from gpuq.daemon.attempt.mounts import has_mounts_below
 from gpuq.daemon.attempt.stages import StageFailed, raw, shown, take
+from gpuq.daemon.linux import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
+
+    Message = dict[str, Any]
+    Result = TypeVar("Result")
 
 TMP_DIR = b"/tmp"
 NEW_LINK = b".new"  # of the link to the latest output, until it takes the place of the old one
@@ -22,9 +30,6 @@ WRITING_SCRIPT = "writing its script"
 # Python and the runner ignore some, and so may whoever started the daemon (`nohup`, a shell's `&`):
 # a job must find none ignored.
 RESET_SIGNALS = signals.valid_signals() - {signals.SIGKILL, signals.SIGSTOP}
-
-Message = dict[str, Any]
-Result = TypeVar("Result")
 
 
 class Files:
@@ -82,7 +87,7 @@ class Steps:
             (MAKING_DIRECTORIES, self._make_directories),
             (WRITING_SCRIPT, self._write_script),
             ("making room for the id of its container", self._forget_container),
-            ("setting its umask", self._set_umask),
+            ("setting its umask", self.set_umask),
             (f"changing directory to {shown(order['cwd'])}", self._change_directory),
             (f"opening the log {shown(order['log'])}", self._open_log),
             (f"opening {shown(order.get('stderr') or '')}", self._open_stderr),
@@ -91,6 +96,9 @@ class Steps:
         )
         for stage, step in steps:
             take(stage, step)
+
+    def set_umask(self) -> None:
+        os.umask(self._order["umask"])
 
     def set_limits(self) -> None:
         take("setting its limits", self._set_limits)
@@ -153,9 +161,6 @@ class Steps:
             os.unlink(os.path.join(folder, raw(container["id_file"])))
         except FileNotFoundError:
             pass
-
-    def _set_umask(self) -> None:
-        os.umask(self._order["umask"])
 
     def _change_directory(self) -> None:
         os.chdir(raw(self._order["cwd"]))
@@ -221,7 +226,7 @@ def remove_tmp_dir(tmp_dir: bytes) -> None:
     if has_mounts_below(tmp_dir):
         return
     try:
-        shutil.rmtree(tmp_dir, ignore_errors=True)
+        remove_tree(tmp_dir)
     except RecursionError:  # a thousand folders deep, which rm does without recursion
         os.spawnv(os.P_WAIT, "/bin/rm", [b"rm", b"-rf", b"--", tmp_dir])
 

@@ -4,10 +4,11 @@ Standard library only.
 It looks about once a second, and never at the job itself.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from math import inf
-from typing import Any
 
 from gpuq.daemon.attempt import record
 from gpuq.daemon.attempt.joblog import JobLog
@@ -15,11 +16,15 @@ from gpuq.daemon.attempt.progress import BarWatch
 from gpuq.daemon.attempt.report import told_out_of_memory
 from gpuq.daemon.attempt.steps import Files
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
+
 LOOK_S = 1.0
 FIRST_LOOK_S = 0.005  # after the start: most of what is over by then has written little
 LAST_OUTPUT_BYTES = 16 * 1024  # a traceback of torchrun with four workers
-
-Message = dict[str, Any]
 
 
 class Watch:

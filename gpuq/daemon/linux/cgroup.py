@@ -7,12 +7,18 @@ nothing and touches no group outside of these and the root that it found. Every 
 had here", since gpuq works without groups. Standard library only: launcher and runner import it.
 """
 
+from __future__ import annotations
+
 import os
-import re
-from collections.abc import Iterable
-from typing import NamedTuple
+
+from gpuq.daemon.linux.mountinfo import unescaped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 READ_BYTES = 64 * 1024
+MOST_DIGITS = 20  # of 64 bits
 
 
 def find_root(state_dir: str, asked: str = "auto") -> str | None:
@@ -85,7 +91,7 @@ def _cgroup2_mount(line: str) -> tuple[str, str] | None:
     if not file_system.startswith("cgroup2 "):
         return None
     _, _, _, top, point, *_ = mount.split(" ")
-    return top.rstrip("/"), re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
+    return top.rstrip("/"), os.fsdecode(unescaped(os.fsencode(point)))
 
 
 def controllers(group: str) -> set[str]:
@@ -109,13 +115,14 @@ def _takes_processes(group: str) -> bool:
     return kind.strip() == "domain" and os.access(f"{group}/cgroup.procs", os.W_OK)
 
 
-class Leaf(NamedTuple):
+class Leaf:
     """The group of one attempt. Named by its path alone, so that a later daemon has it too."""
 
-    path: str
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     @classmethod
-    def make(cls, root: str, name: str) -> "Leaf | None":
+    def make(cls, root: str, name: str) -> Leaf | None:
         """A new one; None where it cannot be had, or where somebody is in one of that name.
 
         One left behind is not taken over: it might be frozen, and with it whoever enters.
@@ -221,7 +228,7 @@ def _make(group: str) -> bool:
 
 def _number(text: str | None) -> int | None:
     text = (text or "").strip()
-    return int(text) if re.fullmatch("[0-9]{1,20}", text) else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else None
 
 
 def _read(path: str) -> str | None:

@@ -4,21 +4,29 @@ A process is (boot, pid, start time), never a name and never a pid alone: pids a
 reads /proc takes every error for "it is gone", since a process may leave between two lines.
 """
 
+from __future__ import annotations
+
 import os
-import signal as signals
-from collections.abc import Iterable, Sequence
-from functools import cache
+
+from gpuq.daemon.linux import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 STAT_BYTES = 4096  # more than its 52 numbers and a name take; the kernel gives it in one piece
 # What is to end a process that is stopped has to wake it too.
 ENDING = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT)
 
+_boot_id: list[str] = []
 
-@cache
+
 def boot_id() -> str:
     """Read once: runners have it from the launcher that they were forked from."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+    if not _boot_id:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            _boot_id.append(file.read().decode().strip())
+    return _boot_id[0]
 
 
 def identity(pid: int, proc: str = "/proc") -> tuple[int, int] | None:

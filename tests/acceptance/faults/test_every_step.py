@@ -24,9 +24,9 @@ from tests.conftest import until
 Scenario = Callable[[FaultyDaemon, str], None]
 
 SCENARIOS: list[tuple[str, Scenario]] = []
-STARTING = ("loop.starting", "loop.committed", "loop.dispatched")
+STARTING = ("loop.starting", "loop.primed", "loop.committed", "loop.dispatched")
 ORDERING = ("supervisor.ordering", "supervisor.ordered")
-NEVER_RAN = ("runner.ordered", "runner.room_taken")
+NEVER_RAN = ("runner.ordered", "runner.prepared", "runner.told_to_go", "runner.room_taken")
 NEWS = ("loop.news", "loop.news_committed")
 SIGNALLING = ("loop.signalling", "loop.signal_committed", "loop.signalled")
 LONG_S = 20.0
