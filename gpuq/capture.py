@@ -20,6 +20,31 @@ if TYPE_CHECKING:
     Job = dict[str, Any]
 
 
+class Environment:
+    """The variables that jobs take over, and their hash."""
+
+    def __init__(self) -> None:
+        self.variables = environment()
+        self.digest = digest(self.variables)
+
+
+def environment_now() -> Environment:
+    """The same as before where nobody has set a variable since then: to read and hash them all takes
+    as long as the rest of a submit."""
+    global _last
+    # Where Python keeps them, as bytes; None where it should do so elsewhere one day.
+    held = getattr(os.environ, "_data", None)
+    if held is None:
+        return Environment()
+    known = _last
+    if known is None or known[0] != held:
+        known = _last = dict(held), Environment()
+    return known[1]
+
+
+_last: tuple[dict[Any, Any], Environment] | None = None
+
+
 def environment() -> list[str]:
     """NAME=value as text, sorted, so that equal environments have equal hashes.
 
@@ -93,8 +118,8 @@ class Process:
 def spec(options: Job, process: Process | None = None) -> Job:
     """A job as it goes over the wire."""
     process = process or Process()
-    if unknown := sorted(options.keys() - OPTIONS):
-        raise UsageError(_unknown(unknown[0]))
+    if not OPTIONS.issuperset(options):
+        raise UsageError(_unknown(min(options.keys() - OPTIONS)))
     spec = {name: value for name, value in options.items() if value is not None}
     if not isinstance(spec.get("argv"), list | tuple | str | bytes):
         raise UsageError(f"argv is a list of words, not {spec.get('argv')!r}")
@@ -195,10 +220,13 @@ def _working_directory() -> str:
 
 def _umask() -> int:
     try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
+        status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            words = os.read(status, 4096).partition(b"\nUmask:")[2].split(None, 1)
+        finally:
+            os.close(status)
+        if words:
+            return int(words[0], 8)
     except OSError:
         pass
     mask = os.umask(0o077)
@@ -207,8 +235,7 @@ def _umask() -> int:
 
 
 def _soft_limits() -> dict[str, int]:
-    return {
-        name: resource.getrlimit(getattr(resource, name))[0]
-        for name in protocol.LIMITS
-        if hasattr(resource, name)
-    }
+    return {name: resource.getrlimit(number)[0] for name, number in _LIMITS}
+
+
+_LIMITS = [(name, getattr(resource, name)) for name in protocol.LIMITS if hasattr(resource, name)]

@@ -197,7 +197,9 @@ class Client(LookingBack):
         limit = filters.pop("limit", None)
         while True:
             left = None if limit is None else limit - len(jobs)
-            page = self.call("status", refs=names(refs), before=before, limit=left, **filters)
+            page = self.call(
+                "status", refs=names(refs), before=before, limit=left, jobs_only=True, **filters
+            )
             jobs += page["jobs"]
             before = page.get("before")
             if before is None or (limit is not None and len(jobs) >= limit):

@@ -54,6 +54,9 @@ LIMITS = (
     *("RLIMIT_RSS", "RLIMIT_RTPRIO", "RLIMIT_SIGPENDING", "RLIMIT_STACK"),
 )
 
+# In what a daemon answers to a request that is newer than it is.
+UNKNOWN = "knows no request"
+
 NO_ANSWER = (
     "the daemon said something that is no answer; it may be of another version: see gpuq --version "
     "and gpuq daemon status"

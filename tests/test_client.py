@@ -128,6 +128,13 @@ def test_what_is_in_use_when_it_is_closed_is_closed_after_its_answer(
     assert client.call("slow") == {"said": True}, "a closed one connects again"
 
 
+def test_a_list_of_jobs_is_asked_for_without_the_machine(fake: FakeDaemon, client: Client) -> None:
+    """Which would be most of the work for one of them, and is thrown away."""
+    fake.answers["status"] = page(running(1))
+    assert [one["id"] for one in client.jobs([1])] == [1]
+    assert fake.requests("status")[-1]["jobs_only"] is True
+
+
 # ── as they end ──
 
 

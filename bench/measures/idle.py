@@ -1,5 +1,11 @@
 """A daemon with eight GPUs and nothing to do, its probe and its launcher included: share of a core,
-memory, and what it writes to disk; and what one runner takes that waits for a job."""
+memory, and what it writes to disk; and what one runner takes that waits for a job.
+
+Of its memory all counts that it has started: daemon, probe, launcher and the runner that waits. PSS
+counts what several have in parts, so a library that nobody else on the machine has loaded costs it up
+to 5 MB more; and where Python keeps no bytecode (PYTHONDONTWRITEBYTECODE) it compiles gpuq anew, which
+leaves another megabyte behind.
+"""
 
 import time
 
@@ -26,7 +32,7 @@ def measure(room: Room, cast: Cast) -> list[Row]:
     percent = 100 * (cpu_after_s - cpu_s) / room.scale.idle_s
     return [
         one("of a core", "%", percent, Target(at_least=0.5, aim=0.1)),
-        one("memory (PSS)", "MB", memory_mb, Target(at_least=60)),
+        one("memory (PSS)", "MB", memory_mb, Target(at_least=60, aim=50)),
         one(
             f"written to disk in {room.scale.idle_s:g} s",
             "bytes",

@@ -21,7 +21,13 @@ MOST_FILLED = 6 * 2**20
 NODE = os.uname().nodename.partition(".")[0]
 
 # Those of one array are looked at one after the other.
-_elements = lru_cache(maxsize=16)(read_elements)
+known_elements = lru_cache(maxsize=16)(read_elements)
+
+
+@lru_cache(maxsize=4)  # some have megabytes
+def words_of(argv: bytes) -> tuple[str, ...]:
+    """A command as it was written."""
+    return tuple(map(to_text, split(argv)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,28 +50,35 @@ class Particulars:
 
 
 def particulars(row: Mapping[str, Any], job: int) -> Particulars:
-    """Of a row that has what the spec says, the number of the element, and its row of the table in
-    "values"."""
+    """Of a row that has what the spec says, the number of the element, and where there is a table its
+    row of that in "values"."""
     elements = element = None
     if row["element"] is not None:
-        elements = _elements(row["elements"])
-        element = elements.at(row["element"], json.loads(row["values"] or "[]"))
+        elements = known_elements(row["elements"])
+        given = json.loads(row["values"] or "[]") if elements.columns else ()
+        element = elements.at(row["element"], given)
     values = {} if element is None else {INDEX: str(element.index), **element.parameters}
-    naming = Naming(
-        job=job,
-        array=job - (row["element"] or 0),
-        index=0 if element is None else element.index,
-        name=_readable(fill(row["name"], values)),
-        user=row["user"],
-        node=NODE,
-    )
+    array, name = job - (row["element"] or 0), _readable(fill(row["name"], values))
+    output = stderr = None
+    if row["output"] or row["stderr"]:
+        naming = Naming(
+            job=job,
+            array=array,
+            index=0 if element is None else element.index,
+            name=name,
+            user=row["user"],
+            node=NODE,
+        )
+        output = _file(row["output"], values, naming)
+        stderr = _file(row["stderr"], values, naming)
+    words = words_of(row["argv"])
     return Particulars(
         job=job,
-        array=naming.array,
-        name=naming.name,
-        command=list(_filled(map(to_text, split(row["argv"])), values)),
-        output=_file(row["output"], values, naming),
-        stderr=_file(row["stderr"], values, naming),
+        array=array,
+        name=name,
+        command=list(_filled(words, values) if values else words),
+        output=output,
+        stderr=stderr,
         elements=elements,
         element=element,
         values=values,
@@ -74,7 +87,10 @@ def particulars(row: Mapping[str, Any], job: int) -> Particulars:
 
 def _readable(name: str) -> str:
     """A value may hold any signs, and as many."""
-    return "".join(sign if sign.isprintable() else "?" for sign in name[:LONGEST_NAME])
+    short = name[:LONGEST_NAME]
+    if short.isprintable():
+        return short
+    return "".join(sign if sign.isprintable() else "?" for sign in short)
 
 
 def _filled(words: Iterable[str], values: Mapping[str, str]) -> Iterator[str]:

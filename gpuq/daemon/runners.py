@@ -27,6 +27,8 @@ REFILL_S = 0.03
 IDLE_S = 1.0  # in a queue the next attempt follows at once; for another submit one is at hand
 MOST_BYTES = 64 * 1024
 AT_ONCE_BYTES = 64 * 1024  # a Unix socket in which nothing lies takes three times as much
+# With `-m` Python takes runpy, contextlib and collections along, half a megabyte in each runner.
+LAUNCH = "from gpuq.daemon.attempt.launcher import main; main()"
 PACKAGES = str(Path(gpuq.__file__).parents[1])
 
 
@@ -258,7 +260,7 @@ class Runners:
         words = [str(theirs.fileno()), self._cgroup_root or ""]
         with theirs:
             self._launcher = subprocess.Popen(
-                [sys.executable, "-S", "-P", "-m", "gpuq.daemon.attempt.launcher", *words],
+                [sys.executable, "-S", "-P", "-c", LAUNCH, *words],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # a runner that outlives us must keep no pipe of ours open

@@ -235,21 +235,28 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_reading() and self._has_room():
             self._transport.resume_reading()
             self._expect_rest_of_line()
-        async with aclosing(self._answers(line)) as answers:
-            async for answer in answers:
-                if not self._is_over_its_share(len(answer)):
-                    self._transport.write(answer)
-                self._answered_bytes = 0
-                self._weigh()
-                # Who reads slowly is told the rest later, and nobody waits for that but himself.
-                await self._writable.wait()
+        answer = await self._answer(line)
+        if isinstance(answer, bytes):
+            await self._send(answer)
+            return
+        async with aclosing(answer) as parts:
+            async for part in parts:
+                await self._send(part)
+
+    async def _send(self, answer: bytes) -> None:
+        if not self._is_over_its_share(len(answer)):
+            self._transport.write(answer)
+        self._answered_bytes = 0
+        self._weigh()
+        # Who reads slowly is told the rest later, and nobody waits for that but himself.
+        await self._writable.wait()
 
     def _has_room(self) -> bool:
         few = len(self._lines) < MOST_PIPELINED // 2
         return few and self._waiting_bytes < protocol.FRAME_LIMIT
 
-    async def _answers(self, line: bytes) -> AsyncGenerator[bytes, None]:
-        """One, or with a subscription the first and what follows, until the client goes."""
+    async def _answer(self, line: bytes) -> bytes | AsyncGenerator[bytes, None]:
+        """One; or with a subscription the first and what follows, until the client goes."""
         request: protocol.Message = {}
         request_id: str | int | None = None
         try:
@@ -257,19 +264,39 @@ class Connection(asyncio.Protocol):
             request_id = _request_id(request)
             answer = await self._server.handle(request, self.peer)
             if isinstance(answer, dict):
-                yield protocol.answer(request_id, answer)
-                return
-            word = "ok"
-            async with aclosing(answer):
-                async for part in answer:
+                return protocol.answer(request_id, answer)
+            return self._parts(request, request_id, answer)
+        except Exception as error:
+            return self._failure(request, request_id, error)
+
+    async def _parts(
+        self,
+        request: protocol.Message,
+        request_id: str | int | None,
+        news: AsyncGenerator[protocol.Message, None],
+    ) -> AsyncGenerator[bytes, None]:
+        word = "ok"
+        try:
+            async with aclosing(news):
+                async for part in news:
                     yield protocol.encode({"id": request_id, word: part})
                     word = "more"
-        except GpuqError as error:
-            yield protocol.encode(protocol.failure(request_id, error))
-        except Exception:  # a fault of ours ends the request, never the daemon
-            log.exception("request failed", do=str(request.get("do"))[:40], user=self.peer.user)
-            fault = GpuqError("the daemon failed at this request; its log says how")
-            yield protocol.encode(protocol.failure(request_id, fault))
+        except Exception as error:
+            yield self._failure(request, request_id, error)
+
+    def _failure(
+        self, request: protocol.Message, request_id: str | int | None, error: Exception
+    ) -> bytes:
+        """A fault of ours ends the request, never the daemon."""
+        if not isinstance(error, GpuqError):
+            log.error(
+                "request failed",
+                do=str(request.get("do"))[:40],
+                user=self.peer.user,
+                exc_info=error,
+            )
+            error = GpuqError("the daemon failed at this request; its log says how")
+        return protocol.encode(protocol.failure(request_id, error))
 
     def _refuse(self, error: GpuqError) -> None:
         self._buffer.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuq import protocol
-from gpuq.errors import GpuqError
+from gpuq.errors import GpuqError, UsageError
 
 GIB = 2**30
 CONFIG = "/etc/gpuq/gpuq.toml"
@@ -273,6 +273,8 @@ class FakeDaemon:
             "config": {"settings": [{"name": "config", "value": CONFIG, "origin": "default"}]},
             "status": page(),
             "gpus": page(),
+            # It is an older one: what is submitted to it is told job by job.
+            "submit_alike": UsageError(f"this daemon {protocol.UNKNOWN} 'submit_alike'"),
         }
         self.asked: list[Said] = []
         self._listener = socket.socket(socket.AF_UNIX)

@@ -95,6 +95,15 @@ def test_only_jobs_without_gpus_take_cpu_slots() -> None:
 # ── how it ends, and begins again ──
 
 
+def test_limits_that_look_like_known_ones_are_read_as_they_are() -> None:
+    """To Python 1 is True and 1.0."""
+    assert read(limits={"RLIMIT_CORE": 1}).limits == {"RLIMIT_CORE": 1}
+    for other in (True, 1.0):
+        with pytest.raises(UsageError, match="RLIMIT_CORE"):
+            read(limits={"RLIMIT_CORE": other})
+    assert read(limits={"RLIMIT_CORE": 1}).limits == {"RLIMIT_CORE": 1}
+
+
 def test_limits_are_lengths_of_time() -> None:
     spec = read(time_limit_s=5400, heartbeat_s=0.5)
     assert (spec.time_limit_s, spec.heartbeat_s) == (5400.0, 0.5)

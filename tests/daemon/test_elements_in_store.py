@@ -134,6 +134,15 @@ def test_the_rows_of_a_table_are_kept_element_by_element(store: Store) -> None:
     ]
 
 
+def test_a_row_of_a_table_is_looked_up_only_where_there_is_a_table(store: Store) -> None:
+    columns = Elements(indices=(range(2),), columns=("lr",))
+    first = submit(store, elements=columns, rows=(("0.1",), ("0.2",))).start
+    plain = submit(store, elements=array(2)).start
+    with_table, without = (stored.row(store, job) for job in (first + 1, plain + 1))
+    assert store.found.with_values(with_table)["values"] == '["0.2"]'
+    assert store.found.with_values(without) is without
+
+
 def add_to(store: Store, group: int, count: int, by: stored.Submitter = ALICE) -> range:
     store.asked.keep_environment(by.uid, stored.DIGEST, stored.ENVIRONMENT)
     return store.asked.submit(by, [spec(elements=array(count))], now=NOW, group=group)

@@ -70,6 +70,13 @@ def test_a_page_ends_where_what_its_jobs_reported_fills_it(desk: Desk) -> None:
     assert len(page["jobs"]) + len(rest["jobs"]) == 120
 
 
+def test_who_asks_for_jobs_alone_is_told_nothing_else(desk: Desk) -> None:
+    desk.array(range(3))
+    whole, alone = desk.ask("status"), desk.ask("status", jobs_only=True)
+    assert alone == {"jobs": whole["jobs"], "before": None}
+    assert whole.keys() - alone.keys() >= {"counts", "drained", "gpus"}
+
+
 def test_a_group_is_the_most_alive_of_its_jobs_with_counts_of_all(desk: Desk) -> None:
     jobs = desk.array(range(10))
     desk.ends(jobs[0])

@@ -47,6 +47,12 @@ def test_files_have_signs_and_values() -> None:
     own = of(GRID, 0, output=b"/logs/%A_%2a-{n}-%x", stderr=b"/e/%j.%u.%N", name="r{lr}")
     assert (own.output, own.stderr) == ("/logs/14_05-a-r0.1", f"/e/14.ann.{NODE}")
     assert of(None, None, output=b"/100%%/%j-%a").output == "/100%/14-0"
+    assert of(None, None, stderr=b"/e/%j").stderr == "/e/14"
+
+
+def test_a_name_holds_no_signs_that_a_terminal_obeys() -> None:
+    own = of(TABLE, 0, name="run {note}", values=json.dumps(["a\x1b[2Jb" + "c" * 300]))
+    assert own.name == "run a?[2Jb" + "c" * 190
 
 
 def test_a_value_is_no_sign() -> None:

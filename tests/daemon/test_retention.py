@@ -1092,8 +1092,8 @@ def test_what_makes_no_sense_is_refused(house: House, field: str, value: Any) ->
 def test_an_environment_that_is_forgotten_meanwhile_is_asked_for(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look whether it is known and the commit of the job that has it."""
-    known = iter([True, False, True])
+    """While the job that has it was read."""
+    known = iter([False, True])
     monkeypatch.setattr(house.store.asked, "knows_environment", lambda uid, digest: next(known))
     variables = ["A=1"]
     submitted = {

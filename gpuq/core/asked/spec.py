@@ -91,11 +91,12 @@ class Spec:
     as_slurm: bool = False  # with SLURM_… in its environment
     commit_id: str | None = None  # of the git work tree that it was submitted in
     snapshot: str | None = None  # the copy of that tree that it runs in
+    times: int = 1  # that it is queued: as separate jobs, each with a seed of its own
 
     @property
     def count(self) -> int:
         """How many jobs it is."""
-        return 1 if self.elements is None else len(self.elements)
+        return self.times if self.elements is None else len(self.elements)
 
 
 def read_spec(
@@ -291,9 +292,23 @@ def catchable_signal(text: str | int) -> int:
     return number
 
 
-def _limits(wire: Mapping[str, Any]) -> dict[str, int]:
-    limits = {k: v for k, v in read_mapping(wire, "limits").items() if v is not None}
-    return {name: read_integer(limits, name, 0, -1, 2**63 - 1) for name in limits}  # -1: unlimited
+def _limits(wire: Mapping[str, Any]) -> Mapping[str, int]:
+    """Read once where they are those of other jobs, as all have that were submitted in one shell."""
+    said = read_mapping(wire, "limits")
+    words = repr(said)  # in which 1 is not true, as it is where they are compared
+    known = _KNOWN_LIMITS.get(words)
+    if known is None:
+        limits = {k: v for k, v in said.items() if v is not None}
+        known = {name: read_integer(limits, name, 0, -1, 2**63 - 1) for name in limits}
+        if len(_KNOWN_LIMITS) >= MOST_KNOWN_LIMITS:
+            _KNOWN_LIMITS.clear()
+        if len(words) <= LONGEST_LIMITS:
+            _KNOWN_LIMITS[words] = known
+    return known  # -1: unlimited
+
+
+_KNOWN_LIMITS: dict[str, Mapping[str, int]] = {}
+MOST_KNOWN_LIMITS, LONGEST_LIMITS = 64, 2000
 
 
 def _changes(wire: Mapping[str, Any]) -> dict[bytes, bytes]:

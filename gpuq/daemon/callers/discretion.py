@@ -39,7 +39,7 @@ idle_since_at contended_at contended_by over_memory gpu_errors idle contended co
 place_of queue_place device cpu_after_s cpu_fallback
 hidden
 """
-_NO_REPORT: Mapping[str, Any] = {
+NO_REPORT: Mapping[str, Any] = {
     "progress": None,
     "progress_from": None,
     "metrics": {},
@@ -72,7 +72,7 @@ _COMMAND_OF_JOB: Mapping[str, Any] = {
     "output_dir": None,
     "commit": None,
     "snapshot": None,
-    **_NO_REPORT,
+    **NO_REPORT,
 }
 # What the program wrote, in other words.
 _OWN = ("error_signature",)
@@ -91,9 +91,21 @@ cpu_bound_by memory_peak_bytes
 _COMMAND_OF_ATTEMPT = "stage error leftover_names unkillable cgroup pid log output_dir"
 ATTEMPT: Mapping[str, Sight] = (
     dict.fromkeys(_QUEUE_OF_ATTEMPT.split(), Sight.QUEUE)
-    | dict.fromkeys((*_COMMAND_OF_ATTEMPT.split(), *_NO_REPORT), Sight.COMMANDS)
+    | dict.fromkeys((*_COMMAND_OF_ATTEMPT.split(), *NO_REPORT), Sight.COMMANDS)
     | dict.fromkeys(_OWN, Sight.ALL)
 )
+
+Open = Mapping[Sight, frozenset[str]]  # the names of what each sight sees
+
+
+def _open_to(fields: Mapping[str, Sight]) -> Open:
+    return {
+        sight: frozenset(name for name, least in fields.items() if sight >= least)
+        for sight in Sight
+    }
+
+
+_OPEN_OF_JOB, _OPEN_OF_ATTEMPT = _open_to(JOB), _open_to(ATTEMPT)
 
 EVENT = ("seq", "at", "kind", "job", "attempt", "gpu", "gpu_index", "actor", "cause", "detail")
 # Events of jobs whose cause and detail name no process and no path.
@@ -144,19 +156,18 @@ class Discretion:
 def of_job(view: View, sight: Sight) -> View:
     """A job as somebody with that sight sees it. Its reason is to be the open one where that is less
     than ALL."""
-    told = _told(view, JOB, _COMMAND_OF_JOB, sight)
+    told = _told(view, _OPEN_OF_JOB, _COMMAND_OF_JOB, sight)
     return told | {"hidden": sight < Sight.COMMANDS}
 
 
 def of_attempt(view: View, sight: Sight) -> View:
-    return _told(view, ATTEMPT, _NO_REPORT, sight)
+    return _told(view, _OPEN_OF_ATTEMPT, NO_REPORT, sight)
 
 
-def _told(view: View, fields: Mapping[str, Sight], empty: Mapping[str, Any], sight: Sight) -> View:
-    return {
-        name: value if sight >= fields.get(name, Sight.ALL) else empty.get(name)
-        for name, value in view.items()
-    }
+def _told(view: View, open_to: Open, empty: Mapping[str, Any], sight: Sight) -> View:
+    if sight is Sight.ALL:
+        return view
+    return view | {name: empty.get(name) for name in view.keys() - open_to[sight]}
 
 
 def of_event(view: View, sight: Sight) -> View:

@@ -8,46 +8,56 @@ from gpuq.daemon.store import Store
 from gpuq.errors import GpuqError
 
 
+class _Deed:
+    """What somebody waits for: its result, or what it raised."""
+
+    __slots__ = ("do", "is_done", "outcome")
+
+    def __init__(self, do: Callable[[], Any]) -> None:
+        self.do = do
+        self.outcome: Any = None
+        self.is_done = False
+
+
 class GroupCommit:
     """Submits that arrive together share one commit, and so one wait for the disk."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._waiting: list[_Deed] = []
 
-    async def run(self, deed: Callable[[], Any]) -> Any:
-        """The result of `deed`, once it is on disk."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        if not self._waiting:
-            # After all sockets that are readable now have been read.
-            loop.call_soon(self._flush)
-        self._waiting.append((deed, future))
-        return await future
+    async def run(self, do: Callable[[], Any]) -> Any:
+        """The result of `do`, once it is on disk."""
+        deed = _Deed(do)
+        self._waiting.append(deed)
+        try:
+            # All sockets that are readable now are read meanwhile.
+            await asyncio.sleep(0)
+        finally:  # the client may have left; what it asked is stored all the same
+            if not deed.is_done:
+                self._flush()
+        if isinstance(deed.outcome, Exception):
+            raise deed.outcome
+        return deed.outcome
 
     def _flush(self) -> None:
+        """Whoever comes back first stores what all have asked."""
         batch, self._waiting = self._waiting, []
-        outcomes: list[Any] = []
         try:
             with self._store.transaction():
                 if len(batch) == 1:  # undone with the transaction, where it fails
-                    outcomes = [batch[0][0]()]
+                    outcomes = [batch[0].do()]
                 else:
-                    outcomes = [self._attempt(deed) for deed, _ in batch]
-        except Exception as error:  # nothing was stored, and each of them waits to be told
+                    outcomes = [self._attempt(deed.do) for deed in batch]
+        except Exception as error:  # nothing was stored, and each of them is told
             outcomes = [error] * len(batch)
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
-            if future.done():
-                continue  # the client left; what it asked is stored all the same
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+        for deed, outcome in zip(batch, outcomes, strict=True):
+            deed.outcome, deed.is_done = outcome, True
 
-    def _attempt(self, deed: Callable[[], Any]) -> Any:
+    def _attempt(self, do: Callable[[], Any]) -> Any:
         """One deed, undone alone where it fails, unless the disk does."""
         try:
             with self._store.part():
-                return deed()
+                return do()
         except GpuqError as error:
             return error

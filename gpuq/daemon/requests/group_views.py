@@ -119,8 +119,11 @@ def each_job(row: Row, after: int | None, most: int, values_of: ValuesOf) -> Ite
     """The jobs of a row behind that one, up to so many, each as a row of its own."""
     first = row["id"] if after is None else max(row["id"], after + 1)
     last = min(row["last_id"], first + most - 1)
-    if row["element"] is None or row["last_id"] == row["id"]:
+    if row["last_id"] == row["id"]:
         yield row
+        return
+    if row["element"] is None:
+        yield from (row | {"id": job, "last_id": job} for job in range(first, last + 1))
         return
     begin = row["element"] - row["id"]
     values = values_of(row["spec"], range(begin + first, begin + last + 1))

@@ -246,7 +246,9 @@ def _next_rows(table: Table, group: _Group, asked: _Asked) -> Answer:
     length, last = 0, asked.after
     for row in rows:
         left = asked.limit - len(views)
-        own = each_job(row, last, left, table.values_of) if asked.each else [behind(row, last)]
+        # Only elements of an array are shown as a run.
+        each = asked.each or row["element"] is None
+        own = each_job(row, last, left, table.values_of) if each else [behind(row, last)]
         for one in own:
             views.append(row_view(one, group.sight(one["uid"])))
             last = one["last_id"]

@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import gpuq
+from gpuq import protocol
 from gpuq.config import Config
 from gpuq.core.asked.spec import parse_signal
 from gpuq.core.asked.wire_fields import to_text
+from gpuq.core.model import JobState
 from gpuq.core.units import format_spans
 from gpuq.daemon import faults, installed
 from gpuq.daemon.callers.discretion import Discretion
@@ -125,6 +127,7 @@ class Handlers:
         self._table: dict[str, Callable[[Mapping[str, Any], Peer], Awaitable[Answer | News]]] = {
             "ping": self.ping,
             "submit": self._submissions.submit,
+            "submit_alike": self._submissions.submit_alike,
             "dry_run": self._submissions.dry_run,
             "snapshots": self.snapshots,
             "spool": self.spool,
@@ -181,7 +184,7 @@ class Handlers:
         handler = self._table.get(do) if isinstance(do, str) else None
         if handler is None:
             raise UsageError(
-                f"this daemon (gpuq {gpuq.__version__}) knows no request {do!r}; "
+                f"this daemon (gpuq {gpuq.__version__}) {protocol.UNKNOWN} {do!r}; "
                 "a newer client needs a newer daemon: gpuq daemon restart"
             )
         if do not in LOOKS:
@@ -344,10 +347,15 @@ class Handlers:
         )
 
     async def status(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """With `jobs_only` without the counts and the GPUs, for programs that ask for jobs alone."""
         if request.get("after_turn"):
             await self._world.settle()
         jobs, cursor = self._listing.page(request, peer)
-        return {"jobs": jobs, "before": cursor} | self._beside_the_jobs(peer)
+        page: Answer = {"jobs": jobs, "before": cursor}
+        if request.get("jobs_only"):
+            self._world.look_closely()  # what they make of their GPUs is told of each
+            return page
+        return page | self._beside_the_jobs(peer)
 
     def _beside_the_jobs(self, peer: Peer) -> Answer:
         counts = self._store.counted.for_user(peer.uid)
@@ -369,9 +377,12 @@ class Handlers:
         row = self._with_latest_use(self._store.found.with_values(row), row["id"])
         row |= {"needs": self._store.waiting.needs_of(row)} | self._expectations.of(row)
         row |= {"hooks_whole": peer.may_see_secrets_of(row["uid"])}
-        machine = self._world.gpus or ()
+        # Put together anew each time, and of no matter to a job that does not run.
+        machine = self._world.gpus if row["state"] == JobState.RUNNING else None
         sight = self._discretion(peer).sight(row["uid"])
-        return views.job_view(row, self._world.plan, self._config.state_dir, machine, sight=sight)
+        return views.job_view(
+            row, self._world.plan, self._config.state_dir, machine or (), sight=sight
+        )
 
     def _with_latest_use(self, row: Row, job: int) -> Row:
         """With what was measured since it was last written down."""

@@ -16,7 +16,7 @@ from gpuq.daemon.requests import fields
 from gpuq.daemon.requests.refs import References
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
-from gpuq.daemon.store.found import element, unfolded
+from gpuq.daemon.store.found import element, separately, unfolded
 
 # A page ends with the job that fills it: a command may have megabytes, and each is of an array of such.
 PAGE_SIGNS = 2 * 2**20
@@ -133,7 +133,8 @@ class Listing:
         self, wanted: dict[str, Any], peer: Peer, limit: int, cursor: int | None
     ) -> tuple[list[Answer], int | None]:
         page, behind = _Page(limit), "id" if wanted["ended"] else "last_id"
-        for row in self._rows(wanted, limit, cursor):
+        rows = self._rows(wanted, limit, cursor)
+        for row in separately(rows, newest_first=wanted["ended"]):
             page.add(self._view(row, peer) | {"last_id": row["last_id"]})
             if page.is_full:
                 return page.views, row[behind]

@@ -5,16 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuq.core.results.reported import trouble_words
+from gpuq.daemon.callers.discretion import NO_REPORT
 
 
 def report_view(row: Mapping[str, Any]) -> dict[str, Any]:
     """`row` has REPORT_COLUMNS; null all of them where it has reported nothing."""
+    if row["report_lines"] is None:
+        return {**NO_REPORT, "metrics": {}}
     return {
         "progress": row["progress"],
         "progress_from": row["progress_from"],
-        "metrics": json.loads(row["metrics"] or "{}"),
+        "metrics": json.loads(row["metrics"]),
         "reported_at": row["reported_at"],
-        "report_lines": row["report_lines"] or 0,
+        "report_lines": row["report_lines"],
         "report_trouble": report_trouble(row),
     }
 

@@ -7,12 +7,11 @@ from typing import Any
 from gpuq.config import BESIDE_SYSTEM, Config
 from gpuq.core.asked.spec import Spec, read_spec
 from gpuq.core.asked.spec_array import check_size
+from gpuq.core.asked.wire_fields import read_integer
 from gpuq.core.ends.bounds import weaker_promise
-from gpuq.core.gpus.fitting import never_fits
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.gpus.learned import Resolved, resolve
 from gpuq.core.gpus.learned import note as learned_note
-from gpuq.core.model import Request
 from gpuq.core.results.giving_up import parse_on_failure
 from gpuq.core.scheduling.durations import lasts_s
 from gpuq.core.scheduling.limits import too_many_queued
@@ -25,12 +24,13 @@ from gpuq.daemon.notices import by_apprise
 from gpuq.daemon.requests import fields
 from gpuq.daemon.requests.commits import GroupCommit
 from gpuq.daemon.requests.dry_runs import DryRuns, key_is_taken, past_begin
+from gpuq.daemon.requests.judging import Judging
 from gpuq.daemon.requests.known_gpus import KnownGpus
 from gpuq.daemon.requests.needing import Needing, check_number
-from gpuq.daemon.requests.queue_rules import check_limits, groups_in_queues, in_queue, within_queue
+from gpuq.daemon.requests.queue_rules import groups_in_queues, in_queue
 from gpuq.daemon.requests.world import World
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter
+from gpuq.daemon.store.asked import Submitter, entries_of
 from gpuq.daemon.store.begin import Boot
 from gpuq.errors import GpuqError, NeverFits, NotPermitted, UsageError
 
@@ -53,6 +53,8 @@ class Submissions:
         self._boot_id = processes.boot_id()
         self._dry_runs = DryRuns(store, world)
         self._needing = Needing(store.found)
+        self._judging = Judging(store, config, world, machine)
+        self._is_read = False  # have the GPUs been
 
     async def submit(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Answers only once the jobs are on disk; or (`dry`) with what would become of them, and
@@ -62,8 +64,9 @@ class Submissions:
         token = None if is_dry else fields.token(request)
         if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
             return self._answer(ids, None)
+        known_tokens = self._store.database.writes("tokens")
         group = _group(request)
-        await self._world.first_reading(FIRST_READING_S)
+        await self._first_reading()
         groups = await groups_in_queues(self._config.policy(), peer)
         specs, note = self._read_specs(request, peer, groups)
         note = await self._with_promise(note, specs)
@@ -76,29 +79,29 @@ class Submissions:
             return await self._dry_runs.foretell(specs, key, note, peer)
         digest = specs[0].environment
         content = fields.environment(request, digest)
-        if content is None and not self._store.asked.knows_environment(peer.uid, digest):
-            return {"wanted": "environment"}
         limits = hard_limits(peer) if self._config.mode == "system" else {}
         by = Submitter(peer.uid, peer.gid, peer.user, limits)
 
-        living: range | None = None
-
-        def deed() -> range | None:
-            nonlocal living
+        def deed() -> Answer:
             if content is not None:
                 self._store.asked.keep_environment(peer.uid, digest, content)
             elif not self._store.asked.knows_environment(peer.uid, digest):
-                return None  # forgotten meanwhile, since no job had it any more
-            if token is not None and (ids := self._store.asked.answered(peer.uid, token)):
-                return ids  # the same submit twice within one commit
-            living = None if key is None else self._store.asked.living(peer.uid, key)
-            if living is not None:
-                return living
+                # Never heard of, or forgotten since no job had it any more.
+                return {"wanted": "environment"}
+            # The same submit may have come twice within one commit.
+            is_news = self._store.database.writes("tokens") == known_tokens
+            if token is not None and not is_news:
+                ids = self._store.asked.answered(peer.uid, token)
+                if ids is not None:
+                    return self._answer(ids, note)
+            if key is not None and (living := self._store.asked.living(peer.uid, key)) is not None:
+                taken = f"{key_is_taken(key, living)}: nothing was queued"
+                return self._answer(living, taken, is_new=False)
             self._check_room(peer, sum(spec.count for spec in specs))
             faults.here("submit.storing")
             boot = Boot(id=self._boot_id, boottime=self._clock.boottime())
             now = self._clock.wall()
-            return self._store.asked.submit(
+            stored = self._store.asked.keep(
                 by,
                 specs,
                 now=now,
@@ -107,25 +110,25 @@ class Submissions:
                 boot=boot,
                 stop_after=parse_on_failure(self._config.on_failure),
             )
+            return _answer(stored.ids, stored.group, _entries(specs, stored.entries), note)
 
-        ids = await self._commits.run(deed)
-        if ids is None:
-            return {"wanted": "environment"}
-        faults.here("submit.committed")
-        self._world.wake()
-        if key is not None and living is not None:
-            note = f"{key_is_taken(key, living)}: nothing was queued"
-        return self._answer(ids, note, is_new=living is None)
+        answer: Answer = await self._commits.run(deed)
+        if "wanted" not in answer:
+            faults.here("submit.committed")
+            self._world.wake()
+        return answer
 
     def _answer(self, ids: range, note: str | None, *, is_new: bool = True) -> Answer:
-        return {
-            "first": ids.start,
-            "count": len(ids),
-            "group": f"g{self._store.asked.group_of(ids.start)}",
-            "entries": [list(entry) for entry in self._store.asked.entries(ids)],
-            "note": note,
-            "is_new": is_new,
-        }
+        """What stands of it in the database."""
+        group, entries = self._store.asked.group_of(ids.start), self._store.asked.entries(ids)
+        return _answer(ids, group, entries, note, is_new=is_new)
+
+    async def submit_alike(self, request: Mapping[str, Any], peer: Peer) -> Answer:
+        """As `submit`, where each of the jobs may say how many `times` it is to be queued: as separate
+        jobs, of which each has the seed of the one before it plus one. An array, a key and jobs that
+        wait for others are told one by one. A request of its own, so that a daemon that does not know
+        it queues nothing, and not one job of many."""
+        return await self.submit({**request, "alike": True}, peer)
 
     async def dry_run(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """A request of its own, so that a daemon that does not know it queues nothing."""
@@ -142,10 +145,16 @@ class Submissions:
             return [
                 read_spec({**job, "env_hash": env_hash}, **usual, machine=machine) for job in jobs
             ]
-        await self._world.first_reading(FIRST_READING_S)
+        await self._first_reading()
         groups = await groups_in_queues(self._config.policy(), peer)
         request = {"jobs": list(jobs), "env_hash": env_hash}
         return self._read_specs(request, peer, groups)[0]
+
+    async def _first_reading(self) -> None:
+        """Waits for it once, and not to hear again and again that it has come."""
+        if not self._is_read:
+            await self._world.first_reading(FIRST_READING_S)
+            self._is_read = self._world.gpus is not None
 
     async def _with_promise(self, note: str | None, specs: Sequence[Spec]) -> str | None:
         """And what those who bound their job have to know of that."""
@@ -173,35 +182,38 @@ class Submissions:
     ) -> tuple[list[Spec], str | None]:
         jobs = request.get("jobs")
         if not isinstance(jobs, list) or not 0 < len(jobs) <= MOST_JOBS_PER_SUBMIT:
-            raise UsageError(f"jobs: a list of 1 to {MOST_JOBS_PER_SUBMIT} jobs is wanted")
-        known = self._machine.gpus()
+            raise _unfit_list()
+        grounds = self._judging.grounds()
+        known, policy = grounds.known, grounds.policy
         # What the machine once had, it has. A driver that only fails just now may show some yet: a
         # job that wants a GPU waits for that, and does not run without one.
-        judged = self._world.gpus is not None or self._world.has_no_driver or bool(known)
+        judged = grounds.were_read or self._world.has_no_driver or bool(known)
         gpuless = judged and not known
         default = 0 if gpuless else self._config.default_gpus
-        limits = self._store.limited.of_users_and_tags()
         specs: list[Spec] = []
         learned: list[Resolved] = []
-        elements = rows = needs = 0
+        elements = rows = needs = more = 0
         for job in jobs:
             if not isinstance(job, dict):
                 raise UsageError("jobs: each job is an object")
             wire = job | {"env_hash": request.get("env_hash")}
             spec = read_spec(wire, default_gpus=default, grace_s=self._config.grace, machine=known)
+            if request.get("alike") and job.get("times") is not None:
+                spec = _times(spec, job)
+                more += spec.times - 1
+                if len(jobs) + more > MOST_JOBS_PER_SUBMIT:
+                    raise _unfit_list()
             elements, rows = elements + spec.count, rows + len(spec.rows)
             check_size(elements, rows)
-            spec = in_queue(spec, self._config.policy(), peer, groups)
+            spec = in_queue(spec, policy, peer, groups)
             if job.get("after"):
                 spec = replace(spec, needs=self._needing.read(job, spec, specs, peer))
                 check_number(needs := needs + len(spec.needs))
             if spec.gpu_mem_auto:
-                learned.append(self._resolve_memory(spec, peer.uid, known))
+                learned += [self._resolve_memory(spec, peer.uid, known)] * spec.times
                 spec = replace(spec, request=learned[-1].request, gpu_mem_from=learned[-1].words)
-            spec = replace(spec, request=self._with_duration(spec, peer.uid))
-            check_limits(spec, peer, self._config.policy(), limits)
-            why = never_fits(spec.request, known, self._config.policy())
-            why = why or within_queue(spec, known, self._config.policy())
+            spec = self._with_duration(spec, peer.uid)
+            why = grounds.trouble(spec, peer)
             if why is not None and (judged or not spec.request.gpus):
                 trouble = self._why_gpuless() if gpuless and spec.request.gpus else None
                 because = f" ({trouble})" if trouble else ""
@@ -221,14 +233,49 @@ class Submissions:
             return "those of this machine are the system daemon's; this one of yours has none"
         return self._world.gpu_trouble
 
-    def _with_duration(self, spec: Spec, uid: int) -> Request:
+    def _with_duration(self, spec: Spec, uid: int) -> Spec:
         """And how long it runs at the most, as far as anybody knows."""
         before = self._store.durations.known(uid, spec.argv, spec.cwd, spec.name)
-        return replace(spec.request, lasts_s=lasts_s(spec.time_limit_s, before))
+        longest_s = lasts_s(spec.time_limit_s, before)
+        if longest_s == spec.request.lasts_s:
+            return spec
+        return replace(spec, request=replace(spec.request, lasts_s=longest_s))
 
     def _resolve_memory(self, spec: Spec, uid: int, machine: Sequence[Gpu]) -> Resolved:
         known = self._store.learned.known(uid, spec.argv, spec.cwd, spec.name)
         return resolve(spec.request, known, machine, self._config.policy())
+
+
+def _entries(specs: Sequence[Spec], entries: Sequence[range]) -> list[tuple[int, int]]:
+    """Of the jobs that are queued so many times each is one."""
+    told: list[tuple[int, int]] = []
+    for spec, entry in zip(specs, entries, strict=True):
+        told += entries_of(entry, is_array=spec.elements is not None)
+    return told
+
+
+def _answer(
+    ids: range, group: int, entries: list[tuple[int, int]], note: str | None, *, is_new: bool = True
+) -> Answer:
+    return {
+        "first": ids.start,
+        "count": len(ids),
+        "group": f"g{group}",
+        "entries": entries,
+        "note": note,
+        "is_new": is_new,
+    }
+
+
+def _unfit_list() -> UsageError:
+    return UsageError(f"jobs: a list of 1 to {MOST_JOBS_PER_SUBMIT} jobs is wanted")
+
+
+def _times(spec: Spec, wire: Mapping[str, Any]) -> Spec:
+    times = read_integer(wire, "times", 1, 1, MOST_JOBS_PER_SUBMIT)
+    if times > 1 and (spec.elements is not None or spec.key is not None or wire.get("after")):
+        raise UsageError("times: an array, a key and jobs that wait for others are told one by one")
+    return replace(spec, times=times)
 
 
 def _group(request: Mapping[str, Any]) -> int | None:

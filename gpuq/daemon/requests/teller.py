@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from gpuq.core.asked.elements import read_elements
@@ -19,6 +20,7 @@ from gpuq.daemon.requests import views
 from gpuq.daemon.requests.world import World
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Row
+from gpuq.daemon.store.found import separately
 
 _IN_A_ROW = """
 id name user group array_index parameters differs_in queue tags state substate outcome exit_code
@@ -116,17 +118,21 @@ class Teller:
         while found < MOST_ROWS:
             queued = [JobState.QUEUED.value]
             rows = self._store.found.jobs(ended=False, states=queued, limit=PAGE, cursor=cursor)
-            yield self._views(rows)
+            own = separately(rows)
+            while page := list(islice(own, min(PAGE, MOST_ROWS - found))):
+                yield self._views(page)
+                found += len(page)
             if len(rows) < PAGE:
                 break
-            cursor, found = rows[-1]["last_id"], found + len(rows)
+            cursor = rows[-1]["last_id"]
         if self._finished_since is not None:
             ended = [JobState.ENDED.value]
             rows = self._store.found.jobs(
                 states=ended, since=self._finished_since, limit=MOST_FINISHED
             )
-            for first in range(0, len(rows), PAGE):
-                yield self._views(rows[first : first + PAGE])
+            own = islice(separately(rows, newest_first=True), MOST_FINISHED)
+            while page := list(islice(own, PAGE)):
+                yield self._views(page)
 
     def _rows_that_run(self) -> list[Row]:
         states = [JobState.STARTING.value, JobState.RUNNING.value]
@@ -166,7 +172,7 @@ class Teller:
         if not self.can_go_on_from(self.number):
             return None
         spans = self._spans_of_events()
-        rows = self._store.found.whole_rows(spans, MOST_NEWS + 1)
+        rows = self._whole_rows(spans, MOST_NEWS + 1)
         if len(rows) > MOST_NEWS:
             return None
         by_plan = self._of_the_plan()
@@ -253,10 +259,13 @@ class Teller:
 
     def _look_at(self, jobs: Iterable[int]) -> dict[int, Answer]:
         spans = merged(range(job, job + 1) for job in jobs)
-        rows = self._store.found.whole_rows(spans, MOST_NEWS)
+        rows = self._whole_rows(spans, MOST_NEWS)
         return {view["id"]: view for view in self._views(rows)}
 
     # ── rows ──
+
+    def _whole_rows(self, spans: Sequence[range], most: int) -> list[Row]:
+        return list(islice(separately(self._store.found.whole_rows(spans, most)), most))
 
     def _views(self, rows: Sequence[Row]) -> list[Answer]:
         return [self._view(row) for row in rows]
@@ -282,7 +291,9 @@ def _jobs_of(events: Sequence[Row]) -> list[range]:
     for event in events:
         detail = json.loads(event["detail"]) if event["detail"] else {}
         if event["job"] is not None:
-            spans.append(range(event["job"], (detail.get("last") or event["job"]) + 1))
+            # Of a submission the first of its jobs stands there, and how many they are.
+            last = detail.get("last") or event["job"] + detail.get("count", 1) - 1
+            spans.append(range(event["job"], last + 1))
         elif event["kind"] == "pruned":
             spans += parse_ranges(detail["jobs"])
     return merged(spans)

@@ -8,7 +8,7 @@ from typing import Any
 from gpuq.core.asked.containers import container_words, find_container_run
 from gpuq.core.asked.hooks import shown_hook
 from gpuq.core.asked.moments import words_for
-from gpuq.core.asked.wire_fields import split, to_text
+from gpuq.core.asked.wire_fields import to_text
 from gpuq.core.decisions import Plan
 from gpuq.core.gpus.breaker import explain_xid
 from gpuq.core.gpus.condition import assess
@@ -23,7 +23,7 @@ from gpuq.core.scheduling.limits import openly
 from gpuq.core.states import signal_name, substate, why_active
 from gpuq.daemon.callers import discretion
 from gpuq.daemon.callers.discretion import Sight
-from gpuq.daemon.particulars import Particulars, particulars
+from gpuq.daemon.particulars import Particulars, particulars, words_of
 from gpuq.daemon.requests.report_view import report_view
 from gpuq.daemon.store.classes import read_request
 from gpuq.daemon.store.falling import gave_up
@@ -68,7 +68,7 @@ def _job(
         "parameters": {} if own.element is None else dict(own.element.parameters),
         "differs_in": _differs_in(row, own),
         "queue": row["queue"],
-        "tags": json.loads(row["tags"]),
+        "tags": [] if row["tags"] == "[]" else json.loads(row["tags"]),
         "state": state.value,
         "substate": _substate(row, state),
         "outcome": row["outcome"],
@@ -114,7 +114,7 @@ def _job(
         "preemptions": row["preemptions"],
         "key": row["key"].partition(":")[2] if row["key"] else None,
         "visible": row["visible"],
-        "seed": row["seed"],
+        "seed": _seed(row),
         "priority": row["priority"],
         "after": after_view(row.get("needs", ())),
         "submitted_at": row["submitted_at"],
@@ -129,7 +129,9 @@ def _job(
         "as_slurm": bool(row["as_slurm"]),
         "container": _container(row, own, request.gpus, gpus),
         "cwd": to_text(row["cwd"]),
-        "log": log_path(row, row["attempt"], state_dir),
+        "log": own.output
+        if row["output"]
+        else _job_dir(row["id"], row["attempt"], state_dir, "log"),
         "output": own.output,
         "stderr": own.stderr,
         **_hooks(row),
@@ -145,12 +147,20 @@ def _job(
     }
 
 
+def _seed(row: Mapping[str, Any]) -> int:
+    """Of separate jobs that were submitted alike each has its own; an array has one, to which the index
+    of each element is added."""
+    seed: int = row["seed"]
+    first = row["alike_first"]
+    return seed if first is None else (seed + row["id"] - first) % 2**32
+
+
 def _hooks(row: Mapping[str, Any]) -> View:
     """Whole for whoever may see secrets of its owner."""
     whole = bool(row.get("hooks_whole"))
-    said = {name: row[name] for name in ("on_start", "on_end")}
-    shown = {name: None if hook is None else shown_hook(hook) for name, hook in said.items()}
-    return (said if whole else shown) | {"hooks_whole": whole}
+    said = row["on_start"], row["on_end"]
+    on_start, on_end = (one if one is None or whole else shown_hook(one) for one in said)
+    return {"on_start": on_start, "on_end": on_end, "hooks_whole": whole}
 
 
 def _differs_in(row: Mapping[str, Any], own: Particulars) -> list[str]:
@@ -159,7 +169,7 @@ def _differs_in(row: Mapping[str, Any], own: Particulars) -> list[str]:
         return []
     as_written = {
         "name": (own.name, row["name"]),
-        "command": (own.command, [to_text(word) for word in split(row["argv"])]),
+        "command": (own.command, list(words_of(row["argv"]))),
     }
     return [field for field, (filled, written) in as_written.items() if filled != written]
 
@@ -177,17 +187,27 @@ def _signal_word(number: int | None) -> str | None:
     return None if number is None else signal_name(number).removeprefix("SIG")
 
 
+_GPU_USE = (
+    "gpu_peak_bytes",
+    "gpu_util_mean",
+    "gpu_util_peak",
+    "gpu_energy_j",
+    "idle_since_at",
+    "contended_at",
+    "contended_by",
+    "over_memory",
+)
+
+
 def _gpu_use(row: Mapping[str, Any]) -> View:
-    kept = (
-        "gpu_peak_bytes gpu_util_mean gpu_util_peak gpu_energy_j idle_since_at contended_at "
-        "contended_by over_memory"
-    )
-    return {name: row[name] for name in kept.split()} | {"gpu_errors": _gpu_errors(row)}
+    return {name: row[name] for name in _GPU_USE} | {"gpu_errors": _gpu_errors(row)}
 
 
 def _gpu_errors(row: Mapping[str, Any]) -> list[str]:
     """What the driver told of its GPUs while it ran."""
-    told = json.loads(row["xids"] or "[]")
+    if row["xids"] in (None, "[]"):
+        return []
+    told = json.loads(row["xids"])
     return [f"XID {one['xid']} on GPU {one['gpu']}: {explain_xid(one['xid'])}" for one in told]
 
 
@@ -212,13 +232,13 @@ def _job_dir(job: int, attempt: int, state_dir: str, what: str) -> str | None:
 
 
 def _substate(row: Mapping[str, Any], state: JobState) -> Substate | None:
-    ending = ("stop_asked_at", "ending", "main_ended_mono")
+    ending = row["stop_asked_at"], row["ending"], row["main_ended_mono"]
     return substate(
         state,
         held=row["held_by"] is not None,
         delayed_for=row["delayed_for"],
         paused=row["paused_mono"] is not None,
-        stopping=any(row[name] is not None for name in ending),
+        stopping=ending != (None, None, None),
         unkillable=row["unkillable"] is not None,
     )
 
@@ -286,6 +306,8 @@ def _own_reason(row: Mapping[str, Any], sight: Sight) -> str | None:
 
 def after_view(needs: Sequence[Awaited]) -> list[View]:
     """What it waits for, and what became of that."""
+    if not needs:
+        return []
     return [
         {"jobs": jobs, "when": when.value, "each": each, "state": state.value}
         for (when, each, state), jobs in alike(needs).items()

@@ -48,7 +48,8 @@ class Agreed:
         its own."""
         row = self._db.row(
             f"""
-            select s.*, e.content as environment_content, :job as job,
+            select s.*, (s.seed + :job - coalesce(j.alike_first, :job)) % 4294967296 as seed,
+                   e.content as environment_content, :job as job,
                    case when j.array_first is null then null else :job - j.array_first end as element,
                    (select p."values" from parameters p
                     where p.spec = s.id and p.element = :job - j.array_first) as "values",

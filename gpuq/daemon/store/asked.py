@@ -30,6 +30,20 @@ class Submitter:
     hard_limits: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of a submission: the ids of all its jobs, and of each entry."""
+
+    ids: range
+    group: int
+    entries: Sequence[range]
+
+
+def entries_of(jobs: range, *, is_array: bool) -> list[tuple[int, int]]:
+    """(first, last) of an array, or of each of separate jobs."""
+    return [(jobs[0], jobs[-1])] if is_array else [(job, job) for job in jobs]
+
+
 class Asked:
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -75,7 +89,11 @@ class Asked:
             return None
         return range(row["first"], row["last"] + 1)
 
-    def submit(
+    def submit(self, by: Submitter, specs: Sequence[Spec], **how: Any) -> range:
+        """As `keep`, and returns the ids of its jobs."""
+        return self.keep(by, specs, **how).ids
+
+    def keep(
         self,
         by: Submitter,
         specs: Sequence[Spec],
@@ -85,10 +103,10 @@ class Asked:
         group: int | None = None,
         boot: Boot | None = None,
         stop_after: int = 0,
-    ) -> range:
-        """Stores a submission, all of it or nothing; returns the ids of its jobs. With `group` they are
-        added to one of the submitter's own; NothingMatched and NotPermitted say why they cannot be.
-        `stop_after` failures end a new group whose jobs do not say; 0: none do."""
+    ) -> Stored:
+        """Stores a submission, all of it or nothing. With `group` its jobs are added to one of the
+        submitter's own; NothingMatched and NotPermitted say why they cannot be. `stop_after` failures
+        end a new group whose jobs do not say; 0: none do."""
         with self._db.transaction():
             first = 1 + self.last_id()
             ids = range(first, first + sum(spec.count for spec in specs))
@@ -100,8 +118,9 @@ class Asked:
                 entries.append(range(first, first + spec.count))
                 batch.store(spec, entries)
                 first += spec.count
-            # Only the first id of an array is that of a row: the others are taken all the same.
-            self._db.write("update sqlite_sequence set seq = ? where name = 'jobs'", (ids[-1],))
+            if len(entries[-1]) > 1:
+                # Only the first id of such jobs is that of a row: the others are taken all the same.
+                self._db.write("update sqlite_sequence set seq = ? where name = 'jobs'", (ids[-1],))
             if token is not None:
                 self._db.write(
                     "insert into tokens (uid, token, first_id, count, at) values (?, ?, ?, ?, ?)",
@@ -109,18 +128,22 @@ class Asked:
                 )
             detail = {"count": len(ids)}
             record_event(self._db, now, "submitted", job=ids.start, actor=by.user, detail=detail)
-        return ids
+        return Stored(ids, to, entries)
 
     def entries(self, ids: range) -> list[tuple[int, int]]:
-        """(first, last) of what each entry of a submission became."""
+        """(first, last) of what each entry of a submission became: an array, or a job."""
         rows = self._db.rows(
             """
-            select min(id) as first, max(last_id) as last from jobs where id between ? and ?
-            group by spec order by 1
+            select min(id) as first, max(last_id) as last, array_first from jobs
+            where id between ? and ? group by coalesce(array_first, id) order by 1
             """,
             (ids.start, ids.stop - 1),
         )
-        return [(row["first"], row["last"]) for row in rows]
+        entries = []
+        for row in rows:
+            entry = range(row["first"], row["last"] + 1)
+            entries += entries_of(entry, is_array=row["array_first"] is not None)
+        return entries
 
     def group_of(self, job: int) -> int:
         """The group that a job was submitted to."""
@@ -218,6 +241,7 @@ class _Batch:
                 "id": first,
                 "last_id": last,
                 "array_first": None if spec.elements is None else first,
+                "alike_first": first if spec.times > 1 else None,
                 "group_id": self._group,
                 "place": first,
                 "open_needs": keep_needs(self._db, entries[-1], spec.needs, entries),

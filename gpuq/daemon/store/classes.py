@@ -52,11 +52,15 @@ def _row(
     return {
         "uid": uid,
         "queue": queue,
-        "request": json.dumps(asdict(request), sort_keys=True),
+        "request": _write_request(request),
         "group_id": group,
-        # As json_group_array writes it, so that SQL finds the same class.
-        "tags": json.dumps(sorted(set(tags)), ensure_ascii=False, separators=(",", ":")),
+        "tags": _write_tags(tags) if tags else "[]",
     }
+
+
+def _write_tags(tags: Iterable[str]) -> str:
+    """As json_group_array does, so that SQL finds the same class."""
+    return json.dumps(sorted(set(tags)), ensure_ascii=False, separators=(",", ":"))
 
 
 def reclassify(db: Database, job: int, request: Request) -> None:
@@ -116,8 +120,13 @@ with belongs (job, uid, queue, request, group_id, tags) as materialized (
 
 def limited_tags(db: Database) -> frozenset[str]:
     """Those of whose jobs only so many may run."""
-    rows = db.rows("select name from limits where kind = 'tag'")
+    rows = db.remembered(("limits",), "select name from limits where kind = 'tag'")
     return frozenset(row["name"] for row in rows)
+
+
+@lru_cache(maxsize=256)  # most that is submitted asks for what others ask for
+def _write_request(request: Request) -> str:
+    return json.dumps(asdict(request), sort_keys=True)
 
 
 @lru_cache(maxsize=4096)  # each turn reads those of all that it sees, and they are few

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpuq.core.model import Outcome
 from gpuq.core.units import merged
+from gpuq.daemon.particulars import known_elements
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import FIRST_IN_SPAN, IN_SPANS, IS_OF, LARGEST, LAST_IN_SPAN
 from gpuq.daemon.store.reported import REPORT_COLUMNS
@@ -63,15 +64,16 @@ class Found:
         return self._db.rows(sql, values)
 
     def whole_rows(self, ids: Sequence[range], limit: int) -> list[Row]:
-        """The rows that hold one of the jobs, each whole, and those beside them that are of an array:
-        where a run was divided or joined both sides are told. The oldest first."""
+        """The rows that hold one of the jobs, those of an array whole, and those beside them that are
+        of an array: where a run was divided or joined both sides are told. The oldest first."""
         if not ids:
             return []
         beside = merged(range(max(span.start - 1, 1), span.stop + 1) for span in ids)
         found = self._extents(ids, limit)
         found += [row for row in self._extents(beside, limit) if row["array_first"] is not None]
-        whole = merged(range(row["id"], row["last_id"] + 1) for row in found)
-        return self.jobs(ids=whole, limit=limit) if whole else []
+        arrays = [row for row in found if row["array_first"] is not None]
+        whole = [range(row["id"], row["last_id"] + 1) for row in arrays]
+        return self.jobs(ids=merged([*ids, *whole]), limit=limit) if found else []
 
     def _extents(self, ids: Sequence[range], limit: int) -> list[Row]:
         part = _Part(None, newest_first=False)
@@ -148,8 +150,8 @@ class Found:
         )
 
     def with_values(self, row: Row) -> Row:
-        """The row of one job with what a table gives it, where it is an element of an array."""
-        if row["element"] is None:
+        """The row of one job with what a table gives it, where its array has one."""
+        if row["element"] is None or not known_elements(row["elements"]).columns:
             return row
         sql = 'select "values" from parameters where spec = ? and element = ?'
         return row | {"values": self._db.value(sql, (row["spec"], row["element"]))}
@@ -189,17 +191,34 @@ class Found:
 def element(row: Row, job: int) -> Row:
     """One of the jobs of a row as a row of its own."""
     offset = job - row["id"]
-    moved = {"id": job, "last_id": job, "place": row["place"] + offset}
     number = row["element"]
-    return row | moved | {"element": None if number is None else number + offset}
+    return row | {
+        "id": job,
+        "last_id": job,
+        "place": row["place"] + offset,
+        "element": None if number is None else number + offset,
+    }
 
 
 def unfolded(rows: Iterable[Row], *, newest_first: bool) -> Iterator[Row]:
     """Each of the jobs of these rows, in the order of the rows, made when it is asked for."""
     for row in rows:
+        if row["id"] == row["last_id"]:
+            yield row
+            continue
         jobs = range(row["id"], row["last_id"] + 1)
         for job in reversed(jobs) if newest_first else jobs:
             yield element(row, job)
+
+
+def separately(rows: Iterable[Row], *, newest_first: bool = False) -> Iterator[Row]:
+    """A row of separate jobs that are alike becomes one for each: only those of an array are shown as
+    a run."""
+    for row in rows:
+        if row["element"] is None and row["last_id"] > row["id"]:
+            yield from unfolded([row], newest_first=newest_first)
+        else:
+            yield row
 
 
 JOB_COLUMNS = f"""

@@ -113,13 +113,16 @@ create table group_spans (
   primary key (group_id, first)
 ) without rowid;
 
--- A job, or a run of elements of an array that do not differ yet (id to last_id): an element has a row
--- of its own only once it does. Ids are never reused; a submission owns a contiguous range of them.
+-- A job, or a run of jobs that do not differ yet (id to last_id), elements of an array or separate jobs
+-- that were submitted alike: each has a row of its own only once it does. Ids are never reused; a
+-- submission owns a contiguous range of them.
 create table jobs (
   id            integer primary key autoincrement,
   last_id       integer not null,
   group_id      integer not null,
   array_first   integer,           -- the id of its array's first element; null: it is of no array
+  alike_first   integer,           -- the first of the separate jobs that it was submitted alike with,
+                                   -- which has the seed of the spec, the next one the next seed, …
   spec          integer not null references specs (id),
   submitted_at  real    not null,
   key           text,              -- "<uid>:<key>": no other submission of that key while a job of
@@ -177,6 +180,7 @@ create table jobs (
   prune_trouble    text,                     -- and why
 
   check (last_id >= id),
+  check (alike_first is null or array_first is null),
   check (last_id = id or (attempt = 0 and state in ('queued', 'ended'))),
   check ((state = 'ended') = (outcome is not null)),
   check ((state = 'ended') = (ended_at is not null)),

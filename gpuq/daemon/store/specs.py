@@ -1,6 +1,7 @@
 """What a job is to run, as columns of its spec."""
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from gpuq.core.asked.elements import write_elements
@@ -15,7 +16,7 @@ def spec_columns(spec: Spec) -> dict[str, Any]:
         "argv": join(spec.argv),
         "cwd": spec.cwd,
         "umask": spec.umask,
-        "limits": json.dumps(dict(spec.limits)),
+        "limits": _write_limits(tuple(spec.limits.items())),
         "environment": spec.environment,
         "changes": join(tuple(k + b"=" + v for k, v in spec.changes.items())),
         "visible": spec.visible,
@@ -32,7 +33,7 @@ def spec_columns(spec: Spec) -> dict[str, Any]:
         "stderr": spec.stderr,
         "on_start": spec.on_start,
         "on_end": spec.on_end,
-        "tags": json.dumps(spec.tags),
+        "tags": json.dumps(spec.tags) if spec.tags else "[]",
         "gpu_mem_from": spec.gpu_mem_from,
         "mem_bytes": spec.bounds.mem_bytes,
         "cpu_bound": spec.bounds.cpus,
@@ -45,3 +46,8 @@ def spec_columns(spec: Spec) -> dict[str, Any]:
         "commit_id": spec.commit_id,
         "snapshot": spec.snapshot,
     }
+
+
+@lru_cache(maxsize=64)  # those of a shell are those of all that is submitted from it
+def _write_limits(limits: tuple[tuple[str, int], ...]) -> str:
+    return json.dumps(dict(limits))

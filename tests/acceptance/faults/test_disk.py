@@ -107,7 +107,7 @@ from gpuq.daemon.main import main
 from gpuq.daemon.store.connection import Database
 transaction = Database.transaction
 def limited(self):
-    if not self._depth:
+    if not self._is_open:
         most = 1 if os.path.exists(switch) else 2**30  # never less than it has
         list(self._db.execute(f"pragma max_page_count = {most}"))
     return transaction(self)
