@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,14 @@ class Desk:
 
         await until(told, f"the end of job {job}")
         (only,) = told()
+        for known in self.known:
+            if known.job == job:  # the record follows at once, if there is to be one
+                await until(partial(self._is_recorded, known), f"the record of job {job}")
         return only.exit
+
+    def _is_recorded(self, known: Known) -> bool:
+        is_there = self.record(known) is not None
+        return is_there or not processes.is_alive(known.runner_pid, known.runner_start)
 
     async def running(self, job: int = 1) -> Running:
         def told() -> list[Running]:

@@ -96,7 +96,8 @@ class Loop:
         self._watchers = watchers
         self._clock = clock or Clock()
         self._pulse = Pulse(notifier or Notifier(), self._describe, self._clock.monotonic)
-        self._bell = asyncio.Event()
+        self._has_rung = False
+        self._sleep_ends: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
         self._stopping = asyncio.Event()
         self._again: asyncio.TimerHandle | None = None
@@ -104,6 +105,7 @@ class Loop:
         self._turned_at = -math.inf  # CLOCK_MONOTONIC
         self._alarm = BoottimeAlarm()
         self._wall_alarm = WallAlarm()
+        self._alarms_for: tuple[float | None, float | None] | None = None  # None: not set yet, or rang
         self._beats: dict[tuple[int, int], float] = {}  # by job and attempt
         self._cgroup_root = cgroup.find_root(config.state_dir, config.cgroup)
         log.info("control groups", root=self._cgroup_root or "none: jobs are known by their runner")
@@ -198,7 +200,9 @@ class Loop:
 
     def _ring(self) -> None:
         self._idle.clear()
-        self._bell.set()
+        self._has_rung = True
+        if self._sleep_ends is not None and not self._sleep_ends.done():
+            self._sleep_ends.set_result(None)
 
     def keep_house(self) -> None:
         """Something is to be forgotten."""
@@ -294,7 +298,7 @@ class Loop:
         try:
             await self._supervisor.settle()
             while True:
-                self._bell.clear()
+                self._has_rung = False
                 began = self._clock.monotonic()
                 acted = await self._turn()
                 self._settle_locks()
@@ -302,7 +306,7 @@ class Loop:
                 self._messenger.heed()
                 self._turned_at = time.monotonic()
                 self.turn_took(self._clock.monotonic() - began)
-                if acted or self._bell.is_set():
+                if acted or self._has_rung:
                     await asyncio.sleep(0)  # clients are answered between two turns
                 else:
                     await self._sleep()
@@ -328,6 +332,7 @@ class Loop:
 
     def _alarm_rang(self, alarm: BoottimeAlarm | WallAlarm) -> None:
         alarm.acknowledge()
+        self._alarms_for = None
         self.wake()
 
     def _hear(self, news: News) -> None:
@@ -523,13 +528,17 @@ class Loop:
             self._idle.set()
         self._lookout.set_pace()
         self._set_alarms(self.plan.undelay_at, self.plan.wall_at)
+        # Not wait_for, which drops a cancel that comes in the same moment as the bell
+        # (CPython before 3.12, gh-86296): the daemon would never leave.
+        loop, longest_s = asyncio.get_running_loop(), self._longest_sleep_s()
+        self._sleep_ends = loop.create_future()
+        alarm = None if longest_s is None else loop.call_later(longest_s, self._ring)
         try:
-            # Not wait_for, which drops a cancel that comes in the same moment as the bell
-            # (CPython before 3.12, gh-86296): the daemon would never leave.
-            async with asyncio.timeout(self._longest_sleep_s()):
-                await self._bell.wait()
-        except TimeoutError:
-            pass
+            await self._sleep_ends
+        finally:
+            self._sleep_ends = None
+            if alarm is not None:
+                alarm.cancel()
         self._idle.clear()
 
     def _longest_sleep_s(self) -> float | None:
@@ -553,6 +562,11 @@ class Loop:
         return status_line(running, queued, self.gpus, leases, self._policy(), troubles)
 
     def _set_alarms(self, boottime: float | None, wall: float | None) -> None:
+        """Both go off by clocks that others may set, so each is set anew; but not again for nothing."""
+        moments = boottime, wall
+        if moments == (None, None) and self._alarms_for == moments:
+            return
+        self._alarms_for = moments
         self._alarm.set(None if boottime is None else boottime - self._clock.boottime())
         self._wall_alarm.set(None if wall is None else wall - self._clock.wall())
 

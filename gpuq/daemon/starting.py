@@ -133,34 +133,43 @@ class Starter:
         gate = self._supervisor.take_runner_at_hand()
         if gate is None:
             return None
-        begun = self._begin(start, row, unbounded(gate), gpus, snapshot)
-        return None if begun is None else self._primed(begun)
+        return self._begin(start, row, unbounded(gate), gpus, snapshot, is_primed=True)
+
+    def _begin(
+        self,
+        start: Start,
+        row: Row,
+        ready: Ready,
+        gpus: Sequence[Gpu],
+        snapshot: Snapshot,
+        *,
+        is_primed: bool = False,
+    ) -> "Begun | None":
+        """Its attempt, stored; None where the job does not want to run any more, or was edited. Where it
+        `is_primed` its runner prepares the job meanwhile and during the commit."""
+        new = self._new_attempt(start, row, ready, gpus, snapshot)
+        begun = Begun(new=new, row=row, ready=ready, gpus=gpus)
+        faults.here("loop.starting")
+        try:
+            if is_primed:
+                begun = self._primed(begun)
+            is_stored = self._store.happened.start(new, now=self._clock.wall())
+        except LeaseRefused as refusal:  # the keys of the schema held where the plan did not
+            self._supervisor.dismiss(ready.gate)
+            raise CannotStart(f"job {start.job}: {refusal}") from refusal
+        except BaseException:
+            self._supervisor.dismiss(ready.gate)
+            raise
+        if not is_stored:
+            self._supervisor.dismiss(ready.gate)
+            return None
+        return begun
 
     def _primed(self, begun: "Begun") -> "Begun":
-        """Its runner prepares the job during the commit."""
         known, composed = self._compose(begun)
         is_primed = self._supervisor.prime(begun.ready.gate, composed)
         faults.here("loop.primed")
         return replace(begun, known=known, order=GO if is_primed else composed)
-
-    def _begin(
-        self, start: Start, row: Row, ready: Ready, gpus: Sequence[Gpu], snapshot: Snapshot
-    ) -> "Begun | None":
-        """Its attempt, stored; None where the job does not want to run any more, or was edited."""
-        gate, new = ready.gate, self._new_attempt(start, row, ready, gpus, snapshot)
-        faults.here("loop.starting")
-        try:
-            is_stored = self._store.happened.start(new, now=self._clock.wall())
-        except LeaseRefused as refusal:  # the keys of the schema held where the plan did not
-            self._supervisor.dismiss(gate)
-            raise CannotStart(f"job {start.job}: {refusal}") from refusal
-        except BaseException:
-            self._supervisor.dismiss(gate)
-            raise
-        if not is_stored:
-            self._supervisor.dismiss(gate)
-            return None
-        return Begun(new=new, row=row, ready=ready, gpus=gpus)
 
     def _check_disk(self) -> None:
         try:

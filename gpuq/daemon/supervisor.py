@@ -110,7 +110,10 @@ class Supervisor:
         self._containers = containers
         self._runners = Runners(cgroup_root, idle_s)
         self._attended: set[Gate] = set()  # their runners have an order
-        self._clean: dict[tuple[int, int], Gate] = {}  # by an attempt whose end is not stored yet
+        # By attempt: is the end stored that was told, of those that have not said yet whether they are
+        # clean; and who is, and waits for that.
+        self._ended: dict[tuple[int, int], bool] = {}
+        self._clean: dict[tuple[int, int], Gate] = {}
         self._disturbed: set[int] = set()  # jobs to which something was done from here
         self._attempts: dict[int, Known] = {}  # by job
         self._mains: dict[int, tuple[int, int]] = {}  # (pid, start) of the job's own, by job
@@ -144,11 +147,16 @@ class Supervisor:
     def end_is_stored(self, job: int, attempt: int) -> None:
         """The end of that attempt, which was told as news, is committed. If its runner is clean it may
         take another one only now: each attempt that has not ended has a runner of its own."""
+        if (job, attempt) in self._ended:
+            self._ended[job, attempt] = True
         gate = self._clean.pop((job, attempt), None)
         if gate is not None:
-            faults.here("supervisor.keeping")
-            self._runners.keep(gate)
-            faults.here("supervisor.kept")
+            self._keep(gate)
+
+    def _keep(self, gate: Gate) -> None:
+        faults.here("supervisor.keeping")
+        self._runners.keep(gate)
+        faults.here("supervisor.kept")
 
     def prime(self, gate: Gate, order: Mapping[str, Any]) -> bool:
         """Has the runner make ready what its job needs, while the attempt is being committed. It begins
@@ -330,7 +338,7 @@ class Supervisor:
         try:
             if message is None:
                 self._leave(gate)
-                self._spawn_task(self._conclude(known))
+                self._hear_nothing(known)
             elif "running" in message:
                 self._report_running(known, message["running"])
             elif "main_ended" in message:
@@ -340,33 +348,43 @@ class Supervisor:
                 self._leave(gate)
                 self._report_ended(known, None, cause=str(message["returned"]))
             elif "ended" in message:
-                self._hear_end(gate, known, message)
+                self._hear_end(gate, known, message["ended"])
+            elif "clean" in message:
+                self._hear_clean(gate, known, message["clean"])
         except Exception as error:
             self._fail(error)
 
-    def _hear_end(self, gate: Gate, known: Known, message: Mapping[str, Any]) -> None:
-        if self._keep_if_clean(gate, known, message.get("clean")):
-            self._attended.discard(gate)
-            gate.be_silent()
-        else:
+    def _hear_end(self, gate: Gate, known: Known, told: Mapping[str, Any]) -> None:
+        """What was done to a job may yet reach its group, so nobody is to come back into that: such a
+        runner leaves, like all who do not say that they are clean."""
+        if known.job in self._disturbed:
             self._leave(gate)
-        told = message["ended"]
+        else:
+            self._ended[known.job, known.attempt] = False
         if "running" in told:  # it was over before that was worth a word
             self._report_running(known, told["running"])
         self._report_ended(known, read_exit(told))
+
+    def _hear_clean(self, gate: Gate, known: Known, clean: Mapping[str, Any]) -> None:
+        self._attended.discard(gate)
+        gate.be_silent()
+        gate.is_in_group = bool(clean["is_in_group"])
+        if self._ended.pop((known.job, known.attempt)):
+            self._keep(gate)
+        else:
+            self._clean[known.job, known.attempt] = gate
+
+    def _hear_nothing(self, known: Known) -> None:
+        """Its runner is gone, or about to be."""
+        if self._ended.pop((known.job, known.attempt), None) is None:
+            self._spawn_task(self._conclude(known))
+        elif leaf := _leaf(known):
+            leaf.remove()  # the runner's own to do, where it was there to do it
 
     def _leave(self, gate: Gate) -> None:
         self._attended.discard(gate)
         gate.be_silent()
         gate.close()
-
-    def _keep_if_clean(self, gate: Gate, known: Known, clean: Mapping[str, Any] | None) -> bool:
-        """What was done to a job may yet reach its group, so nobody is to come back into that."""
-        if clean is None or known.job in self._disturbed:
-            return False
-        gate.is_in_group = bool(clean["is_in_group"])
-        self._clean[known.job, known.attempt] = gate
-        return True
 
     async def _attend_adopted(self, known: Known) -> None:
         watching = asyncio.ensure_future(self._watch_notes(known))
@@ -452,8 +470,8 @@ class Supervisor:
         self._attempts.pop(known.job, None)
         self._mains.pop(known.job, None)
         self._disturbed.discard(known.job)
-        is_kept = (known.job, known.attempt) in self._clean
-        if not is_kept and (leaf := _leaf(known)):
+        may_be_kept = (known.job, known.attempt) in self._ended
+        if not may_be_kept and (leaf := _leaf(known)):
             leaf.remove()  # the runner's own to do, where it was there to do it
         self._report(Exited(job=known.job, attempt=known.attempt, exit=exit, cause=cause))
 

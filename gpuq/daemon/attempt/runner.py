@@ -7,7 +7,7 @@ by then has not run, and will not; neither has one that came ahead and whose wor
 Standard library only, single-threaded. Order and record carry a version and only gain fields, so that
 a runner of an older gpuq and a newer daemon understand each other.
 
-A runner that says "clean" with the end of its attempt may be given another one, once that end is
+A runner that says "clean" after the end of its attempt may be given another one, once that end is
 committed: no attempt that has not ended shares its runner with another. Clean is who has nothing left
 of the job, in no sense: no process, nobody in its control group, no descriptor, no limit or signal that
 the next job would take over. All others leave.
@@ -112,8 +112,9 @@ def _enter_scope(order: Message, place: Place) -> Place:
 def _run_and_tell(
     order: Message, line: socket.socket, place: Place, locks: list[int], before: Condition
 ) -> bool:
-    """The record first, then whoever waits for it: what is told is known to last. True where this
-    runner is as it was `before`, and may take another order."""
+    """The daemon is told first, whose commit makes the end last, and the record is written at once, for
+    where there is none that hears. True where this runner is as it was `before`, and may take another
+    order."""
     os.umask(0o077)
     spawn, room = spawn_for(order), None
     if order.get("primed"):
@@ -140,14 +141,16 @@ def _run_and_tell(
         gate.send(line, {"returned": str(no_room)})
         return False
     faults.here("runner.ended")
-    written = record.write(order["attempt_dir"], began, told)
-    faults.here("runner.recorded")
     for lock in locks:
         os.close(lock)
-    is_clean = written and _is_clean(order, told, place, before)
-    clean = {"clean": {"is_in_group": place.is_ready}} if is_clean else {}
-    gate.send(line, {"ended": told} | clean)
+    gate.send(line, {"ended": told})
     faults.here("runner.told_end")
+    written = record.write(order["attempt_dir"], began, told)
+    faults.here("runner.recorded")
+    is_clean = written and _is_clean(order, told, place, before)
+    if is_clean:
+        gate.send(line, {"clean": {"is_in_group": place.is_ready}})
+        faults.here("runner.told_clean")
     if written and not (is_clean and _is_committed(line)):
         record.sync(order["attempt_dir"], began)
     record.close(began)

@@ -277,9 +277,20 @@ class Changes:
         with self._store.transaction():
             if first is not None:
                 first()
-            done = [deed(row) for row in rows]
+            done = [answer for row in rows for answer in _separately(row, deed)]
         self._world.wake()
         return {"jobs": done}
+
+
+def _separately(row: Row, deed: Callable[[Row], Answer]) -> list[Answer]:
+    """Done to all of a row at once. Only the elements of an array are answered for as a run."""
+    answer, jobs = deed(row), range(row["id"], row["last_id"] + 1)
+    if row["array_first"] is not None or len(jobs) == 1:
+        return [answer]
+    each = [{"id": job, "last_id": job} for job in jobs]
+    if answer["done"] == "refused":  # which changes nothing, and names the job
+        return [deed(row | one) for one in each]
+    return [answer | one for one in each]
 
 
 def check_priority(wanted: int, row: Row, peer: Peer) -> None:

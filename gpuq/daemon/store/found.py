@@ -92,6 +92,8 @@ class Found:
         part = _Part(None, newest_first=False)
         part.lie_in(ids)
         rest = self._brief(ids, f"not ({_IS_OVER})")
+        if sum(row["last_id"] - row["id"] + 1 for row in rest) == sum(map(len, ids)):
+            return rest
         sql = f"""
             select min(first) as id, max(last) as last_id, uid, user, 'ended' as state
             from (

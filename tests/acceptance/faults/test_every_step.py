@@ -98,10 +98,13 @@ def birth(daemon: FaultyDaemon, step: str) -> None:
 
 # ── one after the other, by one runner ──
 
-AGAIN = ("runner.told_end", "runner.waits_again", "supervisor.keeping", "supervisor.kept")
+AGAIN = (
+    *("runner.told_end", "runner.record_written", "runner.recorded", "runner.told_clean"),
+    *("runner.waits_again", "supervisor.keeping", "supervisor.kept"),
+)
 
 
-@dying_at(*AGAIN, *STARTING, *ORDERING, *NEVER_RAN, *NEWS, "runner.recorded")
+@dying_at(*AGAIN, *STARTING, *ORDERING, *NEVER_RAN, *NEWS)
 def again(daemon: FaultyDaemon, step: str) -> None:
     """Whoever dies, no end is taken for another one's, and no job runs for want of a runner."""
     with daemon.client() as client:
@@ -145,7 +148,7 @@ def _run_by_one(daemon: FaultyDaemon, client: Any) -> list[int]:
 # ── the end ──
 
 
-@dying_at(*NEWS, "runner.recorded")
+@dying_at(*NEWS, "runner.told_end", "runner.record_written", "runner.recorded")
 def end(daemon: FaultyDaemon, step: str) -> None:
     with daemon.client() as client:
         job, go = _submit_held(daemon, client, "exit 3", gpus=2)
@@ -171,7 +174,7 @@ def end_that_others_wait_for(daemon: FaultyDaemon, step: str) -> None:
     assert daemon.runs(*jobs) == [f"{jobs[0]}.1"]
 
 
-@dying_at("runner.ended", "runner.record_written")
+@dying_at("runner.ended")
 def end_without_record(daemon: FaultyDaemon, step: str) -> None:
     with daemon.client() as client:
         job, go = _submit_held(daemon, client, "exit 3", gpus=2)
