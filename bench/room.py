@@ -21,6 +21,8 @@ N = TypeVar("N")
 
 # What would lead a program of the bench to somebody's own queue.
 OTHERS = ("GPUQ_", "XDG_", "TS_", "SLURM", "HQ_", "GFLOW", "TMUX")
+# With which Python compiles gpuq anew at each start, as it never does where it is installed.
+UNUSUAL = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 
 
 class Room:
@@ -40,7 +42,7 @@ class Room:
         return folder
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(OTHERS)}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(OTHERS + UNUSUAL)}
         return kept | {"HOME": str(home), "TMPDIR": str(home), "GPUQ_AUTOSTART": "0"} | more
 
     def interleaved(

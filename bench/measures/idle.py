@@ -3,8 +3,7 @@ memory, and what it writes to disk; and what one runner takes that waits for a j
 
 Of its memory all counts that it has started: daemon, probe, launcher and the runner that waits. PSS
 counts what several have in parts, so a library that nobody else on the machine has loaded costs it up
-to 5 MB more; and where Python keeps no bytecode (PYTHONDONTWRITEBYTECODE) it compiles gpuq anew, which
-leaves another megabyte behind.
+to 5 MB more.
 """
 
 import time

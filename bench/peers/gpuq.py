@@ -16,6 +16,7 @@ from gpuq import Client
 BIN = Path(sys.executable).parent
 GPUQ = str(BIN / "gpuq")
 GONE_S = 30.0
+WAIT_SLICE_S = 30.0
 
 
 class Gpuq:
@@ -60,8 +61,11 @@ class Gpuq:
         return self.submit(argv, array=f"0-{number - 1}", **options)
 
     def wait(self, first: int, number: int) -> None:
-        """The answer comes once the outcome of the last of them is committed."""
-        self.client.wait([f"{first}-{first + number - 1}"])
+        """The answer comes once the outcome of the last of them is committed; how each of them was is
+        not asked for, as with the peers."""
+        jobs = f"{first}-{first + number - 1}"
+        while self.client.call("wait", refs=[jobs], any=False, timeout_s=WAIT_SLICE_S)["timed_out"]:
+            pass
 
     def status(self) -> dict[str, Any]:
         told: dict[str, Any] = json.loads(self.run("daemon", "status", "--json"))["daemon"]

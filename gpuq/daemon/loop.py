@@ -6,8 +6,6 @@ is in the rooms beside: `deeds` and `starting`, `chronicle`, `lookout` and `heal
 """
 
 import asyncio
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -34,6 +32,7 @@ from gpuq.core.policy import Policy
 from gpuq.core.results.series import Series
 from gpuq.core.scheduling.scheduler import plan
 from gpuq.daemon import faults
+from gpuq.daemon.bell import Bell
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.containers import Containers
@@ -43,7 +42,6 @@ from gpuq.daemon.health import HealthWatch
 from gpuq.daemon.inheritance import Inheritance
 from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.linux.process_readings import Aside, FoundProcesses, read_all
-from gpuq.daemon.linux.syscalls import BoottimeAlarm, WallAlarm
 from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.memory_watch import MemoryWatch
 from gpuq.daemon.notices.messenger import Messenger
@@ -64,7 +62,6 @@ from gpuq.daemon.watchers import Watchers
 JOBS_PER_CLASS = 4  # seen of each class in one turn
 DISK_AGAIN_S = 5.0
 START_AGAIN_S = 1.0
-SOON_S = 0.005  # a job that is over by then costs one commit less
 
 log = structlog.get_logger()
 
@@ -95,17 +92,11 @@ class Loop:
         self.turn_took: Callable[[float], None] = _ignore
         self._watchers = watchers
         self._clock = clock or Clock()
+        self._bell = Bell(self._clock)
+        self.wake = self._bell.wake
+        self.settle = self._bell.quiet
         self._pulse = Pulse(notifier or Notifier(), self._describe, self._clock.monotonic)
-        self._has_rung = False
-        self._sleep_ends: asyncio.Future[None] | None = None
-        self._idle = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._again: asyncio.TimerHandle | None = None
-        self._again_soon: asyncio.TimerHandle | None = None
-        self._turned_at = -math.inf  # CLOCK_MONOTONIC
-        self._alarm = BoottimeAlarm()
-        self._wall_alarm = WallAlarm()
-        self._alarms_for: tuple[float | None, float | None] | None = None  # None: not set yet, or rang
         self._beats: dict[tuple[int, int], float] = {}  # by job and attempt
         self._cgroup_root = cgroup.find_root(config.state_dir, config.cgroup)
         log.info("control groups", root=self._cgroup_root or "none: jobs are known by their runner")
@@ -190,20 +181,6 @@ class Loop:
     def has_no_driver(self) -> bool:
         return self._lookout.has_no_driver
 
-    def wake(self) -> None:
-        """Something was asked or wished. Of many who ask one after the other not each gets a turn of
-        its own: that would take longer than to answer them."""
-        if time.monotonic() - self._turned_at < SOON_S:
-            self._wake_soon()
-        else:
-            self._ring()
-
-    def _ring(self) -> None:
-        self._idle.clear()
-        self._has_rung = True
-        if self._sleep_ends is not None and not self._sleep_ends.done():
-            self._sleep_ends.set_result(None)
-
     def keep_house(self) -> None:
         """Something is to be forgotten."""
         self._housekeeper.wake()
@@ -232,14 +209,6 @@ class Loop:
 
     async def stopping(self) -> None:
         await self._stopping.wait()
-
-    async def settle(self) -> None:
-        """Until what was asked so far has been considered, or a second has passed."""
-        try:
-            async with asyncio.timeout(1.0):
-                await self._idle.wait()
-        except TimeoutError:
-            pass
 
     def look(self) -> Snapshot:
         """The world as a turn would see it now."""
@@ -293,20 +262,19 @@ class Loop:
         ]
         for task in beside:
             task.add_done_callback(lambda _: self.wake())
-        for alarm in (self._alarm, self._wall_alarm):
-            asyncio.get_running_loop().add_reader(alarm.fd, self._alarm_rang, alarm)
+        self._bell.open()
         try:
             await self._supervisor.settle()
             while True:
-                self._has_rung = False
+                self._bell.turn_begins()
                 began = self._clock.monotonic()
                 acted = await self._turn()
                 self._settle_locks()
                 self._pulse.turned()
                 self._messenger.heed()
-                self._turned_at = time.monotonic()
+                self._bell.turn_ends()
                 self.turn_took(self._clock.monotonic() - began)
-                if acted or self._has_rung:
+                if acted or self._bell.has_rung:
                     await asyncio.sleep(0)  # clients are answered between two turns
                 else:
                     await self._sleep()
@@ -314,9 +282,7 @@ class Loop:
                     if task.done():
                         task.result()  # its fault is ours
         finally:
-            for alarm in (self._alarm, self._wall_alarm):
-                asyncio.get_running_loop().remove_reader(alarm.fd)
-                alarm.close()
+            self._bell.close()
             self._pulse.stop()
             for task in beside:
                 task.cancel()
@@ -329,11 +295,6 @@ class Loop:
             if self._cgroup_root is not None:
                 self._inheritance.sweep_groups()
                 cgroup.remove_root(self._cgroup_root)
-
-    def _alarm_rang(self, alarm: BoottimeAlarm | WallAlarm) -> None:
-        alarm.acknowledge()
-        self._alarms_for = None
-        self.wake()
 
     def _hear(self, news: News) -> None:
         if isinstance(news, Exited):
@@ -348,13 +309,13 @@ class Loop:
         elif isinstance(news, Running):
             self._reports.begun()
             self._chronicle.inbox.append(news)
-            self._wake_soon()
+            self._bell.wake_soon()
             return
         self._put_down(news)
 
     def _put_down(self, news: News) -> None:
         self._chronicle.inbox.append(news)
-        self._ring()
+        self._bell.ring()
 
     def _with_memory_peak(self, news: Exited) -> Exited:
         """What was seen of it, where its control group counted nothing."""
@@ -376,9 +337,6 @@ class Loop:
     async def _turn(self) -> bool:
         """The news, one look, one plan, and its deeds. False where there was nothing to do."""
         self.turns += 1
-        if self._again_soon is not None:
-            self._again_soon.cancel()
-            self._again_soon = None
         try:
             if self._health.take_in(self._lookout.gpus):
                 self._lookout.tell_probe()
@@ -390,7 +348,7 @@ class Loop:
             left = self.plan.decisions[len(begun) :]
             await self._deeds.do(left, snapshot)
             if begun and not left and len(begun) < JOBS_PER_CLASS:
-                self._wake_soon()  # those that wait are told why; nothing else follows from starts
+                self._bell.wake_soon()  # those that wait are told why; nothing else follows from starts
                 return False
         except DiskTrouble as trouble:
             self._note_disk_trouble(trouble)
@@ -496,7 +454,7 @@ class Loop:
         if now >= until:
             self._chronicle.start_trouble = None
             return None
-        self._wake_in(until - now)
+        self._bell.wake_in(until - now)
         return why
 
     def _with_signs(self, job: ActiveJob, now: float) -> ActiveJob:
@@ -524,22 +482,10 @@ class Loop:
 
     async def _sleep(self) -> None:
         """Until the next news, or the moment that the plan named."""
-        if self._again_soon is None:
-            self._idle.set()
         self._lookout.set_pace()
-        self._set_alarms(self.plan.undelay_at, self.plan.wall_at)
-        # Not wait_for, which drops a cancel that comes in the same moment as the bell
-        # (CPython before 3.12, gh-86296): the daemon would never leave.
-        loop, longest_s = asyncio.get_running_loop(), self._longest_sleep_s()
-        self._sleep_ends = loop.create_future()
-        alarm = None if longest_s is None else loop.call_later(longest_s, self._ring)
-        try:
-            await self._sleep_ends
-        finally:
-            self._sleep_ends = None
-            if alarm is not None:
-                alarm.cancel()
-        self._idle.clear()
+        await self._bell.sleep(
+            self._longest_sleep_s(), boottime=self.plan.undelay_at, wall=self.plan.wall_at
+        )
 
     def _longest_sleep_s(self) -> float | None:
         """Until the moment that the plan named. Where the time of day counts no more than to the next
@@ -561,30 +507,9 @@ class Loop:
         leases = self._store.current.leases()
         return status_line(running, queued, self.gpus, leases, self._policy(), troubles)
 
-    def _set_alarms(self, boottime: float | None, wall: float | None) -> None:
-        """Both go off by clocks that others may set, so each is set anew; but not again for nothing."""
-        moments = boottime, wall
-        if moments == (None, None) and self._alarms_for == moments:
-            return
-        self._alarms_for = moments
-        self._alarm.set(None if boottime is None else boottime - self._clock.boottime())
-        self._wall_alarm.set(None if wall is None else wall - self._clock.wall())
-
     def _note_disk_trouble(self, trouble: DiskTrouble) -> None:
         log.error("the database cannot be written", why=str(trouble), again_in_s=DISK_AGAIN_S)
-        self._wake_in(DISK_AGAIN_S)
-
-    def _wake_soon(self) -> None:
-        """For what nobody waits for: where more comes meanwhile, it is one turn and one commit."""
-        if self._again_soon is None:
-            self._idle.clear()
-            self._again_soon = asyncio.get_running_loop().call_later(SOON_S, self._ring)
-
-    def _wake_in(self, seconds: float) -> None:
-        """In place of the last such wish: each would lead to another one."""
-        if self._again is not None:
-            self._again.cancel()
-        self._again = asyncio.get_running_loop().call_later(seconds, self.wake)
+        self._bell.wake_in(DISK_AGAIN_S)
 
 
 def _nothing_but_starts(decisions: Sequence[Decision]) -> list[Start]:

@@ -87,7 +87,9 @@ class Starter:
         gpus = _chosen(start, snapshot)
         if not self._lock(gpus):
             return False
-        begun = self._begin(start, row, await self._readying.take(start), gpus, snapshot)
+        ready = await self._readying.take(start)
+        new = self._new_attempt(start, row, ready, gpus, snapshot)
+        begun = self._begin(Begun(new=new, row=row, ready=ready, gpus=gpus))
         if begun is None:
             return False
         self.send(begun)
@@ -133,35 +135,27 @@ class Starter:
         gate = self._supervisor.take_runner_at_hand()
         if gate is None:
             return None
-        return self._begin(start, row, unbounded(gate), gpus, snapshot, is_primed=True)
-
-    def _begin(
-        self,
-        start: Start,
-        row: Row,
-        ready: Ready,
-        gpus: Sequence[Gpu],
-        snapshot: Snapshot,
-        *,
-        is_primed: bool = False,
-    ) -> "Begun | None":
-        """Its attempt, stored; None where the job does not want to run any more, or was edited. Where it
-        `is_primed` its runner prepares the job meanwhile and during the commit."""
+        ready = unbounded(gate)
         new = self._new_attempt(start, row, ready, gpus, snapshot)
-        begun = Begun(new=new, row=row, ready=ready, gpus=gpus)
+        return self._begin(Begun(new=new, row=row, ready=ready, gpus=gpus), is_primed=True)
+
+    def _begin(self, begun: "Begun", *, is_primed: bool = False) -> "Begun | None":
+        """Its attempt, stored; None where the job does not want to run any more, or was edited. Where
+        it `is_primed` its runner prepares the job meanwhile and during the commit."""
+        gate = begun.ready.gate
         faults.here("loop.starting")
         try:
             if is_primed:
                 begun = self._primed(begun)
-            is_stored = self._store.happened.start(new, now=self._clock.wall())
+            is_stored = self._store.happened.start(begun.new, now=self._clock.wall())
         except LeaseRefused as refusal:  # the keys of the schema held where the plan did not
-            self._supervisor.dismiss(ready.gate)
-            raise CannotStart(f"job {start.job}: {refusal}") from refusal
+            self._supervisor.dismiss(gate)
+            raise CannotStart(f"job {begun.new.job}: {refusal}") from refusal
         except BaseException:
-            self._supervisor.dismiss(ready.gate)
+            self._supervisor.dismiss(gate)
             raise
         if not is_stored:
-            self._supervisor.dismiss(ready.gate)
+            self._supervisor.dismiss(gate)
             return None
         return begun
 

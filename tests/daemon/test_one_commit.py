@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpuq.daemon import loop
+from gpuq.daemon import bell
 from gpuq.daemon.runners import Gate
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Database, DiskTrouble, LeaseRefused
@@ -127,7 +127,7 @@ def test_the_order_goes_out_before_anybody_is_told(
 def test_of_many_wishes_not_each_gets_a_turn_and_the_last_is_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "SOON_S", 0.3)
+    monkeypatch.setattr(bell, "SOON_S", 0.3)
 
     async def deed(daemon: Alive) -> None:
         await daemon.turn()
