@@ -19,7 +19,7 @@ def unseen(tmp_path: Path, script: str, **asked: Any) -> tuple[dict[str, Any], A
     async def main() -> tuple[dict[str, Any], Alive]:
         async with alive(tmp_path, leave=True) as first:
             first.loop._supervisor._report = _deaf
-            first.loop._supervisor._keep_if_clean = lambda *_: False  # its runner is to leave
+            first.loop._supervisor._hear_clean = lambda gate, *_: gate.close()  # its runner leaves
             job = first.submit(script, **asked)
             await first.until(lambda: first.attempts(job), "its attempt")
             (tmp_path / "go").touch()

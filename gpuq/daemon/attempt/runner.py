@@ -279,8 +279,8 @@ class _Beginning:
         self._pid, self._start = pid, own[1] if own is not None else None
         self._at, self._mono = time.time(), time.monotonic()
         self._line = line
-        self._began = began
         self._is_told = False
+        record.note_main_process(began, pid, self._start, self._mono)
 
     def look(self) -> float:
         """Tells it where that is due; returns in how many seconds it is."""
@@ -288,24 +288,17 @@ class _Beginning:
         if left_s > 0:
             return left_s
         gate.send(self._line, self._said())
+        self._is_told = True
         faults.here("runner.told_running")
-        self._note()
         return math.inf
 
     def untold(self) -> Message:
         """For the end, where it has not been told before."""
-        if self._is_told:
-            return {}
-        self._note()
-        return self._said()
+        return {} if self._is_told else self._said()
 
     def _said(self) -> Message:
         said = {"pid": self._pid, "start": self._start, "at": self._at, "mono": self._mono}
         return {"running": said}
-
-    def _note(self) -> None:
-        self._is_told = True
-        record.note_main_process(self._began, self._pid, self._start, self._mono)
 
 
 def _wait_for_main(
