@@ -123,5 +123,11 @@ def _there(client: "Client", spans: list[range]) -> "list[Job]":
 
 def _jobs_of(events: "list[Event]") -> list[range]:
     """The jobs that they are about, in order and apart."""
-    told = [(event["job"], (event["detail"] or {}).get("last")) for event in events]
-    return merged(range(job, (last or job) + 1) for job, last in told if job is not None)
+    spans: list[range] = []
+    for event in events:
+        job, detail = event["job"], event["detail"] or {}
+        if job is not None:
+            # Of a submission the first of its jobs stands there, and how many they are.
+            last = detail.get("last") or job + detail.get("count", 1) - 1
+            spans.append(range(job, last + 1))
+    return merged(spans)

@@ -114,13 +114,16 @@ class Desk:
         await until(told, f"the end of job {job}")
         (only,) = told()
         for known in self.known:
-            if known.job == job:  # the record follows at once, if there is to be one
-                await until(partial(self._is_recorded, known), f"the record of job {job}")
+            if known.job == job:
+                await until(partial(self._is_through, known), f"the runner of job {job}")
         return only.exit
 
-    def _is_recorded(self, known: Known) -> bool:
-        is_there = self.record(known) is not None
-        return is_there or not processes.is_alive(known.runner_pid, known.runner_start)
+    def _is_through(self, known: Known) -> bool:
+        """Its runner has written the record, and said that it is clean or left: both follow the end at
+        once."""
+        is_heard = (known.job, known.attempt) not in self.supervisor._ended
+        has_left = not processes.is_alive(known.runner_pid, known.runner_start)
+        return has_left or (is_heard and self.record(known) is not None)
 
     async def running(self, job: int = 1) -> Running:
         def told() -> list[Running]:

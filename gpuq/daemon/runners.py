@@ -26,7 +26,7 @@ HASTE_S = 0.1
 REFILL_S = 0.03
 IDLE_S = 1.0  # in a queue the next attempt follows at once; for another submit one is at hand
 MOST_BYTES = 64 * 1024
-AT_ONCE_BYTES = 64 * 1024  # a Unix socket in which nothing lies takes three times as much
+AT_ONCE_BYTES = 64 * 1024  # a Unix socket in which nothing lies takes three times as much, as a rule
 # With `-m` Python takes runpy, contextlib and collections along, half a megabyte in each runner.
 LAUNCH = "from gpuq.daemon.attempt.launcher import main; main()"
 PACKAGES = str(Path(gpuq.__file__).parents[1])
@@ -70,8 +70,14 @@ class Gate:
         frame = _frame(message)
         if len(frame) > AT_ONCE_BYTES:
             return False
-        with suppress(OSError):
-            self.line.send(frame)
+        try:
+            sent = self.line.send(frame)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # it died at the gate; the end of the connection tells the rest
+        if sent < len(frame):
+            self.line.shutdown(socket.SHUT_RDWR)  # half of it cannot be taken back: it leaves
         return True
 
     async def send_rest(self, rest: memoryview) -> None:

@@ -269,3 +269,17 @@ def test_a_job_for_which_there_is_no_room_does_not_begin_and_goes_back(small_dis
         assert not list(desk.attempt_dir().glob("began*"))
 
     with_desk(small_disk, deed)
+
+
+def test_the_room_of_one_runner_is_not_given_back_by_another(tmp_path: Path) -> None:
+    """One that was to make ready the same attempt for an earlier daemon may hear late that it is not
+    to begin."""
+    folder = str(tmp_path / "7.1")
+    earlier, later = record.take_room(folder, "a"), record.take_room(folder, "b")
+    began = record.begin(folder, "b", later)
+    record.give_room_back(folder, "a", earlier)
+    told = {"nonce": "b", "exit_code": 0, "signal": None}
+    assert record.write(folder, began, told)
+    record.close(began)
+    assert record.read(folder, "b") == told
+    record.give_room_back(folder, "a", os.open(os.devnull, os.O_RDONLY))  # which is gone by now

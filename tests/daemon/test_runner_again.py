@@ -348,6 +348,7 @@ def test_its_runner_keeps_nothing_open(tmp_path: Path, groups: str | None) -> No
 
     async def deed(desk: Desk) -> None:
         gate = await desk.supervisor.take_runner()
+        await asyncio.sleep(0.1)  # it has said hello, and looks at itself
         before = _descriptors(gate.pid)
         known = desk.name(gate)
         desk.known.append(known)

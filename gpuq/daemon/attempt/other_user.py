@@ -68,7 +68,6 @@ class SpawnAsOther:
             raise StageFailed(PREPARING, ValueError(DIED))
         _check(told)
         self.files = Files(dict(zip(told["opened"], fds, strict=True)))
-        self.tmp_dir = stages.raw(told["tmp_dir"])
 
     def start(self) -> int:
         """The pid of the job's main process; StageFailed where it could not be executed."""
@@ -77,9 +76,9 @@ class SpawnAsOther:
         pid = self._child
         try:
             gate.send(self._line, {"go": True})
-            told, _ = gate.receive(self._line)
-            if told is not None:
+            while (told := gate.receive(self._line)[0]) is not None:
                 _check(told)
+                self.tmp_dir = stages.raw(told["tmp_dir"])
             self._child = None  # its end of the line closed as it became the job
             return pid
         finally:
@@ -149,6 +148,8 @@ class _Child:
         self._hand_back(steps)
         if gate.receive(self._line)[0] is None:  # the runner is gone: nobody would look after it
             os._exit(stages.NOT_STARTED)
+        steps.make_tmp_dir()
+        gate.send(self._line, {"tmp_dir": steps.tmp_dir.decode("utf-8", "surrogateescape")})
         steps.set_limits()
         take(PREPARING, lambda: self._arrange(steps.files))
         steps.execute(os.execve)
@@ -160,9 +161,7 @@ class _Child:
 
     def _hand_back(self, steps: Steps) -> None:
         opened = steps.files.opened()
-        tmp_dir = steps.tmp_dir.decode("utf-8", "surrogateescape")
-        told = {"opened": list(opened), "tmp_dir": tmp_dir}
-        gate.send(self._line, told, list(opened.values()))
+        gate.send(self._line, {"opened": list(opened)}, list(opened.values()))
 
     def _arrange(self, files: Files) -> None:
         """What is left to do is what posix_spawn does for a job of the runner's own user."""

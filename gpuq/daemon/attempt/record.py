@@ -37,36 +37,41 @@ class Began:
         self.record = record
 
 
-def take_room(attempt_dir: str) -> int:
+def take_room(attempt_dir: str, nonce: str) -> int:
     """Room on the disk for the record, taken before the job is there: one that fills the disk does not
-    lose its own end. Returns the descriptor of the file; raises OSError, and has left none then."""
+    lose its own end. Returns the descriptor of the file; raises OSError, and has left none then. Of
+    this runner alone: one that was to make ready the same attempt for an earlier daemon may give its
+    own back at any time."""
     try:
         os.mkdir(attempt_dir, 0o700)
     except OSError:  # that of an earlier start is there, or the one above it is not
         os.makedirs(attempt_dir, mode=0o700, exist_ok=True)
-    room = os.open(_unfinished(attempt_dir), NEW, 0o600)
+    room = os.open(_unfinished(attempt_dir, nonce), NEW, 0o600)
     try:
         os.posix_fallocate(room, 0, LONGEST_RECORD)
     except OSError:
-        give_room_back(attempt_dir, room)
+        give_room_back(attempt_dir, nonce, room)
         raise
     return room
 
 
-def give_room_back(attempt_dir: str, room: int) -> None:
+def give_room_back(attempt_dir: str, nonce: str, room: int) -> None:
     os.close(room)
-    os.unlink(_unfinished(attempt_dir))
+    try:
+        os.unlink(_unfinished(attempt_dir, nonce))
+    except FileNotFoundError:  # the attempt has been forgotten meanwhile, with all that it left
+        pass
 
 
 def begin(attempt_dir: str, nonce: str, room: int | None = None) -> Began:
     """Makes `began`: from here on the job has run. `room` has been taken, or is taken now."""
     if room is None:
-        room = take_room(attempt_dir)
+        room = take_room(attempt_dir, nonce)
     faults.here("runner.room_taken")
     try:
         return Began(os.open(_began(attempt_dir, nonce), NEW, 0o600), room)
     except OSError:
-        give_room_back(attempt_dir, room)
+        give_room_back(attempt_dir, nonce, room)
         raise
 
 
@@ -74,7 +79,7 @@ def take_back(attempt_dir: str, nonce: str, began: Began) -> None:
     """Nothing has begun after all."""
     os.close(began.notes)
     os.unlink(_began(attempt_dir, nonce))
-    give_room_back(attempt_dir, began.record)
+    give_room_back(attempt_dir, nonce, began.record)
 
 
 def note_main_process(began: Began, pid: int, start: int | None, mono: float) -> None:
@@ -104,7 +109,7 @@ def write(attempt_dir: str, began: Began, record: Message) -> bool:
         os.pwrite(began.record, data, 0)
         os.ftruncate(began.record, len(data))
         faults.here("runner.record_written")
-        os.rename(_unfinished(attempt_dir), os.path.join(attempt_dir, RECORD))
+        os.rename(_unfinished(attempt_dir, record["nonce"]), os.path.join(attempt_dir, RECORD))
     except OSError:
         return False
     return True
@@ -185,8 +190,8 @@ def _is_number(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 2**62
 
 
-def _unfinished(attempt_dir: str) -> str:
-    return os.path.join(attempt_dir, RECORD + ".new")
+def _unfinished(attempt_dir: str, nonce: str) -> str:
+    return os.path.join(attempt_dir, f"{RECORD}-{nonce}.new")
 
 
 def _began(attempt_dir: str, nonce: str) -> str:

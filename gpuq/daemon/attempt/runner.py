@@ -118,11 +118,11 @@ def _run_and_tell(
     os.umask(0o077)
     spawn, room = spawn_for(order), None
     if order.get("primed"):
-        room = _prepare_ahead(spawn, order["attempt_dir"])
+        room = _prepare_ahead(spawn, order)
         go, locks = gate.receive(line)
         faults.here("runner.told_to_go")
         if go is None:
-            _forget(spawn, order["attempt_dir"], room)
+            _forget(spawn, order, room)
             return False
     try:
         began = record.begin(order["attempt_dir"], order["nonce"], room)
@@ -158,13 +158,13 @@ def _run_and_tell(
     return is_clean
 
 
-def _prepare_ahead(spawn: Spawn | SpawnAsOther, attempt_dir: str) -> int | None:
+def _prepare_ahead(spawn: Spawn | SpawnAsOther, order: Message) -> int | None:
     """While the daemon commits the attempt: it says "go" once that is done, or closes the gate where
     it is not. Until then nothing has begun, and what has been made is no more than folders and empty
     files. What fails here is told when it has begun. Returns the room that was taken for the record."""
     room = None
     try:
-        room = record.take_room(attempt_dir)
+        room = record.take_room(order["attempt_dir"], order["nonce"])
         spawn.prepare()
     except (OSError, StageFailed):
         pass
@@ -173,10 +173,10 @@ def _prepare_ahead(spawn: Spawn | SpawnAsOther, attempt_dir: str) -> int | None:
     return room
 
 
-def _forget(spawn: Spawn | SpawnAsOther, attempt_dir: str, room: int | None) -> None:
+def _forget(spawn: Spawn | SpawnAsOther, order: Message, room: int | None) -> None:
     spawn.clean_up()
     if room is not None:
-        record.give_room_back(attempt_dir, room)
+        record.give_room_back(order["attempt_dir"], order["nonce"], room)
 
 
 def _is_clean(order: Message, told: Message, place: Place, before: Condition) -> bool:

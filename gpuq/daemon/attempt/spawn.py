@@ -97,6 +97,7 @@ class Spawn:
             )
 
         self._steps.set_umask()  # since the runner has its own while it waits
+        self._steps.make_tmp_dir()
         try:
             self._steps.set_limits()
             return self._steps.execute(spawn)

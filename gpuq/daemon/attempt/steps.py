@@ -92,10 +92,14 @@ class Steps:
             (f"opening the log {shown(order['log'])}", self._open_log),
             (f"opening {shown(order.get('stderr') or '')}", self._open_stderr),
             (OPENING_REPORT, self._open_report),
-            (f"making its temporary directory {shown(order['tmp_dir'])}", self._make_tmp_dir),
         )
         for stage, step in steps:
             take(stage, step)
+
+    def make_tmp_dir(self) -> None:
+        """Once the attempt is committed: of one that is not, nobody would know where it is."""
+        wanted = shown(self._order["tmp_dir"])
+        take(f"making its temporary directory {wanted}", self._make_tmp_dir)
 
     def set_umask(self) -> None:
         os.umask(self._order["umask"])

@@ -160,6 +160,9 @@ class Changes:
         with_it = {row["id"]: self._skipped_for(row) for row in ended}
         self._check_room([row for row in ended if not is_done(row, token)])
         answer = self._carry_out(rows, deed)
+        for done in answer["jobs"]:  # of separate jobs of one row each brings back its own
+            if done.get("with_it"):
+                done["with_it"] = self._skipped_for(done)
         faults.here("requeue.committed")
         await self._world.settle()  # who asks next is not to hear that they have ended
         return answer
