@@ -26,7 +26,8 @@ HASTE_S = 0.1
 REFILL_S = 0.03
 IDLE_S = 1.0  # in a queue the next attempt follows at once; for another submit one is at hand
 MOST_BYTES = 64 * 1024
-AT_ONCE_BYTES = 64 * 1024  # a Unix socket in which nothing lies takes three times as much, as a rule
+# A Unix socket in which nothing lies takes three times as much, as a rule.
+AT_ONCE_BYTES = 64 * 1024
 # With `-m` Python takes runpy, contextlib and collections along, half a megabyte in each runner.
 LAUNCH = "from gpuq.daemon.attempt.launcher import main; main()"
 PACKAGES = str(Path(gpuq.__file__).parents[1])
