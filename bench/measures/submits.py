@@ -1,8 +1,10 @@
 """Submits through one connection, each answered when it is on disk, beside the rate at which SQLite
-commits a small row durably (WAL, synchronous=FULL, as gpuq has it) on the same file system; and rows in
-batches. The one GPU is taken, so nothing is started meanwhile."""
+commits a small row durably (WAL, synchronous=FULL, as gpuq has it) on the same file system; and many
+in one batch: equal ones, which are one row until something befalls one of them, and such of which each
+has another word. The one GPU is taken, so nothing is started meanwhile."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from bench.figures import GPUQ, LIMIT, Row, Target
 from bench.peers.cast import Cast
 from bench.peers.gpuq import Gpuq, gpuq_with
 from bench.room import Room
+from gpuq.typed import NewJob
 
 ROW = b"x" * 200
 ARGV = ["/bin/true"]
@@ -24,7 +27,10 @@ def measure(room: Room, cast: Cast) -> list[Row]:
             {
                 LIMIT: partial(commits, room.new_folder("sqlite"), room.scale.submits),
                 GPUQ: partial(submits, gpuq, room.scale.submits),
-                "batch": partial(batch, gpuq, room.scale.batch_jobs),
+                "equal": partial(batch, gpuq, [ARGV] * room.scale.batch_jobs),
+                "different": partial(
+                    batch, gpuq, [[*ARGV, str(number)] for number in range(room.scale.batch_jobs)]
+                ),
             }
         )
     rates = {name: rounds.samples(lambda rate: rate) for name, rounds in lived.items()}
@@ -37,12 +43,15 @@ def measure(room: Room, cast: Cast) -> list[Row]:
             limit="bare durable commits",
             targets=[Target(against=LIMIT, at_least=0.5, aim=0.8)],
         ),
-        Row(
-            work=f"{room.scale.batch_jobs:,} separate jobs submitted in one batch",
-            unit="a second",
-            more_is_better=True,
-            samples={GPUQ: rates["batch"]},
-            targets=[Target(at_least=100_000, aim=200_000)],
+        *(
+            Row(
+                work=f"{room.scale.batch_jobs:,} {kind} jobs submitted in one batch",
+                unit="a second",
+                more_is_better=True,
+                samples={GPUQ: rates[kind]},
+                targets=[Target(at_least=100_000, aim=200_000)],
+            )
+            for kind in ("equal", "different")
         ),
     ]
 
@@ -54,11 +63,11 @@ def submits(gpuq: Gpuq, number: int) -> float:
     return number / (time.perf_counter() - began)
 
 
-def batch(gpuq: Gpuq, number: int) -> float:
-    jobs = [{"argv": ARGV, "gpus": 1}] * number
+def batch(gpuq: Gpuq, commands: Sequence[Sequence[str]]) -> float:
+    jobs: list[NewJob] = [{"argv": command, "gpus": 1} for command in commands]
     began = time.perf_counter()
     gpuq.client.submit_many(jobs)
-    return number / (time.perf_counter() - began)
+    return len(jobs) / (time.perf_counter() - began)
 
 
 def commits(folder: Path, number: int) -> float:

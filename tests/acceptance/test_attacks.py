@@ -498,15 +498,17 @@ def test_who_stops_the_process_that_becomes_his_job_stops_nothing_else(box: Many
         "    for pid in range(max(last - 60, os.getpid() + 1), last + 16):\n"
         "        try:\n"
         "            os.kill(pid, signal.SIGSTOP)\n"
-        "            if os.stat(f'/proc/{pid}').st_uid == 0: print(pid, flush=True)\n"
-        "            else: os.kill(pid, signal.SIGCONT)\n"
+        "            if os.stat(f'/proc/{pid}/status').st_uid == 0: raise SystemExit(print(pid))\n"
+        "            os.kill(pid, signal.SIGCONT)\n"
         "        except OSError: pass\n"
     )
+    alice, carol = box.client("alice"), box.client("carol")
+    for client in (alice, carol):  # who asks for her is hers as well, and is there by then
+        client.call("status", limit=1)
     watcher = box.popen("alice", sys.executable, "-c", watch, stdout=subprocess.PIPE, text=True)
     assert watcher.stdout is not None
     assert watcher.stdout.readline() == "ready\n"
     os.set_blocking(watcher.stdout.fileno(), False)
-    alice, carol = box.client("alice"), box.client("carol")
     jobs: list[int] = []
 
     def hit() -> bool:
