@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from gpuq.core.events import jobs_of
 from gpuq.core.units import format_spans, merged, parse_ranges, without
 from gpuq.errors import NothingMatched, WaitTimedOut
 
@@ -123,11 +124,5 @@ def _there(client: "Client", spans: list[range]) -> "list[Job]":
 
 def _jobs_of(events: "list[Event]") -> list[range]:
     """The jobs that they are about, in order and apart."""
-    spans: list[range] = []
-    for event in events:
-        job, detail = event["job"], event["detail"] or {}
-        if job is not None:
-            # Of a submission the first of its jobs stands there, and how many they are.
-            last = detail.get("last") or job + detail.get("count", 1) - 1
-            spans.append(range(job, last + 1))
-    return merged(spans)
+    told = ((event["job"], event["detail"] or {}) for event in events)
+    return merged(jobs_of(job, detail) for job, detail in told if job is not None)

@@ -5,6 +5,7 @@ cause is what is special about this one; where nothing is, it is what always is 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 GPUQ = "gpuq"  # the actor of what nobody asked for
 
@@ -83,6 +84,12 @@ USUAL_CAUSES: Mapping[str, str] = {
     "closing_over": "what the daemon runs on stays after all",
     "machine_slept": "the machine was suspended",
 }
+
+
+def jobs_of(job: int, detail: Mapping[str, Any]) -> range:
+    """The jobs that an event is about which names this one. Of a run of them it has the last in its
+    detail, and of a submission how many they are."""
+    return range(job, (detail.get("last") or job + detail.get("count", 1) - 1) + 1)
 
 
 def cause_of(kind: str, cause: str | None) -> str:

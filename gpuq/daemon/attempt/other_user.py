@@ -13,7 +13,7 @@ import _socket  # socket would bring enum and selectors into each runner
 import os
 
 from gpuq.daemon.attempt import folders, gate, identity, stages
-from gpuq.daemon.attempt.stages import StageFailed, shown, take
+from gpuq.daemon.attempt.stages import Once, StageFailed, shown, take
 from gpuq.daemon.attempt.steps import (
     MAKING_DIRECTORIES,
     RESET_SIGNALS,
@@ -42,24 +42,12 @@ class SpawnAsOther:
         self._uid, self._gid = int(order["uid"]), int(order["gid"])
         self.files = Files()
         self.tmp_dir = b""
-        self._has_prepared = False
-        self._failure: StageFailed | None = None
+        self.prepare = Once(self._prepare)
         self._child: int | None = None  # until it is the job, or is gone
         self._line: _socket.socket | None = None
 
-    def prepare(self) -> None:
-        """All that comes before the job's own process; StageFailed where a step failed. Done ahead it
-        is not done again, and what failed then fails again."""
-        if not self._has_prepared:
-            self._has_prepared = True
-            try:
-                self._prepare()
-            except StageFailed as failed:
-                self._failure = failed
-        if self._failure is not None:
-            raise self._failure
-
     def _prepare(self) -> None:
+        """All that comes before the job's own process."""
         take(MAKING_DIRECTORIES, self._make_job_dir)
         take("forking its process", self._fork)
         assert self._line is not None

@@ -7,7 +7,7 @@ import os
 
 from gpuq.daemon.attempt.disk import DISK_ERRORS, is_to_blame
 from gpuq.daemon.attempt.other_user import SpawnAsOther
-from gpuq.daemon.attempt.stages import StageFailed
+from gpuq.daemon.attempt.stages import Once
 from gpuq.daemon.attempt.steps import (
     MAKING_DIRECTORIES,
     OPENING_REPORT,
@@ -53,8 +53,7 @@ class Spawn:
 
     def __init__(self, order: Message) -> None:
         self._steps = Steps(order)
-        self._has_prepared = False
-        self._failure: StageFailed | None = None
+        self.prepare = Once(self._steps.prepare)  # all that comes before the job's own process
 
     @property
     def files(self) -> Files:
@@ -64,18 +63,6 @@ class Spawn:
     def tmp_dir(self) -> bytes:
         """The private one, once it has been made."""
         return self._steps.tmp_dir
-
-    def prepare(self) -> None:
-        """What comes before the job's own process; StageFailed where a step failed. Done ahead it is
-        not done again, and what failed then fails again."""
-        if not self._has_prepared:
-            self._has_prepared = True
-            try:
-                self._steps.prepare()
-            except StageFailed as failed:
-                self._failure = failed
-        if self._failure is not None:
-            raise self._failure
 
     def start(self) -> int:
         """The pid of the job's main process; StageFailed where it could not be executed."""

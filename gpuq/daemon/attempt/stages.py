@@ -33,6 +33,26 @@ class StageFailed(Exception):
         return not_started(self.stage, self.error)
 
 
+class Once:
+    """Steps that are taken once, ahead or when they are due: asked for again they are not taken again,
+    and what failed then fails again. Raises StageFailed."""
+
+    def __init__(self, steps: Callable[[], None]) -> None:
+        self._steps = steps
+        self._are_taken = False
+        self._failure: StageFailed | None = None
+
+    def __call__(self) -> None:
+        if not self._are_taken:
+            self._are_taken = True
+            try:
+                self._steps()
+            except StageFailed as failed:
+                self._failure = failed
+        if self._failure is not None:
+            raise self._failure
+
+
 def take(stage: str, step: Callable[[], None]) -> None:
     try:
         step()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from gpuq.core.asked.elements import read_elements
 from gpuq.core.decisions import Plan
+from gpuq.core.events import jobs_of
 from gpuq.core.model import JobState
 from gpuq.core.units import merged, parse_ranges
 from gpuq.daemon.callers.peer import Peer
@@ -291,9 +292,7 @@ def _jobs_of(events: Sequence[Row]) -> list[range]:
     for event in events:
         detail = json.loads(event["detail"]) if event["detail"] else {}
         if event["job"] is not None:
-            # Of a submission the first of its jobs stands there, and how many they are.
-            last = detail.get("last") or event["job"] + detail.get("count", 1) - 1
-            spans.append(range(event["job"], last + 1))
+            spans.append(jobs_of(event["job"], detail))
         elif event["kind"] == "pruned":
             spans += parse_ranges(detail["jobs"])
     return merged(spans)
