@@ -118,10 +118,11 @@ def test_jobs_share_a_gpu_by_what_they_declare(daemon: Daemon) -> None:
         client.submit_many(jobs)
         until(lambda: sum(job["state"] == "running" for job in client.jobs()) == 16)
         gpus = client.gpus()["gpus"]
-        waiting = [job for job in client.jobs() if job["state"] == "queued"]
+        waiting = [job["id"] for job in client.jobs() if job["state"] == "queued"]
+        assert len(waiting) == 4
+        why = "wants 1 GPU with 5G, 0 free"
+        until(lambda: why in client.job(waiting[0])["reason"], "to be told why it waits")
     assert [len(gpu["jobs"]) for gpu in gpus] == [4, 4, 4, 4]
-    assert len(waiting) == 4
-    assert "wants 1 GPU with 5G, 0 free" in waiting[0]["reason"]
 
 
 def test_a_simulated_gpu_shows_the_memory_that_jobs_on_it_declare(daemon: Daemon) -> None:

@@ -168,7 +168,7 @@ def test_a_user_holds_no_more_gpus_than_one_user_may(box: ManyUsers) -> None:
     first, second = (alice.submit(["sleep", "600"], gpus=1) for _ in range(2))
     until(lambda: alice.job(first)["state"] == "running", "the first job")
     reason = "alice has 1 of the 1 GPU that one user may have (max_gpus_per_user)"
-    assert bob.job(second)["reason"] == reason
+    until(lambda: bob.job(second)["reason"] == reason, "the second to be told why it waits")
     his = bob.submit(["sleep", "600"], gpus=1)
     until(lambda: bob.job(his)["state"] == "running", "the job of another user behind it")
     too_large = box.gpuq("bob", "submit", "-g", "2", "true")
