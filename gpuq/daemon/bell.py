@@ -60,6 +60,13 @@ class Bell:
             self._is_quiet.clear()
             self._soon = asyncio.get_running_loop().call_later(SOON_S, self.ring)
 
+    @property
+    def has_peace(self) -> bool:
+        """The loop sleeps, nothing that is asked waits for a turn, and the last one is a while ago."""
+        sleeps = self._sleep_ends is not None and not self._sleep_ends.done()
+        rested = time.monotonic() - self._turned_at >= SOON_S
+        return sleeps and rested and self._soon is None and not self.has_rung
+
     def wake_in(self, seconds: float) -> None:
         """In place of the last such wish: each would lead to another one."""
         if self._later is not None:

@@ -6,8 +6,8 @@ is in the rooms beside: `deeds` and `starting`, `chronicle`, `lookout` and `heal
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from gpuq.daemon.deeds import Deeds
 from gpuq.daemon.gpus.locks import GpuLocks
 from gpuq.daemon.health import HealthWatch
 from gpuq.daemon.inheritance import Inheritance
+from gpuq.daemon.kills import Kills
 from gpuq.daemon.linux import cgroup, processes
 from gpuq.daemon.linux.process_readings import Aside, FoundProcesses, read_all
 from gpuq.daemon.lookout import Lookout
@@ -88,6 +89,7 @@ class Loop:
         self._notes = config.notes
         self._minutes_count = False  # the time of day may change what is started
         self._closing: Closing | None = None
+        self._somebody_waits = False  # in line, by the last look
         self.on_look: Callable[[Snapshot], None] = _ignore
         self.turn_took: Callable[[float], None] = _ignore
         self._watchers = watchers
@@ -142,6 +144,9 @@ class Loop:
             self._lookout,
             self._health,
         )
+        self._kills = Kills(store, self._clock, self._supervisor, self._bell)
+        self.note_kills = self._kills.note
+        self.strike = self._kills.strike
         self._inheritance = Inheritance(
             store, config, self._clock, self._supervisor, self._hear, self._cgroup_root
         )
@@ -213,6 +218,21 @@ class Loop:
     def look(self) -> Snapshot:
         """The world as a turn would see it now."""
         return self._look()
+
+    @contextmanager
+    def commit_and_start(self) -> Iterator[None]:
+        """One transaction for what is asked in it. Where nobody waited before and the loop has peace,
+        what can start of that begins in the same commit, and does not wait for another one."""
+        begun: list[Begun] = []
+        try:
+            with self._store.transaction():
+                yield
+                if self._bell.has_peace and not (self._somebody_waits or self._chronicle.inbox):
+                    begun = self._begin_at_once()
+        except BaseException:
+            self._starter.dismiss(begun)
+            raise
+        self._deeds.send(begun)
 
     def owner_of(self, pid: int) -> int | None:
         """The job that a process belongs to."""
@@ -380,8 +400,18 @@ class Loop:
             self._settle_locks()  # its runner may have been the only one with the lock of its GPU
         return snapshot, begun
 
+    def _begin_at_once(self) -> list[Begun]:
+        """Where more than this is to be done a turn does it, as after all that is asked."""
+        snapshot = self._look_and_plan()
+        starts = _nothing_but_starts(self.plan.decisions)
+        begun = self._starter.start_at_hand(starts, snapshot)
+        if begun and len(begun) == len(starts) < JOBS_PER_CLASS:
+            self._bell.turn_ends()  # which follows soon: nobody waits for it
+        return begun
+
     def _look_and_plan(self) -> Snapshot:
         snapshot = self._look()
+        self._somebody_waits = bool(snapshot.waiting)
         self._heed(snapshot)
         self.on_look(snapshot)
         self.plan = plan(snapshot)

@@ -227,19 +227,20 @@ class Supervisor:
             _wake({pid: start for pid, start in members.items() if pid not in receivers})
         return sent
 
-    def kill_group(self, job: int) -> None:
+    def kill_group(self, job: int) -> bool:
         """KILL to all that is in its control group, at one stroke: `signal`, which is to follow for all
-        others, looks at all processes first, and that takes longer than this and their deaths.
+        others, looks at all processes first, and that takes longer than this and their deaths. False
+        where it has none that can be killed.
 
         Not without its runner, to which everybody comes whose parents die here: those who have left the
         group and the session would be found by nothing any more.
         """
         known = self._attempts.get(job)
         if known is None or not processes.is_alive(known.runner_pid, known.runner_start):
-            return
+            return False
         self._disturbed.add(job)
-        if (leaf := _leaf_of_job(known)) is not None:
-            leaf.kill()
+        leaf = _leaf_of_job(known)
+        return leaf is not None and leaf.kill()
 
     def mark_ending(self, job: int, cause: EndCause, within_s: float) -> None:
         """Tells the job's runner, before the first signal goes out, that it is ended, and how long it

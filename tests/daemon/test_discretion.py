@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,18 @@ class World:
     def gpu_use(self, job: int, attempt: int) -> None:
         return None
 
+    commit_and_start = nullcontext
+
     def wake(self) -> None: ...
     def look_closely(self) -> None: ...
     def look(self) -> Snapshot:
         return Snapshot(now=0.0, gpus=())
 
     def keep_house(self) -> None: ...
+    def note_kills(self, jobs: Any) -> list[Any]:
+        return []
+
+    def strike(self, kills: Any) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
     def wish_tests(self, uuids: Any, actor: str) -> None: ...
 

@@ -2,15 +2,20 @@
 remembered."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
+from gpuq.core.model import EndCause, Request
 from gpuq.daemon import bell
+from gpuq.daemon.linux import processes
 from gpuq.daemon.runners import Gate
+from gpuq.daemon.starting import Begun
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import Database, DiskTrouble, LeaseRefused
 from gpuq.daemon.store.happened import NewAttempt
@@ -159,6 +164,121 @@ def test_a_report_is_read_where_there_is_one(
         assert read == [job] * reads
 
     with_alive(tmp_path, deed)
+
+
+# ─── what is asked, and what begins of it ────────────────────────────────────────────────────────
+
+
+async def peace(daemon: Alive) -> None:
+    """Nothing is to be done, and a runner is at hand."""
+    gate = await daemon.loop._supervisor.take_runner()
+    daemon.loop._supervisor._keep(gate)
+    await daemon.until(lambda: daemon.loop._bell.has_peace, "the loop to have peace")
+
+
+def submit_at_once(daemon: Alive, script: str, **asked: Any) -> int:
+    """As the daemon does it for whoever asks."""
+    with daemon.loop.commit_and_start():
+        return store_job(daemon, script, **asked)
+
+
+def store_job(daemon: Alive, script: str, **asked: Any) -> int:
+    return stored.submit_one(
+        daemon.store,
+        argv=(b"sh", b"-c", os.fsencode(script)),
+        cwd=os.fsencode(daemon.folder),
+        request=Request(gpus=0),
+        changes={b"PATH": b"/usr/bin:/bin"},
+        **asked,
+    )
+
+
+def test_a_job_begins_in_the_commit_of_its_submit_where_nobody_waits(tmp_path: Path) -> None:
+    async def deed(daemon: Alive) -> None:
+        await peace(daemon)
+        commits = note_commits(daemon)
+        job = submit_at_once(daemon, "exit 3")
+        kinds = [one["kind"] for one in stored.events(daemon.store)][-2:]
+        assert (kinds, len(commits)) == (["submitted", "starting"], 1)
+        assert daemon.row(job)["state"] == "starting"
+        ended = await daemon.ended(job)
+        assert (ended["exit_code"], ended["attempt"]) == (3, 1)
+
+    with_alive(tmp_path, deed)
+
+
+def test_it_waits_for_its_turn_behind_others(tmp_path: Path) -> None:
+    async def deed(daemon: Alive) -> None:
+        first, second = daemon.submit("sleep 0.2"), daemon.submit("true", priority=-1)
+        await daemon.running(first)
+        await peace(daemon)
+        turns = daemon.loop.turns
+        third = submit_at_once(daemon, "true")
+        assert (daemon.row(third)["state"], daemon.loop.turns) == ("queued", turns)
+        daemon.loop.wake()
+        for job in (second, third):
+            assert (await daemon.ended(job))["outcome"] == "succeeded"
+        began = [daemon.row(job)["started_at"] for job in (third, second)]
+        assert began == sorted(began)
+
+    with_alive(tmp_path, deed, cpu_slots="1")
+
+
+@pytest.mark.parametrize("wish", ["held", "drained", "closing"])
+def test_nothing_begins_at_once_that_is_not_to_begin(tmp_path: Path, wish: str) -> None:
+    async def deed(daemon: Alive) -> None:
+        if wish == "drained":
+            daemon.drain("a new fan")
+        elif wish == "closing":
+            daemon.loop.close_down(EndCause.SHUTDOWN, 60.0)
+        await daemon.turn()
+        await peace(daemon)
+        job = submit_at_once(daemon, "true", held=wish == "held")
+        assert daemon.row(job)["state"] == "queued"
+        assert daemon.attempts(job) == []
+
+    with_alive(tmp_path, deed)
+
+
+def test_what_the_disk_refuses_is_neither_asked_nor_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runner, which has made ready already, is told to leave."""
+
+    async def deed(daemon: Alive) -> None:
+        def refuse() -> list[Begun]:
+            begun = begin()
+            runners.extend((one.new.runner_pid, one.new.runner_start) for one in begun)
+            daemon.store.database._db.set_commit_hook(lambda: True)
+            return begun
+
+        begin, runners = daemon.loop._begin_at_once, list[tuple[int, int]]()
+        monkeypatch.setattr(daemon.loop, "_begin_at_once", refuse)
+        await peace(daemon)
+        with pytest.raises(apsw.ConstraintError):
+            submit_at_once(daemon, "touch ran")
+        daemon.store.database._db.set_commit_hook(None)
+        assert stored.events(daemon.store) == []
+        assert daemon.store.found.jobs(ended=False) == []
+        await daemon.until(lambda: not processes.is_alive(*runners[0]), "its runner to leave")
+        assert not (daemon.folder / "ran").exists()
+        monkeypatch.undo()
+        await peace(daemon)
+        job = submit_at_once(daemon, "touch ran")
+        assert (await daemon.ended(job))["outcome"] == "succeeded"
+
+    with_alive(tmp_path, deed)
+
+
+def test_more_than_there_are_runners_for_begin_all_the_same(tmp_path: Path) -> None:
+    async def deed(daemon: Alive) -> None:
+        await peace(daemon)
+        with daemon.loop.commit_and_start():
+            jobs = [store_job(daemon, "true") for _ in range(9)]
+        for job in jobs:
+            assert (await daemon.ended(job))["outcome"] == "succeeded"
+
+    with_alive(tmp_path, deed, cpu_slots="16")
 
 
 # ─── remembered ──────────────────────────────────────────────────────────────────────────────────

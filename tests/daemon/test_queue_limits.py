@@ -1,7 +1,7 @@
 """How many jobs one user may have in the queue, and what the scheduler is told of users."""
 
 import asyncio
-from contextlib import closing
+from contextlib import closing, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,18 @@ class Still:
     health = ()
     gpus = tuple(gpu(index) for index in range(4))
 
+    commit_and_start = nullcontext
+
     def wake(self) -> None: ...
     def look_closely(self) -> None: ...
     def look(self) -> Snapshot:
         return Snapshot(now=0.0, gpus=())
 
     def keep_house(self) -> None: ...
+    def note_kills(self, jobs: Any) -> list[Any]:
+        return []
+
+    def strike(self, kills: Any) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
     def wish_tests(self, uuids: Any, actor: str) -> None: ...
     def owner_of(self, pid: int) -> int | None: ...

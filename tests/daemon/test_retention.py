@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -1024,6 +1024,7 @@ class World:
     gpus = ()
     gpu_trouble = None
     begun = 0
+    commit_and_start = nullcontext
 
     def keep_house(self) -> None:
         self.begun += 1

@@ -10,8 +10,8 @@ import socket
 import stat
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, nullcontext
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import gpuq
 from gpuq import config, paths, protocol
 from gpuq.client import Client
-from gpuq.core.decisions import Plan
+from gpuq.core.decisions import Plan, Signal
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import JobState, Snapshot
 from gpuq.daemon import server as server_module
@@ -792,12 +792,18 @@ class Still:
     has_no_driver = True
     gpus: tuple[Gpu, ...] = ()
 
+    commit_and_start = nullcontext
+
     def wake(self) -> None: ...
     def look_closely(self) -> None: ...
     def look(self) -> Snapshot:
         return Snapshot(now=0.0, gpus=())
 
     def keep_house(self) -> None: ...
+    def note_kills(self, jobs: Collection[int]) -> list[Signal]:
+        return []
+
+    def strike(self, kills: Sequence[Signal]) -> None: ...
     def ask_to_stop(self, reason: str, *, back: bool = False) -> None: ...
     def owner_of(self, pid: int) -> int | None: ...
     async def settle(self) -> None: ...

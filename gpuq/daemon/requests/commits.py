@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from gpuq.daemon.store import Store
@@ -20,10 +21,14 @@ class _Deed:
 
 
 class GroupCommit:
-    """Submits that arrive together share one commit, and so one wait for the disk."""
+    """Submits that arrive together share one commit, and so one wait for the disk; and `commit` may do
+    in the same one what follows from them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, commit: Callable[[], AbstractContextManager[None]] | None = None
+    ) -> None:
         self._store = store
+        self._commit = commit or store.transaction
         self._waiting: list[_Deed] = []
 
     async def run(self, do: Callable[[], Any]) -> Any:
@@ -44,7 +49,7 @@ class GroupCommit:
         """Whoever comes back first stores what all have asked."""
         batch, self._waiting = self._waiting, []
         try:
-            with self._store.transaction():
+            with self._commit():
                 if len(batch) == 1:  # undone with the transaction, where it fails
                     outcomes = [batch[0].do()]
                 else:

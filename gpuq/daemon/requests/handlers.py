@@ -311,8 +311,11 @@ class Handlers:
             else:
                 now = time.time()  # of all of them the same: one kill, that can be undone as one
                 done = [self._stop(row, grace, peer, now) for row in rows]
+            kills = self._world.note_kills({one["id"] for one in done if one["done"] == "killing"})
         faults.here("kill.committed")
-        self._world.wake()
+        self._world.strike(kills)
+        if len(kills) < len(done):
+            self._world.wake()
         stranded = [] if number is not None else stranded_by(self._store.waiting, done, rows)
         return {"jobs": done, "stranded": stranded}
 

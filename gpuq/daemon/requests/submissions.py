@@ -48,7 +48,7 @@ class Submissions:
         self._config = config
         self._world = world
         self._machine = machine
-        self._commits = GroupCommit(store)
+        self._commits = GroupCommit(store, world.commit_and_start)
         self._clock = Clock()
         self._boot_id = processes.boot_id()
         self._dry_runs = DryRuns(store, world)

@@ -250,7 +250,7 @@ def kill(daemon: FaultyDaemon, step: str) -> None:
         assert ended["exit_code"] == 9, "it heard the TERM"
 
 
-@dying_at(*SIGNALLING)
+@dying_at("kill.committed", "kill.struck")
 def kill_now(daemon: FaultyDaemon, step: str) -> None:
     with daemon.client() as client:
         job = client.submit(**daemon.job("trap '' TERM; while :; do sleep 0.02; done", gpus=2))
@@ -259,6 +259,17 @@ def kill_now(daemon: FaultyDaemon, step: str) -> None:
             client.kill([job], grace_s=0)
             ended = client.wait([job], timeout_s=LONG_S)[0]
         assert (ended["outcome"], ended["signal"]) == ("cancelled", signal.SIGKILL)
+
+
+@dying_at(*SIGNALLING)
+def kill_at_its_limit(daemon: FaultyDaemon, step: str) -> None:
+    """By a turn, which nobody asked for."""
+    stubborn = daemon.job("trap '' TERM; while :; do sleep 0.02; done", time_limit_s=1, grace_s=0)
+    with daemon.client() as client:
+        with daemon.dying_at(step):
+            job = client.submit(**stubborn | {"gpus": 2})
+            ended = client.wait([job], timeout_s=LONG_S)[0]
+        assert (ended["outcome"], ended["signal"]) == ("timed_out", signal.SIGKILL)
 
 
 @dying_at("loop.signal_committed")
