@@ -105,6 +105,7 @@ def test_what_is_forked_for_each_job_is_small() -> None:
             "inspect",
         ),
         *("signal", "socket", "json", "shutil", "array", "subprocess", "logging", "pathlib"),
+        *("math", "select"),
     }
     assert "gpuq.daemon.attempt.runner" in loaded
     assert not loaded & (HEAVY | dear | {"hashlib"}) - {"gpuq.daemon"}

@@ -237,6 +237,16 @@ def test_its_temporary_directory_is_private_and_goes_with_it(tmp_path: Path) -> 
     assert (tmp_path / "kept" / "file").read_text() == "precious"
 
 
+def test_where_the_submitters_place_for_it_is_gone_it_is_made_in_tmp(tmp_path: Path) -> None:
+    gone = tmp_path / "gone" / f"gpuq-{os.getpid()}"
+    there = tmp_path / "tmp-1"
+    told = output(
+        tmp_path, 'echo "$TMPDIR"; test -d "$TMPDIR"', env=(f"TMPDIR={there}",), tmp_dir=str(gone)
+    )
+    assert told == [f"/tmp/{gone.name}"]
+    assert not Path(told[0]).exists()
+
+
 # ─── made ready ahead ────────────────────────────────────────────────────────────────────────────
 
 

@@ -81,6 +81,15 @@ def test_a_clean_runner_takes_the_next_attempt(tmp_path: Path, groups: str | Non
     with_desk(tmp_path, deed, groups)
 
 
+def test_a_clean_runner_waits_longer_than_for_the_commit(tmp_path: Path) -> None:
+    async def deed(desk: Desk) -> None:
+        first = await one(desk, 1)
+        await asyncio.sleep(5 * runner.COMMIT_S)
+        assert runner_of(await one(desk, 2)) == runner_of(first)
+
+    with_desk(tmp_path, deed)
+
+
 async def _exits(desk: Desk, jobs: int) -> list[Exit]:
     return [await desk.exited(job) or Exit() for job in range(1, jobs + 1)]
 

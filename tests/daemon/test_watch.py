@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuq.daemon.attempt import record
+from gpuq.daemon.attempt.progress import last_progress
 from gpuq.daemon.attempt.report import LONGEST_WORDS, LOOKED_AT_BYTES, told_out_of_memory
 from gpuq.daemon.attempt.steps import Files
 from gpuq.daemon.attempt.watch import LAST_OUTPUT_BYTES, Watch
@@ -110,9 +111,11 @@ def test_there_need_not_be_a_report() -> None:
 
 
 class Watched:
-    """A watch over a report, without a job."""
+    """A watch over a report, without a job. `before` is done between its making and its beginning."""
 
-    def __init__(self, folder: Path, heartbeat_s: float) -> None:
+    def __init__(
+        self, folder: Path, heartbeat_s: float | None, before: Callable[[Path], object] = Path.touch
+    ) -> None:
         self.folder = str(folder)
         self.report = folder / "report"
         self.report.touch()
@@ -128,6 +131,8 @@ class Watched:
             "log_cap_bytes": None,
         }
         self.watch = Watch(order, files)
+        before(self.log)
+        self.watch.begin()
         os.close(files.log)
         os.close(files.log_reader)
 
@@ -236,6 +241,17 @@ def test_the_end_of_its_output_is_kept_where_it_did_not_succeed(tmp_path: Path) 
     assert failed.last_output == "one\ntwo\n"
     killed = run(tmp_path, "sh", "-c", "echo three; kill -9 $$")
     assert killed.last_output == "three\n", "and nothing of an attempt before it"
+
+
+def test_what_others_wrote_before_the_job_was_there_is_not_its_own(tmp_path: Path) -> None:
+    def write(log: Path) -> None:
+        log.write_text("theirs\n\r 50%|#####     | 5/10 [00:01<00:01]\n")
+
+    watched = Watched(tmp_path, None, before=write)
+    with watched.log.open("a") as log:
+        log.write("its own\n")
+    assert watched.watch.findings(succeeded=False)["last_output"] == "its own\n"
+    assert last_progress(watched.folder) is None
 
 
 def test_nothing_is_kept_of_a_success(tmp_path: Path) -> None:

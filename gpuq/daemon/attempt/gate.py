@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 HEADER = struct.Struct("!I")  # the length of the JSON that follows
 MOST_FDS = 64
 _FD = struct.Struct("i")
+_ROOM = _socket.CMSG_LEN(MOST_FDS * _FD.size)
 
 
 def send(gate: _socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
@@ -49,8 +50,7 @@ def receive_some(gate: _socket.socket, size: int) -> tuple[bytes, list[int]]:
     """What is there, of up to so many bytes, with the descriptors that came along. No program that is
     executed meanwhile gets those: a job that inherited its runner's gate would keep it open after the
     runner's death."""
-    room, flags = _socket.CMSG_LEN(MOST_FDS * _FD.size), _socket.MSG_CMSG_CLOEXEC
-    data, beside, _, _ = gate.recvmsg(size, room, flags)
+    data, beside, _, _ = gate.recvmsg(size, _ROOM, _socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, kind, came in beside:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):

@@ -79,6 +79,11 @@ class JobLog:
     def is_capped(self) -> bool:
         return self._log is not None and self._cap is not None and self._can_punch
 
+    def begin(self) -> None:
+        """What has been written by now is not of this attempt."""
+        if self._log is not None:
+            self._begin = self._size = os.fstat(self._log).st_size
+
     def tick(self, now: float) -> float:
         """Looks at the log if it is time to; returns in how many seconds to call again."""
         left_s = self._look_again_at - now

@@ -38,6 +38,11 @@ class BarWatch:
     def has_noted(self) -> bool:
         return self._noted is not None
 
+    def begin(self) -> None:
+        """What has been written by now is not the job's."""
+        for log in self._logs:
+            log.begin()
+
     def look(self, now: float) -> bool:
         """So often as was said at the most; `now` on CLOCK_MONOTONIC. True where a bar has moved."""
         if now < self._next_at:
@@ -86,6 +91,9 @@ class _Log:
         self.reader = reader
         self._begin = self._seen = _size(reader)
         self.bars = Bars(outer=None, latest=None)  # that were seen last
+
+    def begin(self) -> None:
+        self._begin = self._seen = _size(self.reader)
 
     def look(self) -> bool:
         """True where a bar in what is new stands elsewhere than it was seen last."""

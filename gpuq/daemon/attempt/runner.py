@@ -16,9 +16,7 @@ the next job would take over. All others leave.
 from __future__ import annotations
 
 import _socket as socket  # which itself would bring enum and selectors into each runner
-import math
 import os
-import select
 import time
 
 from gpuq.daemon import faults
@@ -47,8 +45,10 @@ if TYPE_CHECKING:
 VERSION = 1
 KILL_AGAIN_S = 1.0
 SHOWN_NAMES = 5
+NEVER_S = float("inf")
 BESIDE = ("uid", "scope", "container", "on_kill")  # of an order: more than a job of our own
 BRIEF_S = 0.005  # that a job which is over by then ran is told with its end
+TOGETHER_S = 0.01  # in which all that one KILL has hit are gone
 COMMIT_S = 0.02  # longer than this an end does not wait for the daemon's commit to be durable
 
 _told_to_end_at: list[float] = []  # when it got its first TERM, CLOCK_MONOTONIC
@@ -116,9 +116,9 @@ def _run_and_tell(
     where there is none that hears. True where this runner is as it was `before`, and may take another
     order."""
     os.umask(0o077)
-    spawn, room = spawn_for(order), None
+    spawn, room, watch = spawn_for(order), None, None
     if order.get("primed"):
-        room = _prepare_ahead(spawn, order)
+        room, watch = _prepare_ahead(spawn, order)
         go, locks = gate.receive(line)
         faults.here("runner.told_to_go")
         if go is None:
@@ -135,7 +135,7 @@ def _run_and_tell(
         return False
     faults.here("runner.begun")
     try:
-        told = _head(order) | _run(order, spawn, line, began, place)
+        told = _head(order) | _run(order, spawn, watch, line, began, place)
     except NoRoom as no_room:
         record.take_back(order["attempt_dir"], order["nonce"], began)
         gate.send(line, {"returned": str(no_room)})
@@ -158,19 +158,21 @@ def _run_and_tell(
     return is_clean
 
 
-def _prepare_ahead(spawn: Spawn | SpawnAsOther, order: Message) -> int | None:
+def _prepare_ahead(spawn: Spawn | SpawnAsOther, order: Message) -> tuple[int | None, Watch | None]:
     """While the daemon commits the attempt: it says "go" once that is done, or closes the gate where
     it is not. Until then nothing has begun, and what has been made is no more than folders and empty
-    files. What fails here is told when it has begun. Returns the room that was taken for the record."""
-    room = None
+    files. What fails here is told when it has begun. Returns the room that was taken for the record,
+    and who is to watch over the job."""
+    room, watch = None, None
     try:
         room = record.take_room(order["attempt_dir"], order["nonce"])
         spawn.prepare()
+        watch = Watch(order, spawn.files)
     except (OSError, StageFailed):
         pass
     os.umask(0o077)
     faults.here("runner.prepared")
-    return room
+    return room, watch
 
 
 def _forget(spawn: Spawn | SpawnAsOther, order: Message, room: int | None) -> None:
@@ -195,12 +197,13 @@ def _is_plain(order: Message) -> bool:
 
 def _is_committed(line: socket.socket) -> bool:
     """Has the daemon made the end durable? It speaks to a clean runner only after that."""
-    if not select.select([line], [], [], COMMIT_S)[0]:
-        return False
+    line.settimeout(COMMIT_S)
     try:
         return bool(line.recv(1, socket.MSG_PEEK))
     except OSError:
         return False
+    finally:
+        line.settimeout(None)
 
 
 def _head(order: Message) -> Message:
@@ -216,6 +219,7 @@ def _head(order: Message) -> Message:
 def _run(
     order: Message,
     spawn: Spawn | SpawnAsOther,
+    watch: Watch | None,
     line: socket.socket,
     began: record.Began,
     place: Place,
@@ -223,7 +227,8 @@ def _run(
     """The life of one job; returns what came of it. NoRoom: there was none, for want of room."""
     try:
         spawn.prepare()
-        watch = Watch(order, spawn.files)
+        watch = watch or Watch(order, spawn.files)
+        watch.begin()
         pid = spawn.start()
     except StageFailed as failed:
         spawn.clean_up()
@@ -246,6 +251,8 @@ def _run(
     told = _wait_for_main(pid, beginning, watch, on_kill, place)
     told |= beginning.untold()
     told |= _end_beside(order, spawn, watch, on_kill)
+    if told["signal"] == signals.SIGKILL:
+        _let_all_die()
     left = _End(order, line, began, place, watch).of_leftovers()
     told |= left | _memory(bounding or place.memory_group())
     told |= watch.findings(succeeded=told["exit_code"] == 0)
@@ -284,13 +291,13 @@ class _Beginning:
 
     def look(self) -> float:
         """Tells it where that is due; returns in how many seconds it is."""
-        left_s = math.inf if self._is_told else self._mono + BRIEF_S - time.monotonic()
+        left_s = NEVER_S if self._is_told else self._mono + BRIEF_S - time.monotonic()
         if left_s > 0:
             return left_s
         gate.send(self._line, self._said())
         self._is_told = True
         faults.here("runner.told_running")
-        return math.inf
+        return NEVER_S
 
     def untold(self) -> Message:
         """For the end, where it has not been told before."""
@@ -413,6 +420,14 @@ def _no_children() -> bool:
     except ChildProcessError:
         return True
     return False
+
+
+def _let_all_die() -> None:
+    """Who is killed as a group dies as one, but not in one moment: a look at all processes would take
+    the CPUs from them, and count those who are about to be gone."""
+    until = time.monotonic() + TOGETHER_S
+    while not _no_children() and (left_s := until - time.monotonic()) > 0:
+        signals.sigtimedwait({signals.SIGCHLD}, left_s)
 
 
 def _outlive_job(group: Leaf) -> None:

@@ -3,7 +3,6 @@ library only."""
 
 from __future__ import annotations
 
-import codecs
 import errno
 import time
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 
 NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 125
 LONGEST_SHOWN = 4096  # signs
-
-# Now, since a process that has become somebody else may not be able to read our library.
-codecs.lookup("unicode_escape")
 
 
 class StageFailed(Exception):
@@ -93,7 +89,9 @@ def shown(text: str) -> str:
     characters, and no more of it than a path may be long."""
     readable = raw(text).decode("utf-8", "backslashreplace")
     shown = readable if len(readable) <= LONGEST_SHOWN else readable[:LONGEST_SHOWN] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
 # ── a failure on its way from one process to another ──

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]
     Result = TypeVar("Result")
+    Limit = tuple[int, int]  # soft, hard
 
 TMP_DIR = b"/tmp"
 NEW_LINK = b".new"  # of the link to the latest output, until it takes the place of the old one
 MAKING_DIRECTORIES, OPENING_REPORT = "making its directories", "opening its report"
-WRITING_SCRIPT = "writing its script"
+WRITING_SCRIPT, SETTING_LIMITS = "writing its script", "setting its limits"
 # Python and the runner ignore some, and so may whoever started the daemon (`nohup`, a shell's `&`):
 # a job must find none ignored.
 RESET_SIGNALS = signals.valid_signals() - {signals.SIGKILL, signals.SIGSTOP}
@@ -78,7 +79,8 @@ class Steps:
         self.files = Files()
         self.tmp_dir = b""  # once it has been made
         self.environment = dict(raw(pair).split(b"=", 1) for pair in order["environment"])
-        self._limits_before: dict[int, tuple[int, int]] = {}
+        # By number: what they are now, and are to be, of those that are not the same.
+        self._limits: dict[int, tuple[Limit, Limit]] | None = None
 
     def prepare(self) -> None:
         """All that comes before the job's own process; StageFailed where a step failed."""
@@ -92,6 +94,7 @@ class Steps:
             (f"opening the log {shown(order['log'])}", self._open_log),
             (f"opening {shown(order.get('stderr') or '')}", self._open_stderr),
             (OPENING_REPORT, self._open_report),
+            (SETTING_LIMITS, self._compare_limits),
         )
         for stage, step in steps:
             take(stage, step)
@@ -105,11 +108,11 @@ class Steps:
         os.umask(self._order["umask"])
 
     def set_limits(self) -> None:
-        take("setting its limits", self._set_limits)
+        take(SETTING_LIMITS, self._set_limits)
 
     def restore_limits(self) -> None:
         """For a runner, which must not suffer from what was meant for its job."""
-        for number, before in self._limits_before.items():
+        for number, (before, _) in (self._limits or {}).items():
             resource.setrlimit(number, before)
 
     def execute(
@@ -195,14 +198,26 @@ class Steps:
 
     def _make_tmp_dir(self) -> None:
         wanted = raw(self._order["tmp_dir"])
-        if not os.path.isdir(os.path.dirname(wanted)):  # the submitter's is gone by now
+        try:
+            os.mkdir(wanted, 0o700)
+        except OSError:
+            if os.path.isdir(os.path.dirname(wanted)):
+                raise
+            # The submitter's is gone by now.
             wanted = os.path.join(TMP_DIR, os.path.basename(wanted))
-        os.mkdir(wanted, 0o700)
+            os.mkdir(wanted, 0o700)
         self.tmp_dir = wanted
 
     def _set_limits(self) -> None:
+        if self._limits is None:
+            self._compare_limits()
+        for number, (_, wanted) in (self._limits or {}).items():
+            resource.setrlimit(number, wanted)
+
+    def _compare_limits(self) -> None:
         """Soft limits as the submitter had them. A hard limit is the least of what this process has
         and what the kernel told of the submitter's, so that no soft one is a claim to more."""
+        self._limits = {}
         soft, hard = self._order["limits"], self._order.get("hard_limits") or {}
         for name in soft.keys() | hard.keys():
             number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
@@ -212,8 +227,7 @@ class Steps:
             most = _least(before[1], hard.get(name, resource.RLIM_INFINITY))
             wanted = _least(soft.get(name, before[0]), most), most
             if wanted != before:
-                self._limits_before[number] = before
-                resource.setrlimit(number, wanted)
+                self._limits[number] = before, wanted
 
 
 def remove_tmp_dir(tmp_dir: bytes) -> None:

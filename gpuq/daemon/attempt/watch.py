@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from math import inf
 
 from gpuq.daemon.attempt import record
 from gpuq.daemon.attempt.joblog import JobLog
@@ -28,7 +27,8 @@ LAST_OUTPUT_BYTES = 16 * 1024  # a traceback of torchrun with four workers
 
 
 class Watch:
-    """Made before the job is there, so that it knows where the job's own part of a log begins."""
+    """Made ahead, perhaps for an attempt that never begins, and told to `begin` before the job is
+    there, so that it knows where the job's own part of a log begins."""
 
     def __init__(self, order: Message, files: Files) -> None:
         self._files = files
@@ -49,6 +49,15 @@ class Watch:
             (files.stderr_reader, files.log_reader), order["attempt_dir"], every_s=_pause_s(order)
         )
         self._heartbeat = _Heartbeat(order, files.folder) if order.get("heartbeat_s") else None
+        self._next_at = 0.0
+
+    def begin(self) -> None:
+        """What stands in a log by now is not the job's: others may write there too."""
+        for log in {self._log, self._errors}:
+            log.begin()
+        self._bar.begin()
+        if self._heartbeat is not None:
+            self._heartbeat.begin()
         # A fast writer is not to be alone for its first second.
         self._next_at = time.monotonic() + FIRST_LOOK_S
 
@@ -103,7 +112,7 @@ class Watch:
 
 def _pause_s(order: Message) -> float:
     """Between two looks: a sign of life has to be known of in time."""
-    return min(LOOK_S, (order.get("heartbeat_s") or inf) / 4)
+    return min(LOOK_S, (order.get("heartbeat_s") or float("inf")) / 4)
 
 
 class _Heartbeat:
@@ -113,9 +122,12 @@ class _Heartbeat:
     def __init__(self, order: Message, folder: int) -> None:
         self._folder = folder
         self._name = os.path.basename(order["report"])
-        self._seen = self._measure()
+        self._attempt_dir = order["attempt_dir"]
         self._pause_s = _pause_s(order)
-        self._beat = record.open_beat(order["attempt_dir"])
+
+    def begin(self) -> None:
+        self._seen = self._measure()
+        self._beat = record.open_beat(self._attempt_dir)
 
     def look(self, now: float, *, has_moved: bool) -> float:
         measure = self._measure()

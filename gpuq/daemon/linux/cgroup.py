@@ -128,8 +128,7 @@ class Leaf:
         One left behind is not taken over: it might be frozen, and with it whoever enters.
         """
         leaf = cls(f"{root}/{name}")
-        leaf.remove()
-        return leaf if _make(leaf.path) else None
+        return leaf if _make(leaf.path) or (leaf.remove() and _make(leaf.path)) else None
 
     def enter(self) -> bool:
         """Moves the calling process in. It may have to wait for all CPUs (about 10 ms), so do it
