@@ -121,14 +121,7 @@ def spec(options: Job, process: Process | None = None) -> Job:
     if not OPTIONS.issuperset(options):
         raise UsageError(_unknown(min(options.keys() - OPTIONS)))
     spec = {name: value for name, value in options.items() if value is not None}
-    if not isinstance(spec.get("argv"), list | tuple | str | bytes):
-        raise UsageError(f"argv is a list of words, not {spec.get('argv')!r}")
-    if isinstance(spec["argv"], str | bytes):
-        raise UsageError(
-            f"argv is a list of words, not one text: write {spec['argv'].split()!r}, "
-            "or ['sh', '-c', text] for what a shell is to read"
-        )
-    spec["argv"] = [_word(word) for word in spec["argv"]]
+    spec["argv"] = words(spec)
     spec["cwd"] = os.path.abspath(spec.get("cwd") or _working_directory())
     for field in ("output", "stderr"):
         if field in spec:
@@ -145,6 +138,19 @@ def spec(options: Job, process: Process | None = None) -> Job:
     spec.setdefault("limits", process.limits)
     spec.setdefault("seed", int.from_bytes(os.urandom(4), "little"))
     return spec
+
+
+def words(job: Job) -> list[str]:
+    """Those of its command."""
+    argv = job.get("argv")
+    if isinstance(argv, str | bytes):
+        raise UsageError(
+            f"argv is a list of words, not one text: write {argv.split()!r}, "
+            "or ['sh', '-c', text] for what a shell is to read"
+        )
+    if not isinstance(argv, list | tuple):
+        raise UsageError(f"argv is a list of words, not {argv!r}")
+    return [_word(word) for word in argv]
 
 
 def _word(word: Any) -> Any:

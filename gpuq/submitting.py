@@ -38,19 +38,25 @@ class Submitting:
         if group is not None:
             request["group"] = group
         alike = _alike(jobs)
-        told = [self._in_snapshot(capture.spec(job, process), copies) for job, _ in alike]
         if len(alike) < len(jobs):
-            times = [
-                spec | {"times": number} for spec, (_, number) in zip(told, alike, strict=True)
-            ]
+            told = [self._entry(job, others, process, copies) for job, *others in alike]
             try:
-                return self._ask("submit_alike", environment, {"jobs": times, **request})
+                return self._ask("submit_alike", environment, {"jobs": told, **request})
             except UsageError as error:
                 if protocol.UNKNOWN not in str(error):
                     raise
             # An older daemon is told each of them.
-            told = [self._in_snapshot(capture.spec(job, process), copies) for job in jobs]
+        told = [self._in_snapshot(capture.spec(job, process), copies) for job in jobs]
         return self._ask("submit", environment, {"jobs": told, **request})
+
+    def _entry(
+        self, job: Any, others: Sequence[Any], process: capture.Process, copies: Message
+    ) -> Message:
+        """A job, and those that are told with it: how often it is there, or their commands."""
+        entry = self._in_snapshot(capture.spec(job, process), copies)
+        if not others or others[0].get("argv") == job["argv"]:
+            return entry | {"times": 1 + len(others)}
+        return entry | {"argvs": [capture.words(other) for other in others]}
 
     def _ask(self, do: str, environment: capture.Environment, request: Message) -> Message:
         answer = self._call(do, **request)
@@ -86,28 +92,35 @@ class Submitting:
         return answer
 
 
-# What is one job's own, or an array's, or said of each of them when it ends.
-_OWN = ("seed", "key", "after", "array", "grid", "params", "on_start", "on_end")
+# What is one job's own, or an array's, or said of each of them when it ends, or known of its command.
+_OWN = ("seed", "key", "after", "array", "grid", "params", "on_start", "on_end", "gpu_mem")
 
 
-def _alike(jobs: Sequence[Any]) -> list[tuple[Any, int]]:
-    """Neighbours that ask the same once, and how often. Where jobs wait for others by their place
-    among these each keeps its own."""
+def _alike(jobs: Sequence[Any]) -> list[list[Any]]:
+    """Neighbours that ask the same together, and those that differ in their commands alone. Where jobs
+    wait for others by their place among these each keeps its own."""
     if any(job.get("after") for job in jobs):
-        return [(job, 1) for job in jobs]
-    alike: list[tuple[Any, int]] = []
-    before, times = None, 0
+        return [[job] for job in jobs]
+    alike: list[list[Any]] = []
+    before: Message = {}
+    written_before = ""
     for job in jobs:
-        if job is before or (job == before and repr(job) == repr(before)):  # 1 is not True
-            times += 1
-            continue
-        if times:
-            alike += _repeated(before, times)
-        before, times = job, 1
-    return alike + (_repeated(before, times) if times else [])
+        rest = {**job, "argv": None}
+        written = repr(rest)  # in which 1 is not True
+        is_like = written == written_before and rest == before
+        if is_like and _goes_with(alike[-1], job.get("argv")):
+            alike[-1].append(job)
+        else:
+            alike.append([job])
+        before, written_before = rest, written
+    return alike
 
 
-def _repeated(job: Any, times: int) -> list[tuple[Any, int]]:
-    if any(job.get(name) is not None for name in _OWN):
-        return [(job, 1)] * times
-    return [(job, times)]
+def _goes_with(jobs: Sequence[Any], argv: Any) -> bool:
+    """Whether with one more of this command all of them still have the same, or each another than the
+    one before it."""
+    first, last = jobs[0], jobs[-1]
+    if len(jobs) == 1:
+        return all(first.get(name) is None for name in _OWN)
+    is_same = argv == last.get("argv")
+    return bool(is_same == (jobs[1].get("argv") == first.get("argv")))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,35 @@ def test_neighbours_that_ask_the_same_are_told_once() -> None:
     assert told(iter([TRUE, TRUE])) == [(["true"], 2)]  # type: ignore[arg-type]
 
 
+def test_neighbours_that_differ_in_their_commands_alone_are_told_with_those() -> None:
+    daemon = Daemon()
+    words = [["echo", "a"], ("echo", Path("b")), ["true"], ["true"], ["true"], ["echo", "a"]]
+    jobs: list[Said] = [{"argv": argv, "gpus": 1, "tags": ["t"]} for argv in words]
+    told(jobs, daemon)
+    _, request = daemon.heard[-1]
+    said = [(job["argv"], job.get("argvs"), job.get("times")) for job in request["jobs"]]
+    assert said == [
+        (["echo", "a"], [["echo", "b"], ["true"]], None),
+        (["true"], None, 2),
+        (["echo", "a"], None, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"gpus": 2}, {"gpus": True}, {"gpus": 1, "name": "n"}, {}, {"gpus": 1, "seed": 7}],
+)
+def test_who_differs_in_more_than_the_command_is_told_alone(other: Said) -> None:
+    jobs = [TRUE, {"argv": ["false"], **other}]
+    assert told(jobs) == [(["true"], None), (["false"], None)]
+
+
+@pytest.mark.parametrize("argv", [None, "false", 7, [7]])
+def test_a_command_that_is_none_is_refused_among_others(argv: Any) -> None:
+    with pytest.raises(UsageError, match="argv"):
+        told([TRUE, {"argv": argv, "gpus": 1}])
+
+
 def test_jobs_that_all_differ_are_told_as_ever() -> None:
     daemon = Daemon()
     assert told([TRUE, {"argv": ["false"]}], daemon) == [(["true"], None), (["false"], None)]
@@ -58,6 +88,7 @@ def test_jobs_that_all_differ_are_told_as_ever() -> None:
         {"array": "0-3"},
         {"grid": {"lr": [1, 2]}},
         {"on_end": "echo over"},
+        {"gpu_mem": "auto"},
         {"after": [{"entry": 0}]},
     ],
 )
@@ -65,6 +96,7 @@ def test_what_is_a_jobs_own_is_told_with_each(own: Said) -> None:
     words = ["echo", "{lr}"] if "grid" in own else ["true"]
     job = {"argv": words} | own
     assert told([job, job, job]) == [(words, None)] * 3
+    assert told([job, job | {"argv": ["false"]}]) == [(words, None), (["false"], None)]
 
 
 def test_places_stay_where_one_waits_for_another() -> None:

@@ -319,6 +319,8 @@ class Connection(asyncio.Protocol):
         as it leaves, so this may be late by so much, and is at the next answer."""
         written = self._transport.get_write_buffer_size()
         held = len(self._buffer) + self._waiting_bytes + self._answered_bytes + written
+        if held == self._held_bytes:
+            return
         self._server.shares.hold(self._bearer, held - self._held_bytes)
         self._held_bytes = held
 

@@ -1,12 +1,14 @@
 """What was asked is taken exactly as it was asked, or refused with the name of the field."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuq.core.asked.spec import MOST_ARGV_BYTES, Spec, parse_signal, read_spec
+from gpuq.core.asked.commands import MOST_ARGV_BYTES
+from gpuq.core.asked.spec import Spec, parse_signal, read_spec
 from gpuq.core.asked.wire_fields import LONGEST_STRING, join, split, to_bytes, to_text
 from gpuq.core.model import Request
 from gpuq.errors import UsageError
@@ -93,6 +95,49 @@ def test_only_jobs_without_gpus_take_cpu_slots() -> None:
 
 
 # ── how it ends, and begins again ──
+
+
+def test_what_looks_like_what_was_read_before_is_read_as_it_is() -> None:
+    usual = {"cpus": 1, "held": True, "grace_s": 1.0, "name": "n", "tags": ["1"]}
+    before = read(**usual)
+    assert read(**usual) == before
+    for other in ({"cpus": True}, {"held": 1}, {"tags": [1]}, {"name": "n\0"}):
+        with pytest.raises(UsageError):
+            read(**(usual | other))
+    assert read(**(usual | {"cpus": 2})).request.cpus == 2
+    assert read_spec(wire(), default_gpus=2, grace_s=10.0).request.gpus == 2
+    assert read_spec(wire(), default_gpus=1, grace_s=3.0).grace_s == 3.0
+    assert (read().request.gpus, read().grace_s) == (1, 10.0)
+
+
+def test_of_what_was_read_before_each_has_its_own_command_and_seed() -> None:
+    for seed, argv in enumerate((["/bin/a", "1"], ["b"], ["python", "c.py"])):
+        spec = read(argv=argv, seed=seed)
+        assert (spec.argv, spec.seed) == (tuple(word.encode() for word in argv), seed)
+        assert spec.name == ("a", "b", "c.py")[seed]
+        assert read(argv=argv, seed=seed, name="mine").name == "mine"
+    for bad in (
+        {"argv": []},
+        {"argv": ["a\0"]},
+        {"seed": -1},
+        {"argv": ["docker", "run", "-d", "x"]},
+    ):
+        with pytest.raises(UsageError):
+            read(**bad)
+
+
+def test_a_gpu_is_looked_up_among_those_of_the_machine_each_time() -> None:
+    for uuid in ("GPU-before", "GPU-after"):
+        machine = [replace(gpu(0), uuid=uuid)]
+        spec = read_spec(wire(gpu_ids=["0"]), default_gpus=1, grace_s=1.0, machine=machine)
+        assert spec.request.gpu_ids == (uuid,)
+
+
+def test_a_field_of_a_newer_client_may_be_as_deep_as_it_likes() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert read(colour=deep) == read()
 
 
 def test_limits_that_look_like_known_ones_are_read_as_they_are() -> None:

@@ -3,11 +3,11 @@
 import re
 import signal as signals
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from string import hexdigits
 from typing import Any
 
-from gpuq.core.asked.containers import refusal
+from gpuq.core.asked.commands import Command, read_argv, read_name
 from gpuq.core.asked.elements import Elements
 from gpuq.core.asked.hooks import read_hook
 from gpuq.core.asked.moments import read_begin
@@ -23,7 +23,6 @@ from gpuq.core.asked.wire_fields import (
     read_text,
     read_word,
     to_bytes,
-    to_text,
 )
 from gpuq.core.ends.bounds import Bounds
 from gpuq.core.ends.retry import parse_backoff, parse_retry_on
@@ -38,8 +37,6 @@ MOST_RETRIES = 1000
 MOST_TAGS = 100  # each is looked at whenever a limit of tags is
 SNAPSHOT_NAME = re.compile("[0-9a-f]{32}(-[0-9]{1,6})?")
 LEAST_MEMORY = 2**20  # of less no program gets as far as to say so
-# What execve accepts for argv and environment together on Linux under the usual 8 MiB stack.
-MOST_ARGV_BYTES = 2 * 2**20 - 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +89,55 @@ class Spec:
     commit_id: str | None = None  # of the git work tree that it was submitted in
     snapshot: str | None = None  # the copy of that tree that it runs in
     times: int = 1  # that it is queued: as separate jobs, each with a seed of its own
+    commands: tuple[Command, ...] = ()  # of further jobs, which have a seed of their own too
 
     @property
     def count(self) -> int:
         """How many jobs it is."""
-        return self.times if self.elements is None else len(self.elements)
+        return self.times + len(self.commands) if self.elements is None else len(self.elements)
 
 
 def read_spec(
     wire: Mapping[str, Any], *, default_gpus: int, grace_s: float, machine: Sequence[Gpu] = ()
 ) -> Spec:
-    """The Spec in a submit message; UsageError names the field and what is wrong with it."""
-    argv = tuple(to_bytes("argv", argument) for argument in read_list(wire, "argv"))
-    if not argv or not argv[0]:
-        raise UsageError("there is no command to run")
-    if sum(map(len, argv)) > MOST_ARGV_BYTES:
-        raise UsageError(f"the command is longer than the {MOST_ARGV_BYTES} bytes that Linux takes")
+    """The Spec in a submit message; UsageError names the field and what is wrong with it. What is
+    submitted from one shell differs mostly in its command and its seed: the rest is read once."""
+    asked = _rest(wire), default_gpus, grace_s
+    known = _KNOWN.get(asked)
+    if known is not None:
+        argv = read_argv(wire)
+        return replace(known, argv=argv, name=read_name(wire, argv), seed=_seed(wire))
+    spec = _read_spec(wire, default_gpus, grace_s, machine)
+    if asked[0]:
+        if len(_KNOWN) >= MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[asked] = spec
+    return spec
+
+
+_KNOWN: dict[tuple[str, int, float], Spec] = {}
+MOST_KNOWN, LONGEST_KNOWN = 64, 4000
+_OWN = frozenset(("argv", "name", "seed", "argvs", "times", "after"))
+# What is long, or means something else on another machine.
+_NEVER_KEPT = frozenset(("array", "script", "gpu_ids", "exclude_gpus"))
+
+
+def _rest(wire: Mapping[str, Any]) -> str:
+    """What is asked but for what is each job's own, in words, in which 1 is not true, as it is where
+    they are compared. "": it is to be read anew each time."""
+    if not _NEVER_KEPT.isdisjoint(wire):
+        return ""
+    try:
+        words = repr({name: value for name, value in wire.items() if name not in _OWN})
+    except RecursionError:  # nothing that we read is so deep
+        return ""
+    return words if len(words) <= LONGEST_KNOWN else ""
+
+
+def _read_spec(
+    wire: Mapping[str, Any], default_gpus: int, grace_s: float, machine: Sequence[Gpu]
+) -> Spec:
+    argv = read_argv(wire)
     begin_at, begin_in_s = read_begin(wire)
     many, script = read_array(wire), read_script(wire)
     spec = Spec(
@@ -116,7 +146,7 @@ def read_spec(
         umask=read_integer(wire, "umask", 0o022, 0, 0o777),
         environment=_hash(wire),
         request=read_request(wire, default_gpus, machine),
-        name=_name(wire, argv),
+        name=read_name(wire, argv),
         limits=_limits(wire),
         changes=_changes(wire),
         visible=read_word(wire, "visible", ("auto", "uuid", "index")),
@@ -130,7 +160,7 @@ def read_spec(
         retry_on=_rule(wire, "retry_on", parse_retry_on),
         key=None if wire.get("key") is None else read_text(wire["key"], "key"),
         priority=read_integer(wire, "priority", 0, -1_000_000, 1_000_000),
-        seed=read_integer(wire, "seed", 0, 0, 2**32 - 1),
+        seed=_seed(wire),
         output=read_path(wire, "output") if wire.get("output") is not None else None,
         stderr=read_path(wire, "stderr") if wire.get("stderr") is not None else None,
         on_start=_hook(wire, "on_start"),
@@ -154,8 +184,6 @@ def read_spec(
         commit_id=_hexadecimal(wire, "commit_id", (40, 64)),
         snapshot=_snapshot(wire),
     )
-    if spec.script is None and (why := refusal([to_text(word) for word in argv])) is not None:
-        raise UsageError(why)
     check_files(many, {"output": spec.output, "stderr": spec.stderr}, as_slurm=spec.as_slurm)
     return spec
 
@@ -292,23 +320,13 @@ def catchable_signal(text: str | int) -> int:
     return number
 
 
+def _seed(wire: Mapping[str, Any]) -> int:
+    return read_integer(wire, "seed", 0, 0, 2**32 - 1)
+
+
 def _limits(wire: Mapping[str, Any]) -> Mapping[str, int]:
-    """Read once where they are those of other jobs, as all have that were submitted in one shell."""
-    said = read_mapping(wire, "limits")
-    words = repr(said)  # in which 1 is not true, as it is where they are compared
-    known = _KNOWN_LIMITS.get(words)
-    if known is None:
-        limits = {k: v for k, v in said.items() if v is not None}
-        known = {name: read_integer(limits, name, 0, -1, 2**63 - 1) for name in limits}
-        if len(_KNOWN_LIMITS) >= MOST_KNOWN_LIMITS:
-            _KNOWN_LIMITS.clear()
-        if len(words) <= LONGEST_LIMITS:
-            _KNOWN_LIMITS[words] = known
-    return known  # -1: unlimited
-
-
-_KNOWN_LIMITS: dict[str, Mapping[str, int]] = {}
-MOST_KNOWN_LIMITS, LONGEST_LIMITS = 64, 2000
+    limits = {k: v for k, v in read_mapping(wire, "limits").items() if v is not None}
+    return {name: read_integer(limits, name, 0, -1, 2**63 - 1) for name in limits}  # -1: unlimited
 
 
 def _changes(wire: Mapping[str, Any]) -> dict[bytes, bytes]:
@@ -317,18 +335,6 @@ def _changes(wire: Mapping[str, Any]) -> dict[bytes, bytes]:
         if not name or "=" in name:
             raise UsageError(f"env: {name!r} cannot be the name of a variable")
     return {to_bytes("env", name): to_bytes("env", value) for name, value in changes.items()}
-
-
-def _name(wire: Mapping[str, Any], argv: tuple[bytes, ...]) -> str:
-    if wire.get("name"):
-        return read_text(wire["name"], "name")
-    words = [to_text(word) for word in argv]
-    program = words[0].rsplit("/", 1)[-1]
-    if program.startswith("python") and len(words) > 1:
-        scripts = [word for word in words[1:] if not word.startswith("-")]
-        program = scripts[0].rsplit("/", 1)[-1] if scripts else program
-    readable = "".join(c if c.isprintable() else "?" for c in program)
-    return readable.encode("utf-8", "replace").decode()[:40] or "job"
 
 
 _TIMES = {

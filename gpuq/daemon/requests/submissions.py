@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from gpuq.config import BESIDE_SYSTEM, Config
+from gpuq.core.asked.commands import Command, read_commands
 from gpuq.core.asked.spec import Spec, read_spec
 from gpuq.core.asked.spec_array import check_size
-from gpuq.core.asked.wire_fields import read_integer
+from gpuq.core.asked.wire_fields import read_integer, read_list, split
 from gpuq.core.ends.bounds import weaker_promise
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.gpus.learned import Resolved, resolve
 from gpuq.core.gpus.learned import note as learned_note
+from gpuq.core.model import Request
 from gpuq.core.results.giving_up import parse_on_failure
 from gpuq.core.scheduling.durations import lasts_s
 from gpuq.core.scheduling.limits import too_many_queued
@@ -32,6 +34,7 @@ from gpuq.daemon.requests.world import World
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.asked import Submitter, entries_of
 from gpuq.daemon.store.begin import Boot
+from gpuq.daemon.store.learned import command_hash
 from gpuq.errors import GpuqError, NeverFits, NotPermitted, UsageError
 
 FIRST_READING_S = 5.0  # how long a submit waits for the GPUs to be known
@@ -124,10 +127,10 @@ class Submissions:
         return _answer(ids, group, entries, note, is_new=is_new)
 
     async def submit_alike(self, request: Mapping[str, Any], peer: Peer) -> Answer:
-        """As `submit`, where each of the jobs may say how many `times` it is to be queued: as separate
-        jobs, of which each has the seed of the one before it plus one. An array, a key and jobs that
-        wait for others are told one by one. A request of its own, so that a daemon that does not know
-        it queues nothing, and not one job of many."""
+        """As `submit`, where each of the jobs may say how many `times` it is to be queued, or with
+        which other `argvs` too: as separate jobs, of which each has the seed of the one before it plus
+        one. An array, a key and jobs that wait for others are told one by one. A request of its own,
+        so that a daemon that does not know it queues nothing, and not one job of many."""
         return await self.submit({**request, "alike": True}, peer)
 
     async def dry_run(self, request: Mapping[str, Any], peer: Peer) -> Answer:
@@ -198,9 +201,9 @@ class Submissions:
                 raise UsageError("jobs: each job is an object")
             wire = job | {"env_hash": request.get("env_hash")}
             spec = read_spec(wire, default_gpus=default, grace_s=self._config.grace, machine=known)
-            if request.get("alike") and job.get("times") is not None:
-                spec = _times(spec, job)
-                more += spec.times - 1
+            if request.get("alike"):
+                spec = _repeated(spec, job)
+                more += spec.times + len(spec.commands) - 1
                 if len(jobs) + more > MOST_JOBS_PER_SUBMIT:
                     raise _unfit_list()
             elements, rows = elements + spec.count, rows + len(spec.rows)
@@ -237,9 +240,23 @@ class Submissions:
         """And how long it runs at the most, as far as anybody knows."""
         before = self._store.durations.known(uid, spec.argv, spec.cwd, spec.name)
         longest_s = lasts_s(spec.time_limit_s, before)
-        if longest_s == spec.request.lasts_s:
-            return spec
-        return replace(spec, request=replace(spec.request, lasts_s=longest_s))
+        if longest_s != spec.request.lasts_s:
+            spec = replace(spec, request=replace(spec.request, lasts_s=longest_s))
+        return replace(spec, commands=self._with_durations(spec, uid)) if spec.commands else spec
+
+    def _with_durations(self, spec: Spec, uid: int) -> tuple[Command, ...]:
+        """The same of its further commands."""
+        if spec.time_limit_s is not None or not (known := self._store.durations.known_of_all(uid)):
+            return spec.commands
+        requests: dict[float | None, Request] = {}
+        timed = []
+        for command in spec.commands:
+            ran = known.get(command_hash(split(command.argv), spec.cwd, command.name))
+            longest_s = lasts_s(None, ran)
+            if longest_s not in requests:
+                requests[longest_s] = replace(spec.request, lasts_s=longest_s)
+            timed.append(Command(command.argv, command.name, requests[longest_s]))
+        return tuple(timed)
 
     def _resolve_memory(self, spec: Spec, uid: int, machine: Sequence[Gpu]) -> Resolved:
         known = self._store.learned.known(uid, spec.argv, spec.cwd, spec.name)
@@ -271,11 +288,21 @@ def _unfit_list() -> UsageError:
     return UsageError(f"jobs: a list of 1 to {MOST_JOBS_PER_SUBMIT} jobs is wanted")
 
 
-def _times(spec: Spec, wire: Mapping[str, Any]) -> Spec:
+def _repeated(spec: Spec, wire: Mapping[str, Any]) -> Spec:
+    """As often as it is to be queued, be it with other commands."""
     times = read_integer(wire, "times", 1, 1, MOST_JOBS_PER_SUBMIT)
-    if times > 1 and (spec.elements is not None or spec.key is not None or wire.get("after")):
+    others = len(read_list(wire, "argvs"))
+    if times == 1 and not others:
+        return spec
+    if others >= MOST_JOBS_PER_SUBMIT:
+        raise _unfit_list()
+    if times > 1 and others:
+        raise UsageError("times and argvs: leave one out")
+    if spec.elements is not None or spec.key is not None or wire.get("after"):
         raise UsageError("times: an array, a key and jobs that wait for others are told one by one")
-    return replace(spec, times=times)
+    if others and spec.gpu_mem_auto:
+        raise UsageError("argvs: jobs that get what their command used before are told one by one")
+    return replace(spec, times=times, commands=read_commands(wire))
 
 
 def _group(request: Mapping[str, Any]) -> int | None:

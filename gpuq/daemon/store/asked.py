@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from gpuq.core.asked.spec import Spec
@@ -10,6 +12,7 @@ from gpuq.core.model import Request
 from gpuq.core.results.giving_up import format_on_failure
 from gpuq.daemon.store.begin import Boot, begin_columns
 from gpuq.daemon.store.classes import class_id, find_class, limited_tags
+from gpuq.daemon.store.command_rows import keep_jobs, keep_specs
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import row_of
 from gpuq.daemon.store.events import record_event
@@ -229,35 +232,45 @@ class _Batch:
     def store(self, spec: Spec, entries: Sequence[range]) -> None:
         """Stores the last of these entries."""
         first, last = entries[-1][0], entries[-1][-1]
-        spec_id = self._db.insert("specs", self._spec_row(spec))
+        row = self._spec_row(spec)
+        spec_id = self._db.insert("specs", row)
         if spec.rows:
             self._db.write_many(
                 'insert into parameters (spec, element, "values") values (?, ?, ?)',
                 ((spec_id, n, json.dumps(row)) for n, row in enumerate(spec.rows)),
             )
-        self._db.insert(
-            "jobs",
-            {
-                "id": first,
-                "last_id": last,
-                "array_first": None if spec.elements is None else first,
-                "alike_first": first if spec.times > 1 else None,
-                "group_id": self._group,
-                "place": first,
-                "open_needs": keep_needs(self._db, entries[-1], spec.needs, entries),
-                "spec": spec_id,
-                "class": self._class(spec),
-                "submitted_at": self._now,
-                "priority": spec.priority,
-                "held_by": self._by.user if spec.held else None,
-                "key": None if spec.key is None else f"{self._by.uid}:{spec.key}",
-                "cpu_after_s": spec.request.cpu_after_s,
-                **begin_columns(spec, self._now, self._boot),
-            },
-        )
+        job = {
+            "id": first,
+            "last_id": last - len(spec.commands),
+            "array_first": None if spec.elements is None else first,
+            "alike_first": first if spec.times > 1 else None,
+            "group_id": self._group,
+            "place": first,
+            "open_needs": keep_needs(self._db, entries[-1], spec.needs, entries),
+            "spec": spec_id,
+            "class": self._class(spec, spec.request),
+            "submitted_at": self._now,
+            "priority": spec.priority,
+            "held_by": self._by.user if spec.held else None,
+            "key": None if spec.key is None else f"{self._by.uid}:{spec.key}",
+            "cpu_after_s": spec.request.cpu_after_s,
+            **begin_columns(spec, self._now, self._boot),
+        }
+        self._db.insert("jobs", job)
+        if spec.commands:
+            keep_specs(self._db, spec_id, row, spec.commands)
+            self._store_others(job, spec)
 
-    def _class(self, spec: Spec) -> int:
-        key = spec.request, spec.queue, self._limited_tags.intersection(spec.tags)
+    def _store_others(self, job: Row, spec: Spec) -> None:
+        """Those that differ in their command: they may be of several classes."""
+        behind = 1
+        for request, alike in groupby(spec.commands, key=attrgetter("request")):
+            end = behind + sum(1 for _ in alike)
+            keep_jobs(self._db, job, range(behind, end), self._class(spec, request or spec.request))
+            behind = end
+
+    def _class(self, spec: Spec, request: Request) -> int:
+        key = request, spec.queue, self._limited_tags.intersection(spec.tags)
         if key not in self._classes:
             request, queue, tags = key
             self._classes[key] = class_id(

@@ -14,6 +14,11 @@ class Durations:
     def known(self, uid: int, argv: Sequence[bytes], cwd: bytes, name: str) -> Ran | None:
         return self._known(uid, command_hash(argv, cwd, name))
 
+    def known_of_all(self, uid: int) -> dict[bytes, Ran]:
+        """By the hash of the command."""
+        sql = "select command, longest_s, runs, last_job from durations where uid = ?"
+        return {row.pop("command"): Ran(**row) for row in self._db.rows(sql, (uid,))}
+
     def known_of(self, job: int) -> Ran | None:
         """Of this job's command."""
         return self._known(*command_of(self._db, job))

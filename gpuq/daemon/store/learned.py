@@ -1,6 +1,7 @@
 """What commands have used of a GPU, for those who ask for as much again. Written by the loop alone."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from gpuq.core.asked.wire_fields import split
@@ -74,8 +75,12 @@ def make_room(db: Database, table: str, uid: int) -> None:
 
 
 def command_hash(argv: Sequence[bytes], cwd: bytes, name: str) -> bytes:
-    """Of what makes two runs the same command: program, directory, and what the job is called. None of
-    the words holds a NUL, so no two commands are joined to the same bytes."""
-    words = program_words(argv)
+    """Of what makes two runs the same command: program, directory, and what the job is called."""
+    return _hash_of(program_words(argv), cwd, name)
+
+
+@lru_cache(maxsize=1024)  # most that is submitted was submitted before, with other options
+def _hash_of(words: tuple[bytes, ...], cwd: bytes, name: str) -> bytes:
+    """None of the words holds a NUL, so no two commands are joined to the same bytes."""
     parts = [str(len(words)).encode(), *words, cwd, name.encode()]
     return sha256(b"\0".join(parts)).digest()
