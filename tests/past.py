@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuq.core.model import Exit, Outcome
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter
+from gpuq.daemon.store.job_rows import Submitter
 from tests import stored
 from tests.stored import ALICE, NOW, lease
 

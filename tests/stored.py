@@ -11,9 +11,9 @@ from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import EndCause, Exit, JobState, Lease, Outcome, Request
 from gpuq.daemon.chronicle import Chronicle
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import DiskTrouble
 from gpuq.daemon.store.happened import Delay, Ended, NewAttempt
+from gpuq.daemon.store.job_rows import Submitter
 
 ALICE = Submitter(uid=1000, gid=1000, user="alice")
 BOB = Submitter(uid=1001, gid=1001, user="bob")

@@ -1,8 +1,9 @@
 """The heart: on any news it takes one Snapshot, asks the core for a plan, carries it out, sleeps.
 
 Being level-triggered it asks what is the case, never what has changed, so no lost or doubled piece of
-news can mislead it. While nothing happens it does not turn. What follows from a plan, or from news,
-is in the rooms beside: `deeds` and `starting`, `chronicle`, `lookout` and `health`, `inheritance`.
+news can mislead it. While nothing happens it does not turn. What it looks at, and what follows from a
+plan, or from news, is in the rooms beside: `survey`, `deeds` and `starting`, `chronicle`, `lookout` and
+`health`, `inheritance`.
 """
 
 import asyncio
@@ -18,17 +19,12 @@ from gpuq.config import Config
 from gpuq.core.decisions import Decision, Plan, Start
 from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.gpus.usage import GpuUse
-from gpuq.core.hours import is_within
 from gpuq.core.model import (
-    ActiveJob,
     Closing,
     EndCause,
     GpuHealth,
-    Limit,
     Snapshot,
-    WaitingJob,
 )
-from gpuq.core.policy import Policy
 from gpuq.core.results.series import Series
 from gpuq.core.scheduling.scheduler import plan
 from gpuq.daemon import faults
@@ -47,12 +43,12 @@ from gpuq.daemon.lookout import Lookout
 from gpuq.daemon.memory_watch import MemoryWatch
 from gpuq.daemon.notices.messenger import Messenger
 from gpuq.daemon.reports import Reports
-from gpuq.daemon.requests.reserving import read_reservations
 from gpuq.daemon.starting import Begun, CannotStart, Starter, uid_of_job
 from gpuq.daemon.status_line import status_line
 from gpuq.daemon.store import Store
 from gpuq.daemon.store.connection import DiskTrouble
 from gpuq.daemon.supervisor import Exited, News, Running, Supervisor
+from gpuq.daemon.survey import JOBS_PER_CLASS, Survey
 from gpuq.daemon.systemd.bus import Bus
 from gpuq.daemon.systemd.notify import Notifier
 from gpuq.daemon.systemd.pulse import Pulse
@@ -60,7 +56,6 @@ from gpuq.daemon.systemd.scopes import Scopes
 from gpuq.daemon.upkeep.retention import Housekeeper
 from gpuq.daemon.watchers import Watchers
 
-JOBS_PER_CLASS = 4  # seen of each class in one turn
 DISK_AGAIN_S = 5.0
 START_AGAIN_S = 1.0
 
@@ -99,7 +94,6 @@ class Loop:
         self.settle = self._bell.quiet
         self._pulse = Pulse(notifier or Notifier(), self._describe, self._clock.monotonic)
         self._stopping = asyncio.Event()
-        self._beats: dict[tuple[int, int], float] = {}  # by job and attempt
         self._cgroup_root = cgroup.find_root(config.state_dir, config.cgroup)
         log.info("control groups", root=self._cgroup_root or "none: jobs are known by their runner")
         containers = Containers(config, store.agreed.to_run)
@@ -155,6 +149,19 @@ class Loop:
             store, self._clock, self._policy, watchers, self._lookout, self._reports.take_last
         )
         self._chronicle.on_end = self._supervisor.end_is_stored
+        self._survey = Survey(
+            store,
+            self._clock,
+            self._policy,
+            lookout=self._lookout,
+            health=self._health,
+            memory=self._memory,
+            supervisor=self._supervisor,
+            deeds=self._deeds,
+            recent=self._starter.recent,
+            chronicle=self._chronicle,
+            wake_in=self._bell.wake_in,
+        )
         self._housekeeper = Housekeeper(store, config, self._clock)
         self._messenger = Messenger(store, config, self._clock)
         self.look_closely = self._lookout.look_closely
@@ -167,7 +174,7 @@ class Loop:
 
     @property
     def gpus(self) -> Sequence[Gpu] | None:
-        return self._barred(self.health)
+        return self._survey.gpus(self.health)
 
     @property
     def health(self) -> Sequence[GpuHealth]:
@@ -217,7 +224,7 @@ class Loop:
 
     def look(self) -> Snapshot:
         """The world as a turn would see it now."""
-        return self._look()
+        return self._survey.take(self._closing)
 
     @contextmanager
     def commit_and_start(self) -> Iterator[None]:
@@ -319,7 +326,7 @@ class Loop:
     def _hear(self, news: News) -> None:
         if isinstance(news, Exited):
             self._deeds.last_kills.pop((news.job, news.attempt), None)
-            self._beats.pop((news.job, news.attempt), None)
+            self._survey.forget(news.job, news.attempt)
             self._housekeeper.job_ended()
             news = self._with_memory_peak(news)
             put_down = partial(self._put_down, news)
@@ -350,9 +357,6 @@ class Loop:
 
     def _veto(self, locked: Mapping[str, str]) -> None:
         self._lookout.veto(locked)
-
-    def _barred(self, known: Sequence[GpuHealth]) -> tuple[Gpu, ...] | None:
-        return self._health.barred(self._lookout.gpus, known, self._policy())
 
     async def _turn(self) -> bool:
         """The news, one look, one plan, and its deeds. False where there was nothing to do."""
@@ -410,64 +414,12 @@ class Loop:
         return begun
 
     def _look_and_plan(self) -> Snapshot:
-        snapshot = self._look()
+        snapshot = self._survey.take(self._closing)
         self._somebody_waits = bool(snapshot.waiting)
         self._heed(snapshot)
         self.on_look(snapshot)
         self.plan = plan(snapshot)
         return snapshot
-
-    def _look(self) -> Snapshot:
-        current = self._store.current
-        now, wall, policy = self._clock.monotonic(), self._clock.wall(), self._policy()
-        health = self._health.known()
-        seldom = current.seldom()
-        waiting = tuple(current.waiting(JOBS_PER_CLASS, to_cancel=seldom["to_cancel"]))
-        return Snapshot(
-            now=now,
-            boottime=self._clock.boottime(),
-            wall=wall,
-            gpus=self._barred(health),
-            health=health,
-            leases=tuple(current.leases()),
-            waiting=waiting,
-            active=tuple(self._with_signs(job, now) for job in current.active()),
-            delayed=tuple(current.delayed()) if seldom["delayed"] else (),
-            reservations=read_reservations(self._store.reserved.open(wall), wall),
-            to_requeue=current.to_requeue() if seldom["to_requeue"] else (),
-            to_clock=self._store.falling.to_clock() if seldom["to_clock"] else (),
-            touched_needs=tuple(self._store.needs.touched()) if seldom["touched"] else (),
-            drain=current.drain(),
-            closing=self._closing,
-            start_trouble=self._start_trouble(now),
-            policy=policy,
-            jobs_per_class=JOBS_PER_CLASS,
-            gpus_read_at=self._lookout.read_at,
-            gpu_trouble=self._lookout.trouble,
-            kept_idle=self._kept_idle(),
-            limits=self._limits(waiting),
-            recent_starts=self._starter.recent.as_of(now, policy),
-            usage=self._usage(wall, policy),
-        )
-
-    def _limits(self, waiting: Sequence[WaitingJob]) -> tuple[Limit, ...]:
-        """Those that hold for somebody who waits."""
-        limited = self._store.limited
-        groups = {job.group for job in waiting if job.group is not None}
-        return (*limited.of_users_and_tags(), *(limited.of_groups(groups) if groups else ()))
-
-    def _usage(self, wall: float, policy: Policy) -> Mapping[int, float]:
-        """What each user has had of the GPUs, where that counts."""
-        if not policy.fair_share:
-            return {}
-        return self._store.shares.by_user(wall, policy.fair_share_half_life_s)
-
-    def _kept_idle(self) -> int:
-        """How many GPUs are left to others at this time of the week."""
-        policy = self._policy()
-        if policy.reserve_hours and not is_within(policy.reserve_hours, *self._clock.local()):
-            return 0
-        return policy.reserve_idle
 
     def _heed(self, snapshot: Snapshot) -> None:
         """What else those that wait depend on: what is computed on the GPUs, and the time."""
@@ -475,40 +427,6 @@ class Loop:
         self._lookout.heed(wishes)
         has_hours = bool(snapshot.policy.reserve_idle and snapshot.policy.reserve_hours)
         self._minutes_count = has_hours and any(wish.gpus for wish in wishes)
-
-    def _start_trouble(self, now: float) -> str | None:
-        """The machine had no room for a job to begin; it is tried again after a while."""
-        if self._chronicle.start_trouble is None:
-            return None
-        why, until = self._chronicle.start_trouble
-        if now >= until:
-            self._chronicle.start_trouble = None
-            return None
-        self._bell.wake_in(until - now)
-        return why
-
-    def _with_signs(self, job: ActiveJob, now: float) -> ActiveJob:
-        """With what only this daemon knows: when it last killed, whether the job uses too much of a
-        GPU, and when it last reported. That is looked up only once its silence would be too long."""
-        key = job.id, job.attempt
-        last_kill_at, beat_at = self._deeds.last_kills.get(key), self._beats.get(key)
-        over_memory, used = self._lookout.usage.over_memory(*key), self._memory.used(*key)
-        if any(sign is not None for sign in (last_kill_at, beat_at, over_memory, used)):
-            job = replace(
-                job,
-                last_kill_at=last_kill_at,
-                beat_at=beat_at,
-                over_memory=over_memory,
-                mem_used_bytes=used,
-            )
-        if job.heartbeat_s is None or job.running_since is None:
-            return job
-        if now < max(job.running_since, job.beat_at or 0.0) + job.heartbeat_s:
-            return job
-        beat = self._supervisor.last_beat(job.id)
-        if beat is not None:
-            self._beats[key] = beat
-        return replace(job, beat_at=beat)
 
     async def _sleep(self) -> None:
         """Until the next news, or the moment that the plan named."""

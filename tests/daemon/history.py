@@ -12,8 +12,8 @@ from gpuq.core.gpus.gpu import Gpu
 from gpuq.core.model import Exit, Lease, Outcome, Request
 from gpuq.daemon.linux import processes
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.happened import Delay, Ended, NewAttempt
+from gpuq.daemon.store.job_rows import Submitter
 from gpuq.daemon.store.pruned import Remains
 
 ALICE = Submitter(uid=1000, gid=1000, user="alice")

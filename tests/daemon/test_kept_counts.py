@@ -14,10 +14,10 @@ from gpuq.core.asked.elements import Elements
 from gpuq.core.model import Outcome, Request
 from gpuq.daemon.check.promises import judge_numbers
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.audit import Audit
 from gpuq.daemon.store.audit_numbers import misnumbered
 from gpuq.daemon.store.connection import MOST_STATEMENTS
+from gpuq.daemon.store.job_rows import Submitter
 from gpuq.daemon.store.pruned import Remains
 from tests import stored
 from tests.daemon.test_folding import Desk

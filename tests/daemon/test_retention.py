@@ -25,8 +25,8 @@ from gpuq.daemon.check import command as check
 from gpuq.daemon.clock import Clock
 from gpuq.daemon.requests.handlers import Handlers
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter
 from gpuq.daemon.store.connection import StoreDamaged
+from gpuq.daemon.store.job_rows import Submitter
 from gpuq.daemon.upkeep import job_files, retention
 from gpuq.daemon.upkeep.retention import Housekeeper
 from gpuq.daemon.watchers import Watchers

@@ -452,7 +452,7 @@ from hashlib import sha256
 from gpuq.core.model import Request
 from gpuq.core.asked.spec import Spec
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter
+from gpuq.daemon.store.job_rows import Submitter
 
 store, content = Store(sys.argv[1]), b"A=1\\0"
 digest = sha256(content).digest()

@@ -15,7 +15,7 @@ import pytest
 from gpuq.daemon.callers.peer import Peer
 from gpuq.daemon.requests import subscribing, teller
 from gpuq.daemon.requests.teller import Turns
-from gpuq.daemon.store.asked import Submitter
+from gpuq.daemon.store.job_rows import Submitter
 from gpuq.daemon.watchers import Watchers
 from gpuq.errors import GpuqError, UsageError
 from gpuq.tui.data.picture import Picture

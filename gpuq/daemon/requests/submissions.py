@@ -1,21 +1,12 @@
 """Submissions: read, judged, and stored in one transaction with all that they depend on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from gpuq.config import BESIDE_SYSTEM, Config
-from gpuq.core.asked.commands import Command, read_commands
-from gpuq.core.asked.spec import Spec, read_spec
-from gpuq.core.asked.spec_array import check_size
-from gpuq.core.asked.wire_fields import read_integer, read_list, split
+from gpuq.config import Config
+from gpuq.core.asked.spec import Spec
 from gpuq.core.ends.bounds import weaker_promise
-from gpuq.core.gpus.gpu import Gpu
-from gpuq.core.gpus.learned import Resolved, resolve
-from gpuq.core.gpus.learned import note as learned_note
-from gpuq.core.model import Request
 from gpuq.core.results.giving_up import parse_on_failure
-from gpuq.core.scheduling.durations import lasts_s
 from gpuq.core.scheduling.limits import too_many_queued
 from gpuq.daemon import faults
 from gpuq.daemon.callers.limits import hard_limits
@@ -26,19 +17,17 @@ from gpuq.daemon.notices import by_apprise
 from gpuq.daemon.requests import fields
 from gpuq.daemon.requests.commits import GroupCommit
 from gpuq.daemon.requests.dry_runs import DryRuns, key_is_taken, past_begin
-from gpuq.daemon.requests.judging import Judging
 from gpuq.daemon.requests.known_gpus import KnownGpus
-from gpuq.daemon.requests.needing import Needing, check_number
-from gpuq.daemon.requests.queue_rules import groups_in_queues, in_queue
+from gpuq.daemon.requests.queue_rules import groups_in_queues
+from gpuq.daemon.requests.reading import Reading
 from gpuq.daemon.requests.world import World
 from gpuq.daemon.store import Store
-from gpuq.daemon.store.asked import Submitter, entries_of
+from gpuq.daemon.store.asked import entries_of
 from gpuq.daemon.store.begin import Boot
-from gpuq.daemon.store.learned import command_hash
-from gpuq.errors import GpuqError, NeverFits, NotPermitted, UsageError
+from gpuq.daemon.store.job_rows import Submitter
+from gpuq.errors import GpuqError, NotPermitted, UsageError
 
 FIRST_READING_S = 5.0  # how long a submit waits for the GPUs to be known
-MOST_JOBS_PER_SUBMIT = 10_000
 
 Answer = dict[str, Any]
 
@@ -50,13 +39,11 @@ class Submissions:
         self._store = store
         self._config = config
         self._world = world
-        self._machine = machine
         self._commits = GroupCommit(store, world.commit_and_start)
         self._clock = Clock()
         self._boot_id = processes.boot_id()
         self._dry_runs = DryRuns(store, world)
-        self._needing = Needing(store.found)
-        self._judging = Judging(store, config, world, machine)
+        self._reading = Reading(store, config, world, machine)
         self._is_read = False  # have the GPUs been
 
     async def submit(self, request: Mapping[str, Any], peer: Peer) -> Answer:
@@ -71,7 +58,7 @@ class Submissions:
         group = _group(request)
         await self._first_reading()
         groups = await groups_in_queues(self._config.policy(), peer)
-        specs, note = self._read_specs(request, peer, groups)
+        specs, note = self._reading.read_all(request, peer, groups)
         note = await self._with_promise(note, specs)
         _check_priority(specs, peer)
         key = _key(specs, request)
@@ -143,15 +130,11 @@ class Submissions:
         """Reads jobs as a submit does, and stores nothing. `judged`: also whether they can start here,
         and in that queue."""
         if not judged:
-            usual = {"default_gpus": int(self._config.default_gpus), "grace_s": self._config.grace}
-            machine = self._machine.gpus()
-            return [
-                read_spec({**job, "env_hash": env_hash}, **usual, machine=machine) for job in jobs
-            ]
+            return self._reading.read_unjudged(jobs, env_hash)
         await self._first_reading()
         groups = await groups_in_queues(self._config.policy(), peer)
         request = {"jobs": list(jobs), "env_hash": env_hash}
-        return self._read_specs(request, peer, groups)[0]
+        return self._reading.read_all(request, peer, groups)[0]
 
     async def _first_reading(self) -> None:
         """Waits for it once, and not to hear again and again that it has come."""
@@ -180,88 +163,6 @@ class Submissions:
                 f"{self._config.config}. Nothing was queued."
             )
 
-    def _read_specs(
-        self, request: Mapping[str, Any], peer: Peer, groups: frozenset[str]
-    ) -> tuple[list[Spec], str | None]:
-        jobs = request.get("jobs")
-        if not isinstance(jobs, list) or not 0 < len(jobs) <= MOST_JOBS_PER_SUBMIT:
-            raise _unfit_list()
-        grounds = self._judging.grounds()
-        known, policy = grounds.known, grounds.policy
-        # What the machine once had, it has. A driver that only fails just now may show some yet: a
-        # job that wants a GPU waits for that, and does not run without one.
-        judged = grounds.were_read or self._world.has_no_driver or bool(known)
-        gpuless = judged and not known
-        default = 0 if gpuless else self._config.default_gpus
-        specs: list[Spec] = []
-        learned: list[Resolved] = []
-        elements = rows = needs = more = 0
-        for job in jobs:
-            if not isinstance(job, dict):
-                raise UsageError("jobs: each job is an object")
-            wire = job | {"env_hash": request.get("env_hash")}
-            spec = read_spec(wire, default_gpus=default, grace_s=self._config.grace, machine=known)
-            if request.get("alike"):
-                spec = _repeated(spec, job)
-                more += spec.times + len(spec.commands) - 1
-                if len(jobs) + more > MOST_JOBS_PER_SUBMIT:
-                    raise _unfit_list()
-            elements, rows = elements + spec.count, rows + len(spec.rows)
-            check_size(elements, rows)
-            spec = in_queue(spec, policy, peer, groups)
-            if job.get("after"):
-                spec = replace(spec, needs=self._needing.read(job, spec, specs, peer))
-                check_number(needs := needs + len(spec.needs))
-            if spec.gpu_mem_auto:
-                learned += [self._resolve_memory(spec, peer.uid, known)] * spec.times
-                spec = replace(spec, request=learned[-1].request, gpu_mem_from=learned[-1].words)
-            spec = self._with_duration(spec, peer.uid)
-            why = grounds.trouble(spec, peer)
-            if why is not None and (judged or not spec.request.gpus):
-                trouble = self._why_gpuless() if gpuless and spec.request.gpus else None
-                because = f" ({trouble})" if trouble else ""
-                raise NeverFits(f"{why}{because}. Nothing was queued.")
-            specs.append(spec)
-        says_nothing = gpuless and any("gpus" not in job for job in jobs)
-        here = "this daemon of yours" if self._is_beside_system else "this machine"
-        note = f"{here} has no GPU, so the job gets none" if says_nothing else None
-        return specs, note or learned_note(learned)
-
-    @property
-    def _is_beside_system(self) -> bool:
-        return self._config.origin("gpus") == BESIDE_SYSTEM
-
-    def _why_gpuless(self) -> str | None:
-        if self._is_beside_system:
-            return "those of this machine are the system daemon's; this one of yours has none"
-        return self._world.gpu_trouble
-
-    def _with_duration(self, spec: Spec, uid: int) -> Spec:
-        """And how long it runs at the most, as far as anybody knows."""
-        before = self._store.durations.known(uid, spec.argv, spec.cwd, spec.name)
-        longest_s = lasts_s(spec.time_limit_s, before)
-        if longest_s != spec.request.lasts_s:
-            spec = replace(spec, request=replace(spec.request, lasts_s=longest_s))
-        return replace(spec, commands=self._with_durations(spec, uid)) if spec.commands else spec
-
-    def _with_durations(self, spec: Spec, uid: int) -> tuple[Command, ...]:
-        """The same of its further commands."""
-        if spec.time_limit_s is not None or not (known := self._store.durations.known_of_all(uid)):
-            return spec.commands
-        requests: dict[float | None, Request] = {}
-        timed = []
-        for command in spec.commands:
-            ran = known.get(command_hash(split(command.argv), spec.cwd, command.name))
-            longest_s = lasts_s(None, ran)
-            if longest_s not in requests:
-                requests[longest_s] = replace(spec.request, lasts_s=longest_s)
-            timed.append(Command(command.argv, command.name, requests[longest_s]))
-        return tuple(timed)
-
-    def _resolve_memory(self, spec: Spec, uid: int, machine: Sequence[Gpu]) -> Resolved:
-        known = self._store.learned.known(uid, spec.argv, spec.cwd, spec.name)
-        return resolve(spec.request, known, machine, self._config.policy())
-
 
 def _entries(specs: Sequence[Spec], entries: Sequence[range]) -> list[tuple[int, int]]:
     """Of the jobs that are queued so many times each is one."""
@@ -282,27 +183,6 @@ def _answer(
         "note": note,
         "is_new": is_new,
     }
-
-
-def _unfit_list() -> UsageError:
-    return UsageError(f"jobs: a list of 1 to {MOST_JOBS_PER_SUBMIT} jobs is wanted")
-
-
-def _repeated(spec: Spec, wire: Mapping[str, Any]) -> Spec:
-    """As often as it is to be queued, be it with other commands."""
-    times = read_integer(wire, "times", 1, 1, MOST_JOBS_PER_SUBMIT)
-    others = len(read_list(wire, "argvs"))
-    if times == 1 and not others:
-        return spec
-    if others >= MOST_JOBS_PER_SUBMIT:
-        raise _unfit_list()
-    if times > 1 and others:
-        raise UsageError("times and argvs: leave one out")
-    if spec.elements is not None or spec.key is not None or wire.get("after"):
-        raise UsageError("times: an array, a key and jobs that wait for others are told one by one")
-    if others and spec.gpu_mem_auto:
-        raise UsageError("argvs: jobs that get what their command used before are told one by one")
-    return replace(spec, times=times, commands=read_commands(wire))
 
 
 def _group(request: Mapping[str, Any]) -> int | None:

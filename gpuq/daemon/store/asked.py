@@ -1,36 +1,20 @@
 """What people asked: submissions with their environments. Written by the handlers alone."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gpuq.core.asked.spec import Spec
-from gpuq.core.model import Request
 from gpuq.core.results.giving_up import format_on_failure
-from gpuq.daemon.store.begin import Boot, begin_columns
-from gpuq.daemon.store.classes import class_id, find_class, limited_tags
-from gpuq.daemon.store.command_rows import keep_jobs, keep_specs
+from gpuq.daemon.store.begin import Boot
+from gpuq.daemon.store.classes import find_class, limited_tags
 from gpuq.daemon.store.connection import Database, Row
 from gpuq.daemon.store.elements import row_of
 from gpuq.daemon.store.events import record_event
-from gpuq.daemon.store.need_rows import keep_needs
-from gpuq.daemon.store.specs import spec_columns
+from gpuq.daemon.store.job_rows import Batch, Submitter
 from gpuq.errors import NothingMatched, NotPermitted, UsageError
 
 LAST_ID = "select seq from sqlite_sequence where name = 'jobs'"
-
-
-@dataclass(frozen=True, slots=True)
-class Submitter:
-    """Who submits, as the kernel told it. `hard_limits` by name, where the job is to have no more."""
-
-    uid: int
-    gid: int
-    user: str
-    hard_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +99,7 @@ class Asked:
             ids = range(first, first + sum(spec.count for spec in specs))
             to = first if group is None else group
             is_limited = self._open_group(by, to, ids, specs, stop_after)
-            batch = _Batch(self._db, by, to, is_limited, now, boot)
+            batch = Batch(self._db, by, to, is_limited, now, boot)
             entries: list[range] = []
             for spec in specs:
                 entries.append(range(first, first + spec.count))
@@ -205,84 +189,3 @@ def _check_stop_after(group: int, said: int | None, kept: int | None) -> None:
             f"--on-failure: that of group g{group} is {format_on_failure(kept)}, as its first submit "
             "said. Leave it out. Nothing was queued."
         )
-
-
-class _Batch:
-    """What one call stores: what many jobs have in common is looked up once."""
-
-    def __init__(
-        self,
-        db: Database,
-        by: Submitter,
-        group: int,
-        is_limited: bool,
-        now: float,
-        boot: Boot | None,
-    ) -> None:
-        self._db = db
-        self._by = by
-        self._group = group
-        self._limited_group = group if is_limited else 0
-        self._limited_tags = limited_tags(db)
-        self._hard_limits = json.dumps(dict(by.hard_limits))
-        self._classes: dict[tuple[Request, str, frozenset[str]], int] = {}
-        self._now = now
-        self._boot = boot
-
-    def store(self, spec: Spec, entries: Sequence[range]) -> None:
-        """Stores the last of these entries."""
-        first, last = entries[-1][0], entries[-1][-1]
-        row = self._spec_row(spec)
-        spec_id = self._db.insert("specs", row)
-        if spec.rows:
-            self._db.write_many(
-                'insert into parameters (spec, element, "values") values (?, ?, ?)',
-                ((spec_id, n, json.dumps(row)) for n, row in enumerate(spec.rows)),
-            )
-        job = {
-            "id": first,
-            "last_id": last - len(spec.commands),
-            "array_first": None if spec.elements is None else first,
-            "alike_first": first if spec.times > 1 else None,
-            "group_id": self._group,
-            "place": first,
-            "open_needs": keep_needs(self._db, entries[-1], spec.needs, entries),
-            "spec": spec_id,
-            "class": self._class(spec, spec.request),
-            "submitted_at": self._now,
-            "priority": spec.priority,
-            "held_by": self._by.user if spec.held else None,
-            "key": None if spec.key is None else f"{self._by.uid}:{spec.key}",
-            "cpu_after_s": spec.request.cpu_after_s,
-            **begin_columns(spec, self._now, self._boot),
-        }
-        self._db.insert("jobs", job)
-        if spec.commands:
-            keep_specs(self._db, spec_id, row, spec.commands)
-            self._store_others(job, spec)
-
-    def _store_others(self, job: Row, spec: Spec) -> None:
-        """Those that differ in their command: they may be of several classes."""
-        behind = 1
-        for request, alike in groupby(spec.commands, key=attrgetter("request")):
-            end = behind + sum(1 for _ in alike)
-            keep_jobs(self._db, job, range(behind, end), self._class(spec, request or spec.request))
-            behind = end
-
-    def _class(self, spec: Spec, request: Request) -> int:
-        key = request, spec.queue, self._limited_tags.intersection(spec.tags)
-        if key not in self._classes:
-            request, queue, tags = key
-            self._classes[key] = class_id(
-                self._db, self._by.uid, request, queue=queue, group=self._limited_group, tags=tags
-            )
-        return self._classes[key]
-
-    def _spec_row(self, spec: Spec) -> dict[str, Any]:
-        return {
-            "uid": self._by.uid,
-            "gid": self._by.gid,
-            "user": self._by.user,
-            "hard_limits": self._hard_limits,
-            **spec_columns(spec),
-        }
