@@ -1,6 +1,6 @@
 """An Optuna study whose trials are jobs of gpuq: asked for, run four at a time, and told.
 
-    pip install 'gpuqd[optuna]'
+    pip install '.[optuna]'    # in the folder of the source
     python examples/optuna_study.py --own-daemon --check
 
 Optuna says which values to try (`study.ask`), gpuq runs each trial as a job on a GPU of its own, and

@@ -15,7 +15,7 @@ from bench.room import Room
 
 PROGRAM = Path(__file__).parent.parent / "train_steps.py"
 NVIDIA = Path("/dev/nvidiactl")
-NO_TORCH = "torch is not installed here: pip install 'gpuqd[torch]'"
+NO_TORCH = "torch is not installed here: pip install '.[torch]'"
 WORK = "steps of a training loop"
 
 

@@ -334,7 +334,10 @@ def _argv(words: Sequence[str], shell: str | None) -> list[str]:
     if shell is not None:
         return ["/bin/sh", "-c", shell]
     if not words:
-        raise UsageError("there is no command to run: it stands behind the options, as in ls -l")
+        raise UsageError(
+            "there is no command to run: write it behind the options, as in "
+            "gpuq submit -g 2 python train.py"
+        )
     return list(words)
 
 

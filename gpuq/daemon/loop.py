@@ -239,7 +239,11 @@ class Loop:
         except BaseException:
             self._starter.dismiss(begun)
             raise
-        self._deeds.send(begun)
+        try:
+            self._deeds.send(begun)
+        except Exception as error:
+            # Who asked is answered all the same: it is stored. What was not sent the next daemon does.
+            self._supervisor.fail(error)
 
     def owner_of(self, pid: int) -> int | None:
         """The job that a process belongs to."""

@@ -130,6 +130,12 @@ class Supervisor:
             gate.close()
         await self._runners.close()
 
+    def fail(self, error: BaseException) -> None:
+        """A fault of ours, by which the daemon ends: one that lives on without what failed is worse."""
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "the supervisor failed", "exception": error, "fatal": True}
+        )
+
     # ── starting ──
 
     async def take_runner(self) -> Gate:
@@ -353,7 +359,7 @@ class Supervisor:
             elif "clean" in message:
                 self._hear_clean(gate, known, message["clean"])
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _hear_end(self, gate: Gate, known: Known, told: Mapping[str, Any]) -> None:
         """What was done to a job may yet reach its group, so nobody is to come back into that: such a
@@ -487,15 +493,9 @@ class Supervisor:
         return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        """A fault in here must end the daemon: one that lives on without its supervisor is worse."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "the supervisor failed", "exception": error, "fatal": True}
-        )
+            self.fail(error)
 
 
 def read_exit(told: Mapping[str, Any]) -> Exit:

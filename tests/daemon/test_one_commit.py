@@ -270,6 +270,28 @@ def test_what_the_disk_refuses_is_neither_asked_nor_begun(
     with_alive(tmp_path, deed)
 
 
+def test_an_order_that_cannot_be_sent_ends_the_daemon_and_not_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored by then: to say that it failed would have it asked for again."""
+
+    async def deed(daemon: Alive) -> None:
+        def fail(begun: list[Begun]) -> None:
+            daemon.loop._starter.dismiss(begun)  # as they leave with their daemon
+            raise RuntimeError("planted")
+
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        await peace(daemon)
+        with monkeypatch.context() as planted:
+            planted.setattr(daemon.loop._deeds, "send", fail)
+            job = submit_at_once(daemon, "true")
+        assert [(str(one["exception"]), one["fatal"]) for one in told] == [("planted", True)]
+        assert daemon.row(job)["state"] == "starting"
+
+    with_alive(tmp_path, deed, leave=True)
+
+
 def test_more_than_there_are_runners_for_begin_all_the_same(tmp_path: Path) -> None:
     async def deed(daemon: Alive) -> None:
         await peace(daemon)
