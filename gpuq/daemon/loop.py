@@ -412,7 +412,7 @@ class Loop:
         """Where more than this is to be done a turn does it, as after all that is asked."""
         snapshot = self._look_and_plan()
         starts = _nothing_but_starts(self.plan.decisions)
-        begun = self._starter.start_at_hand(starts, snapshot)
+        begun = self._starter.start_at_hand(starts, snapshot, are_new=True)
         if begun and len(begun) == len(starts) < JOBS_PER_CLASS:
             self._bell.turn_ends()  # which follows soon: nobody waits for it
         return begun

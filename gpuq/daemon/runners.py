@@ -78,7 +78,8 @@ class Gate:
         except OSError:
             return True  # it died at the gate; the end of the connection tells the rest
         if sent < len(frame):
-            self.line.shutdown(socket.SHUT_RDWR)  # half of it cannot be taken back: it leaves
+            with suppress(OSError):
+                self.line.shutdown(socket.SHUT_RDWR)  # half of it cannot be taken back: it leaves
         return True
 
     async def send_rest(self, rest: memoryview) -> None:

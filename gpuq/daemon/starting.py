@@ -95,14 +95,19 @@ class Starter:
         self.send(begun)
         return True
 
-    def start_at_hand(self, starts: Sequence[Start], snapshot: Snapshot) -> list["Begun"]:
+    def start_at_hand(
+        self, starts: Sequence[Start], snapshot: Snapshot, *, are_new: bool = False
+    ) -> list["Begun"]:
         """The same for those of whom nobody has to be waited for, in the transaction of the caller, who
         sends them once that is committed or dismisses them. Where one does not begin, those behind
-        it are left to `start` as well, which says what is wrong."""
+        it are left to `start` as well, which says what is wrong. `are_new`: the jobs are of the same
+        transaction. Where that is undone their ids are given again, perhaps to another user's, whose
+        folders none of these may have made: then nothing is made ready ahead of the commit."""
+        is_primed = not (are_new and self._config.mode == "system")
         found: list[Begun] = []
         try:
             for start in starts:
-                begun = self._begin_at_hand(start, snapshot)
+                begun = self._begin_at_hand(start, snapshot, is_primed)
                 if begun is None:
                     break
                 found.append(begun)
@@ -127,7 +132,7 @@ class Starter:
         for one in begun:
             self._supervisor.dismiss(one.ready.gate)
 
-    def _begin_at_hand(self, start: Start, snapshot: Snapshot) -> "Begun | None":
+    def _begin_at_hand(self, start: Start, snapshot: Snapshot, is_primed: bool) -> "Begun | None":
         self._check_disk()
         row, gpus = self._store.agreed.to_run(start.job), _chosen(start, snapshot)
         if _bounds(row) or not self._lock(gpus):
@@ -137,7 +142,7 @@ class Starter:
             return None
         ready = unbounded(gate)
         new = self._new_attempt(start, row, ready, gpus, snapshot)
-        return self._begin(Begun(new=new, row=row, ready=ready, gpus=gpus), is_primed=True)
+        return self._begin(Begun(new=new, row=row, ready=ready, gpus=gpus), is_primed=is_primed)
 
     def _begin(self, begun: "Begun", *, is_primed: bool = False) -> "Begun | None":
         """Its attempt, stored; None where the job does not want to run any more, or was edited. Where

@@ -6,6 +6,7 @@ import pytest
 
 from gpuq.core.asked.needs import Need
 from gpuq.core.model import EndCause, Exit, JobState, Outcome
+from gpuq.daemon import bell
 from gpuq.daemon.store import Store
 from gpuq.errors import GpuqError, NothingMatched
 from tests import stored
@@ -283,6 +284,24 @@ def test_a_held_job_comes_back_held_and_a_delayed_one_waits_on(tmp_path: Path) -
         assert at.store.current.delayed()[0].until == pytest.approx(
             at.daemon.clock.boottime() + 3600, abs=30
         )
+
+    asked(tmp_path, deed)
+
+
+def test_the_last_kill_is_undone_that_its_turn_has_not_come_to_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bell, "SOON_S", 0.3)
+
+    async def deed(at: Asked) -> None:
+        before, last = at.wait_for_ever(), at.wait_for_ever()
+        await at.do("kill", before)
+        await at.daemon.ended(before)
+        await at.do("hold", last)  # after a turn of just now the next one lets wait for it
+        await at.do("kill", last)
+        assert at.daemon.row(last)["state"] == "queued"
+        assert [done["id"] for done in await at.do("undo")] == [last]
+        assert at.daemon.row(before)["state"] == "ended"
 
     asked(tmp_path, deed)
 

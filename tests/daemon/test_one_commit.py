@@ -270,6 +270,37 @@ def test_what_the_disk_refuses_is_neither_asked_nor_begun(
     with_alive(tmp_path, deed)
 
 
+@pytest.mark.parametrize(("mode", "primed"), [("user", 1), ("system", 0)])
+def test_nothing_is_made_ready_for_a_job_of_another_user_that_is_not_stored_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, primed: int
+) -> None:
+    """Where its submit is undone its id is the next one's, who could not use its folder."""
+
+    async def deed(daemon: Alive) -> None:
+        def refuse() -> list[Begun]:
+            begun.extend(begin())
+            daemon.store.database._db.set_commit_hook(lambda: True)
+            return begun
+
+        def prime(gate: Gate, order: dict[str, Any]) -> bool:
+            ahead.append(gate)
+            return send(gate, order)
+
+        settings = daemon.config.having("mode", mode, "the test")
+        monkeypatch.setattr(daemon.loop._starter, "_config", settings)
+        begin, begun, ahead = daemon.loop._begin_at_once, list[Begun](), list[Gate]()
+        send = daemon.loop._supervisor.prime
+        monkeypatch.setattr(daemon.loop._supervisor, "prime", prime)
+        monkeypatch.setattr(daemon.loop, "_begin_at_once", refuse)
+        await peace(daemon)
+        with pytest.raises(apsw.ConstraintError):
+            submit_at_once(daemon, "true")
+        daemon.store.database._db.set_commit_hook(None)
+        assert (len(begun), len(ahead)) == (1, primed)
+
+    with_alive(tmp_path, deed)
+
+
 def test_an_order_that_cannot_be_sent_ends_the_daemon_and_not_the_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

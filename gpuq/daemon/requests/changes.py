@@ -205,6 +205,7 @@ class Changes:
     async def undo(self, request: Mapping[str, Any], peer: Peer) -> Answer:
         """Jobs that were cancelled while they waited wait again, as before. Where none is named those
         that the caller's last kill cancelled so."""
+        await self._world.settle()  # whom a kill of just now hit is cancelled by then
         now = time.time()
         since = now - float(self._config.undo_for)
         token = fields.token(request)
