@@ -18,7 +18,7 @@ from _socket import (  # socket would bring enum and selectors, which cost as mu
 from gpuq import paths, protocol
 from gpuq.errors import DaemonUnreachable, GpuqError
 
-CHUNK = 256 * 1024
+CHUNK = 64 * 1024  # of 128 KiB and more each piece would be memory mapped for it alone
 LAST_WORD_S = 1.0
 
 
@@ -84,7 +84,9 @@ class Connection:
             protocol.raise_failure(message["error"])
 
     def _line(self, deadline: float | None) -> bytes:
-        while (end := self._buffer.find(b"\n")) < 0:
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
             try:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
                 self._socket.settimeout(left)

@@ -22,6 +22,7 @@ from gpuq.errors import GpuqError, NotPermitted, UsageError
 HELLO_S = 5.0
 FRAME_S = 30.0  # from the first byte of a line to its last
 MOST_PIPELINED = 64
+PIECE_BYTES = 256 * 1024
 LOOK_EVERY_S = 5.0  # whether the socket's file is still there
 
 log = structlog.get_logger()
@@ -52,6 +53,9 @@ class Server:
         self.callers = callers or Callers()
         self.shares = Shares()
         self.connections: set[Connection] = set()
+        # What is read passes through here, of all connections: the usual way of asyncio maps memory
+        # anew for each piece, and gives it back.
+        self.piece = memoryview(bytearray(PIECE_BYTES))
         self._listener = Listener(path, is_open=is_open, given=given)
         self._acceptors: list[asyncio.Server] = []
 
@@ -103,7 +107,7 @@ class Server:
         self._listener.leave()
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One client: bytes in, lines out, one request after the other."""
 
     def __init__(self, server: Server) -> None:
@@ -141,8 +145,11 @@ class Connection(asyncio.Protocol):
         if heard is None or self._admit(heard):
             self._task = self._loop.create_task(self._serve(None if heard else told))
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._server.piece
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._buffer += self._server.piece[:nbytes]
         if not self._is_over_its_share():
             self._cut_lines()
             self._weigh()
