@@ -99,7 +99,7 @@ _OWN = ("seed", "key", "after", "array", "grid", "params", "on_start", "on_end",
 def _alike(jobs: Sequence[Any]) -> list[list[Any]]:
     """Neighbours that ask the same together, and those that differ in their commands alone. Where jobs
     wait for others by their place among these each keeps its own."""
-    if any(job.get("after") for job in jobs):
+    if len(jobs) == 1 or any(job.get("after") for job in jobs):
         return [[job] for job in jobs]
     alike: list[list[Any]] = []
     before: Message = {}

@@ -65,7 +65,7 @@ class Bell:
         """The loop sleeps, nothing that is asked waits for a turn, and the last one is a while ago."""
         sleeps = self._sleep_ends is not None and not self._sleep_ends.done()
         rested = time.monotonic() - self._turned_at >= SOON_S
-        return sleeps and rested and self._soon is None and not self.has_rung
+        return sleeps and rested and self._soon is None
 
     def wake_in(self, seconds: float) -> None:
         """In place of the last such wish: each would lead to another one."""

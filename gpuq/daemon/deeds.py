@@ -258,7 +258,6 @@ class Deeds:
             self._store.giving_way.begin(
                 one.job, one.attempt, to=one.gives_way_to, for_whom=str(one.for_whom), now=now
             )
-        self._store.happened.resume(one.job, one.attempt, mono=mono, now=now)
         self._store.happened.stop_step(
             one.job, one.attempt, kill=kill, cause=one.ends, mono=mono, now=now
         )

@@ -40,10 +40,10 @@ class Kills:
 
     def _note(self, kill: Signal) -> None:
         now, mono = self._clock.wall(), self._clock.monotonic()
-        happened = self._store.happened
         assert kill.ends is not None
-        happened.resume(kill.job, kill.attempt, mono=mono, now=now)
-        happened.stop_step(kill.job, kill.attempt, kill=True, cause=kill.ends, mono=mono, now=now)
+        self._store.happened.stop_step(
+            kill.job, kill.attempt, kill=True, cause=kill.ends, mono=mono, now=now
+        )
 
     def strike(self, kills: Sequence[Signal]) -> None:
         """What was noted is committed by now. Who had a group has died with it, or is about to: the

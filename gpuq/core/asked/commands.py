@@ -46,13 +46,13 @@ def read_argv(wire: Mapping[str, Any]) -> tuple[bytes, ...]:
 
 
 def read_name(wire: Mapping[str, Any], argv: Sequence[bytes]) -> str:
-    return read_text(wire["name"], "name") if wire.get("name") else _name_of(argv)
+    return _said_name(wire) or _name_of(argv)
 
 
 def read_commands(wire: Mapping[str, Any]) -> tuple[Command, ...]:
     """Those of further jobs: `argvs` are the words of each."""
     said = {"script": wire.get("script")}
-    named = read_text(wire["name"], "name") if wire.get("name") else None
+    named = _said_name(wire)
     commands = []
     for words in read_list(wire, "argvs"):
         argv = _joined(words)
@@ -73,6 +73,10 @@ def _joined(words: Any) -> bytes | None:
         return None
     is_short = len(argv) <= LONGEST_STRING and argv.count(b"\0") == len(words)
     return argv if is_short and refusal(words) is None else None
+
+
+def _said_name(wire: Mapping[str, Any]) -> str | None:
+    return read_text(wire["name"], "name") if wire.get("name") else None
 
 
 def _name_of(argv: Sequence[bytes]) -> str:

@@ -276,15 +276,16 @@ class Happened:
     def stop_step(
         self, job: int, attempt: int, *, kill: bool, cause: EndCause, mono: float, now: float
     ) -> None:
-        """Notes TERM, or what stands for it, or the first KILL, before it goes out, and what for. One
-        from before the job was there counts for nothing once it is, and so does what was told to a job
-        that was to run again, once it is to end for good."""
+        """Notes TERM, or what stands for it, or the first KILL, before it goes out, and what for; who
+        stands still goes on for it. One from before the job was there counts for nothing once it is,
+        and so does what was told to a job that was to run again, once it is to end for good."""
         column = "kill_mono" if kill else "term_mono"
         is_new = "kill_mono is null"
         if not kill:
             runs_again = "ending in ('preempted', 'requeued') and ending <> :cause"
             is_new = f"(term_mono is null or term_mono < started_mono or {runs_again})"
         with self._db.transaction():
+            self.resume(job, attempt, mono=mono, now=now)
             changed = self._db.write(
                 f"""
                 update attempts set {column} = :mono, term_delivered = term_delivered and :kill,
