@@ -406,6 +406,37 @@ def test_a_signal_is_told(tmp_path: Path, number: signal.Signals) -> None:
     assert (exit.exit_code, exit.signal) == (None, number)
 
 
+def test_those_that_one_kill_has_hit_are_waited_for_and_others_not_for_long() -> None:
+    """In a process of its own: it takes the children of whoever calls it."""
+    code = """
+import os, time
+from gpuq.daemon.attempt import runner
+from gpuq.daemon.linux import signals
+
+def child(lives_s):
+    pid = os.fork()
+    if not pid:
+        time.sleep(lives_s)
+        os._exit(0)
+    return pid
+
+signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGCHLD})
+runner.TOGETHER_S = 60.0
+for lives_s in (0.02, 0.1):
+    child(lives_s)
+runner._let_all_die()
+assert runner._no_children()
+runner.TOGETHER_S = 0.01
+lives = child(60)
+began = time.monotonic()
+runner._let_all_die()
+assert time.monotonic() - began < 30
+assert not runner._no_children()
+os.kill(lives, 9)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT, timeout=60)
+
+
 def test_the_record_on_disk_says_what_was_told(tmp_path: Path) -> None:
     async def deed(desk: Desk) -> None:
         known = await desk.start("sh", "-c", "exit 42")
