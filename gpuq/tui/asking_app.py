@@ -136,7 +136,8 @@ class AskingApp(SayingApp, TypingAhead):
             self.post_message(self.Answered(partial(take, deed)))
 
     def on_asking_app_answered(self, answered: Answered) -> None:
-        answered.take()
+        if self.screen_stack:  # who is about to leave has none any more
+            answered.take()
 
 
 def _tried(
